@@ -1,0 +1,159 @@
+"""Divergences between a teacher p and a student q, per position, summed over the vocabulary.
+
+Shapes: N positions, V vocabulary entries. Inputs are natural-log probabilities in float32 (or float64);
+the teacher always comes first. Every divergence is zero iff p = q and never negative.
+
+Each divergence also states its *slope* q_v · ∂D/∂q_v, which is all that the gradient with respect to the
+student's logits needs: ∂D/∂logit_v = slope_v − q_v · Σ_u slope_u. The chunked loss uses it to avoid building
+an autograd graph over the vocabulary; the tests compare it with autograd in float64.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+LogProbs = Float[Tensor, "N V"]
+PerPosition = Float[Tensor, " N"]
+
+
+def forward_kl(teacher_NV: LogProbs, student_NV: LogProbs) -> PerPosition:
+    """KL(p‖q) = Σ p (log p − log q). KID eq. 3; Hinton et al. 2015."""
+    return (teacher_NV.exp() * (teacher_NV - student_NV)).sum(-1)
+
+
+def forward_kl_slope(teacher_NV: LogProbs, student_NV: LogProbs) -> LogProbs:
+    return -teacher_NV.exp()
+
+
+def reverse_kl(teacher_NV: LogProbs, student_NV: LogProbs) -> PerPosition:
+    """KL(q‖p) = Σ q (log q − log p). KID eq. 3 with the arguments exchanged; Gu et al. 2023."""
+    return (student_NV.exp() * (student_NV - teacher_NV)).sum(-1)
+
+
+def reverse_kl_slope(teacher_NV: LogProbs, student_NV: LogProbs) -> LogProbs:
+    # The constant 1 of d(q log q)/dq vanishes in the softmax backward, so it is left out.
+    return student_NV.exp() * (student_NV - teacher_NV)
+
+
+def _log_mixture(teacher_NV: LogProbs, student_NV: LogProbs, teacher_share: float) -> LogProbs:
+    """log(share·p + (1 − share)·q), computed without leaving log space."""
+    log_share = torch.log(torch.tensor([teacher_share, 1 - teacher_share], dtype=torch.float64)).tolist()
+    return torch.logaddexp(teacher_NV + log_share[0], student_NV + log_share[1])
+
+
+def jensen_shannon(teacher_NV: LogProbs, student_NV: LogProbs, *, beta: float = 0.5) -> PerPosition:
+    """β·KL(p‖m) + (1−β)·KL(q‖m) with m = βp + (1−β)q. KID eq. 4 is β = 1/2; Agarwal et al. 2024 for any β.
+
+    Tends to 0 as β tends to 0 or 1, which are therefore refused rather than turned into a KL.
+
+    Raises:
+        ValueError: β is not strictly between 0 and 1.
+    """
+    _check_beta(beta)
+    log_m_NV = _log_mixture(teacher_NV, student_NV, beta)
+    from_teacher_N = (teacher_NV.exp() * (teacher_NV - log_m_NV)).sum(-1)
+    from_student_N = (student_NV.exp() * (student_NV - log_m_NV)).sum(-1)
+    return beta * from_teacher_N + (1 - beta) * from_student_N
+
+
+def jensen_shannon_slope(teacher_NV: LogProbs, student_NV: LogProbs, *, beta: float = 0.5) -> LogProbs:
+    log_m_NV = _log_mixture(teacher_NV, student_NV, beta)
+    return (1 - beta) * student_NV.exp() * (student_NV - log_m_NV)
+
+
+def total_variation(teacher_NV: LogProbs, student_NV: LogProbs) -> PerPosition:
+    """½ Σ |p − q|. KID eq. 5; Wen et al. 2023."""
+    return 0.5 * (teacher_NV.exp() - student_NV.exp()).abs().sum(-1)
+
+
+def total_variation_slope(teacher_NV: LogProbs, student_NV: LogProbs) -> LogProbs:
+    return 0.5 * student_NV.exp() * torch.sign(student_NV - teacher_NV)
+
+
+def skewed_forward_kl(teacher_NV: LogProbs, student_NV: LogProbs, *, skew: float = 0.1) -> PerPosition:
+    """KL(p ‖ skew·p + (1−skew)·q). DistiLLM (Ko et al. 2024), whose default skew is 0.1."""
+    return forward_kl(teacher_NV, _log_mixture(teacher_NV, student_NV, skew))
+
+
+def skewed_forward_kl_slope(teacher_NV: LogProbs, student_NV: LogProbs, *, skew: float = 0.1) -> LogProbs:
+    log_m_NV = _log_mixture(teacher_NV, student_NV, skew)
+    return -(1 - skew) * (teacher_NV + student_NV - log_m_NV).exp()
+
+
+def skewed_reverse_kl(teacher_NV: LogProbs, student_NV: LogProbs, *, skew: float = 0.1) -> PerPosition:
+    """KL(q ‖ (1−skew)·p + skew·q). DistiLLM (Ko et al. 2024)."""
+    log_m_NV = _log_mixture(teacher_NV, student_NV, 1 - skew)
+    return (student_NV.exp() * (student_NV - log_m_NV)).sum(-1)
+
+
+def skewed_reverse_kl_slope(teacher_NV: LogProbs, student_NV: LogProbs, *, skew: float = 0.1) -> LogProbs:
+    log_m_NV = _log_mixture(teacher_NV, student_NV, 1 - skew)
+    q_NV = student_NV.exp()
+    return q_NV * (student_NV - log_m_NV - skew * (student_NV - log_m_NV).exp())
+
+
+def entropy(logp_NV: LogProbs) -> PerPosition:
+    """−Σ p log p in nats: the confidence that KID's hard and easy masking sort by (KID §3, footnote 4)."""
+    return -(logp_NV.exp() * logp_NV).sum(-1)
+
+
+def _check_beta(beta: float) -> None:
+    if not 0 < beta < 1:
+        raise ValueError(f"JSD needs 0 < beta < 1, got {beta}: use forward or reverse KL for the end points.")
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """A divergence together with its slope. Call it with (teacher, student) log-probabilities, teacher first."""
+
+    name: str
+    title: str
+    value: Callable[[Tensor, Tensor], Tensor]
+    slope: Callable[[Tensor, Tensor], Tensor]
+
+    def __call__(self, teacher_NV: Tensor, student_NV: Tensor) -> Tensor:
+        return self.value(teacher_NV, student_NV)
+
+    def logit_gradient(self, teacher_NV: Tensor, student_NV: Tensor) -> Tensor:
+        """∂D/∂(student logits), shape (N, V)."""
+        slope_NV = self.slope(teacher_NV, student_NV)
+        return slope_NV.sub_(student_NV.exp().mul_(slope_NV.sum(-1, keepdim=True)))
+
+
+FORWARD_KL = Divergence("forward-kl", "forward KL", forward_kl, forward_kl_slope)
+REVERSE_KL = Divergence("reverse-kl", "reverse KL", reverse_kl, reverse_kl_slope)
+TOTAL_VARIATION = Divergence("total-variation", "total variation", total_variation, total_variation_slope)
+SKEWED_FORWARD_KL = Divergence(
+    "skewed-forward-kl", "skewed forward KL", skewed_forward_kl, skewed_forward_kl_slope
+)
+SKEWED_REVERSE_KL = Divergence(
+    "skewed-reverse-kl", "skewed reverse KL", skewed_reverse_kl, skewed_reverse_kl_slope
+)
+
+
+def jensen_shannon_with(beta: float) -> Divergence:
+    """The Jensen-Shannon divergence with weight β on the teacher's side; 0 < β < 1."""
+    _check_beta(beta)
+    return Divergence(
+        "jensen-shannon",
+        "JSD",
+        partial(jensen_shannon, beta=beta),
+        partial(jensen_shannon_slope, beta=beta),
+    )
+
+
+DIVERGENCES: dict[str, Divergence] = {
+    divergence.name: divergence
+    for divergence in (
+        FORWARD_KL,
+        REVERSE_KL,
+        jensen_shannon_with(0.5),
+        TOTAL_VARIATION,
+        SKEWED_FORWARD_KL,
+        SKEWED_REVERSE_KL,
+    )
+}

@@ -1,0 +1,54 @@
+"""Excess accumulated error: how much worse a student is along its own samples (Arora et al. 2022).
+
+R(l) = Σ_{t≤l} E_{y~q} KL(p_t‖q_t) is the error along the student's samples, ε(l) the same along the
+teacher's; ExAccErr(l) = (R(l) − ε(l)) / ε(l) · 100 %. KL is the forward KL in nats.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def accumulated_error(kl_by_sample: Sequence[Sequence[float]], length: int) -> np.ndarray:
+    """Σ_{t≤l} KL for each sample: shape (samples,). A sample that ended before l contributes what it has."""
+    return np.array([float(np.sum(list(kl)[:length])) for kl in kl_by_sample])
+
+
+def excess_accumulated_error(
+    student_kl: Sequence[Sequence[float]], teacher_kl: Sequence[Sequence[float]], length: int
+) -> float:
+    """ExAccErr(length) in percent.
+
+    Raises:
+        ValueError: the error along the teacher's own samples is zero, so that the ratio is undefined.
+    """
+    along_student = accumulated_error(student_kl, length).mean()
+    along_teacher = accumulated_error(teacher_kl, length).mean()
+    if along_teacher <= 0:
+        raise ValueError(
+            "ExAccErr is undefined: student and teacher agree everywhere on the teacher's samples"
+        )
+    return float((along_student - along_teacher) / along_teacher * 100)
+
+
+def bootstrap_interval(
+    student_kl: Sequence[Sequence[float]],
+    teacher_kl: Sequence[Sequence[float]],
+    length: int,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """A percentile bootstrap interval of ExAccErr(length), prompts resampled with both of their samples."""
+    if len(student_kl) != len(teacher_kl):
+        raise ValueError(
+            f"{len(student_kl)} student samples but {len(teacher_kl)} teacher samples: pair them"
+        )
+    along_student = accumulated_error(student_kl, length)
+    along_teacher = accumulated_error(teacher_kl, length)
+    rows = np.random.default_rng(seed).integers(len(along_student), size=(resamples, len(along_student)))
+    teacher_means = along_teacher[rows].mean(1)
+    ratios = (along_student[rows].mean(1) - teacher_means) / teacher_means * 100
+    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,0 +1,229 @@
+"""The loss over completion positions, from hidden states, without ever holding all logits at once.
+
+Rows are processed in chunks: student and teacher logits of a chunk are computed by their heads, cut to the
+shared vocabulary, turned into float32 log-probabilities, and reduced to a loss and to the gradients with
+respect to the hidden states (and the student's head, where it is trained). Memory beyond one chunk does not
+depend on the number of completion tokens. All row weights are known beforehand, so the gradients are computed
+in the forward pass and only scaled in the backward pass.
+
+Shapes: N completion positions, D and E hidden sizes of student and teacher, V shared vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from distilsql.distill.divergences import Divergence
+
+
+@dataclass(frozen=True)
+class Head:
+    """A model's output layer: `weight_VD` and an optional bias, possibly longer than the shared vocabulary."""
+
+    weight_VD: Tensor
+    bias_V: Tensor | None = None
+
+    def log_probs(self, hidden_ND: Tensor, vocabulary_size: int, temperature: float = 1.0) -> Tensor:
+        """float32 (or float64) log-probabilities over the first `vocabulary_size` tokens."""
+        bias_V = None if self.bias_V is None else self.bias_V[:vocabulary_size]
+        logits_NV = F.linear(hidden_ND, self.weight_VD[:vocabulary_size], bias_V)
+        logits_NV = logits_NV.to(_wide(logits_NV.dtype))
+        if temperature != 1.0:
+            logits_NV = logits_NV / temperature
+        return torch.log_softmax(logits_NV, dim=-1)
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The teacher's side of the loss: its hidden states at the same positions, its head, and the divergence.
+
+    `temperature` divides both models' logits inside the divergence only. ASSUMED 1, and no T² factor is ever
+    applied: the papers name neither.
+    """
+
+    hidden_NE: Tensor
+    head: Head
+    divergence: Divergence
+    weight_N: Tensor
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """The gold side of the loss: target tokens and the weight of each position's negative log-likelihood."""
+
+    target_N: Tensor
+    weight_N: Tensor
+
+
+@dataclass(frozen=True)
+class LossParts:
+    """`total` carries the gradient; the per-position values (nats, unweighted) are for logs."""
+
+    total: Tensor
+    divergence_N: Tensor
+    negative_log_likelihood_N: Tensor
+
+
+def completion_loss(
+    hidden_ND: Float[Tensor, "N D"],
+    head: Head,
+    *,
+    vocabulary_size: int,
+    distillation: Distillation | None = None,
+    likelihood: Likelihood | None = None,
+    chunk_rows: int = 128,
+) -> LossParts:
+    """Σ_n weight_n · D(p_n, q_n) + Σ_n weight_n · (−log q_n[target_n]) over completion positions.
+
+    Raises:
+        ValueError: neither term is given, or a term's rows do not match `hidden_ND`.
+    """
+    if distillation is None and likelihood is None:
+        raise ValueError("completion_loss needs a distillation term, a likelihood term, or both")
+    rows = len(hidden_ND)
+    for name, tensor in (
+        ("teacher hidden states", distillation.hidden_NE if distillation else None),
+        ("targets", likelihood.target_N if likelihood else None),
+    ):
+        if tensor is not None and len(tensor) != rows:
+            raise ValueError(f"{len(tensor)} rows of {name} for {rows} student rows")
+    total, divergence_N, nll_N = _ChunkedLoss.apply(
+        hidden_ND, head.weight_VD, head.bias_V, vocabulary_size, distillation, likelihood, chunk_rows
+    )
+    return LossParts(total, divergence_N, nll_N)
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """Loss and gradients of all rows, a chunk of rows at a time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        vocabulary_size: int,
+        distillation: Distillation | None,
+        likelihood: Likelihood | None,
+        chunk_rows: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        wide = _wide(hidden_ND.dtype)
+        hidden_needs, weight_needs, bias_needs = ctx.needs_input_grad[:3]
+        grad_hidden_ND = torch.empty_like(hidden_ND) if hidden_needs else None
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=wide) if weight_needs else None
+        grad_bias_V = torch.zeros_like(bias_V, dtype=wide) if bias_needs and bias_V is not None else None
+        divergence_N = hidden_ND.new_zeros(len(hidden_ND), dtype=wide)
+        nll_N = hidden_ND.new_zeros(len(hidden_ND), dtype=wide)
+        head = Head(weight_VD, bias_V)
+        wants_gradient = hidden_needs or weight_needs or bias_needs
+        for start in range(0, len(hidden_ND), chunk_rows):
+            rows = slice(start, min(start + chunk_rows, len(hidden_ND)))
+            grad_logits_RV = _chunk(
+                hidden_ND[rows],
+                head,
+                vocabulary_size,
+                _rows_of(distillation, rows),
+                None
+                if likelihood is None
+                else Likelihood(likelihood.target_N[rows], likelihood.weight_N[rows]),
+                divergence_N[rows],
+                nll_N[rows],
+                wants_gradient,
+            )
+            if grad_logits_RV is None:
+                continue
+            if grad_bias_V is not None:
+                grad_bias_V[:vocabulary_size] += grad_logits_RV.sum(0)
+            grad_logits_RV = grad_logits_RV.to(hidden_ND.dtype)
+            if grad_hidden_ND is not None:
+                torch.mm(grad_logits_RV, weight_VD[:vocabulary_size], out=grad_hidden_ND[rows])
+            if grad_weight_VD is not None:
+                grad_weight_VD[:vocabulary_size] += torch.mm(grad_logits_RV.T, hidden_ND[rows])
+        ctx.save_for_backward(grad_hidden_ND, grad_weight_VD, grad_bias_V)
+        ctx.dtypes = (weight_VD.dtype, None if bias_V is None else bias_V.dtype)
+        ctx.mark_non_differentiable(divergence_N, nll_N)
+        total = divergence_N.new_zeros(())
+        if distillation is not None:
+            total = total + (divergence_N * distillation.weight_N.to(divergence_N)).sum()
+        if likelihood is not None:
+            total = total + (nll_N * likelihood.weight_N.to(nll_N)).sum()
+        return total, divergence_N, nll_N
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        scale = grads[0]
+        grad_hidden_ND, grad_weight_VD, grad_bias_V = ctx.saved_tensors
+        weight_dtype, bias_dtype = ctx.dtypes
+        return (
+            None if grad_hidden_ND is None else grad_hidden_ND * scale.to(grad_hidden_ND.dtype),
+            None if grad_weight_VD is None else (grad_weight_VD * scale).to(weight_dtype),
+            None if grad_bias_V is None else (grad_bias_V * scale).to(bias_dtype),
+            None,
+            None,
+            None,
+            None,
+        )
+
+
+def _chunk(
+    hidden_RD: Tensor,
+    head: Head,
+    vocabulary_size: int,
+    distillation: Distillation | None,
+    likelihood: Likelihood | None,
+    divergence_R: Tensor,
+    nll_R: Tensor,
+    wants_gradient: bool,
+) -> Tensor | None:
+    """Fill one chunk's per-position values and return the gradient with respect to its logits."""
+    gradient_RV: Tensor | None = None
+    if distillation is not None:
+        temperature = distillation.temperature
+        student_RV = head.log_probs(hidden_RD, vocabulary_size, temperature)
+        teacher_RV = distillation.head.log_probs(distillation.hidden_NE, vocabulary_size, temperature)
+        divergence_R.copy_(distillation.divergence(teacher_RV, student_RV))
+        if wants_gradient:
+            weight_R1 = distillation.weight_N.to(student_RV).unsqueeze(-1)
+            gradient_RV = distillation.divergence.logit_gradient(teacher_RV, student_RV)
+            gradient_RV.mul_(weight_R1 / temperature)
+    if likelihood is not None:
+        if distillation is None or distillation.temperature != 1.0:
+            student_RV = head.log_probs(hidden_RD, vocabulary_size)
+        target_R1 = likelihood.target_N.to(hidden_RD.device).unsqueeze(-1)
+        nll_R.copy_(-student_RV.gather(-1, target_R1).squeeze(-1))
+        if wants_gradient:
+            weight_R1 = likelihood.weight_N.to(student_RV).unsqueeze(-1)
+            likelihood_RV = student_RV.exp_().mul_(weight_R1)
+            likelihood_RV.scatter_add_(-1, target_R1, -weight_R1)
+            gradient_RV = likelihood_RV if gradient_RV is None else gradient_RV.add_(likelihood_RV)
+    return gradient_RV
+
+
+def _rows_of(distillation: Distillation | None, rows: slice) -> Distillation | None:
+    if distillation is None:
+        return None
+    return Distillation(
+        distillation.hidden_NE[rows],
+        distillation.head,
+        distillation.divergence,
+        distillation.weight_N[rows],
+        distillation.temperature,
+    )
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def row_log_probs(
+    hidden_ND: Float[Tensor, "N D"], head: Head, vocabulary_size: int, target_N: Int[Tensor, " N"]
+) -> Float[Tensor, " N"]:
+    """log q of each row's target token, without gradient."""
+    with torch.no_grad():
+        log_probs_NV = head.log_probs(hidden_ND, vocabulary_size)
+        return log_probs_NV.gather(-1, target_N.unsqueeze(-1)).squeeze(-1)

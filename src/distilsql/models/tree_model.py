@@ -1,0 +1,282 @@
+"""Run a causal language model on PromptTrees: one pass or several, hidden states at completion positions only.
+
+`TreeModel` wraps any `transformers` causal LM (with or without LoRA). Its layouts give the same hidden states:
+
+- `tree`: one row of tokens, attention by parts (`attention.py`) on the CPU for models that take an attention
+  implementation, a dense 4-D mask through the stock forward elsewhere;
+- `padded`: every prompt and completion as a sequence of its own, right-padded. The reference in tests, and the
+  fall-back for models that cannot run a tree exactly.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from distilsql.distill.loss import Head
+from distilsql.distill.tree import (
+    Branch,
+    Nodes,
+    PassLayout,
+    PromptTree,
+    branch_inputs,
+    branch_nodes,
+    flatten_prompt,
+    predicting_rows,
+    prefix_nodes,
+    question_nodes,
+)
+from distilsql.models.attention import IMPLEMENTATION, KeyValue, TreeContext, attend_on_tree
+
+Layout = Literal["tree", "padded"]
+AttentionKind = Literal["parts", "dense"]
+
+
+@dataclass(frozen=True)
+class PrefixState:
+    """Keys and values of a database prefix, per layer, each (1, K, P, D)."""
+
+    nodes: Nodes
+    layers: list[KeyValue]
+
+    def bytes(self) -> int:
+        return sum(key.nbytes + value.nbytes for key, value in self.layers)
+
+
+@dataclass(frozen=True)
+class PromptState:
+    """Everything a branch pass continues from: the prefix, the questions, and what predicts a first token.
+
+    `question_end_GD` is the hidden state of each question's last token.
+    """
+
+    tree: PromptTree
+    prefix: PrefixState
+    rest_nodes: Nodes
+    rest: list[KeyValue]
+    question_end_GD: Tensor
+
+    def detached(self) -> "PromptState":
+        """The same state without gradient: for passes that rewrite or generate."""
+        return PromptState(
+            self.tree,
+            PrefixState(self.prefix.nodes, [(k.detach(), v.detach()) for k, v in self.prefix.layers]),
+            self.rest_nodes,
+            [(k.detach(), v.detach()) for k, v in self.rest],
+            self.question_end_GD.detach(),
+        )
+
+
+class _TreePass(TreeContext):
+    """TreeContext with the method that the attention function calls."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        return attend_on_tree(self, layer, query, key, value, scale)
+
+
+class TreeModel:
+    """A causal LM that can run PromptTrees. `model` may be a PEFT model; it is kept in eval mode (no dropout)."""
+
+    def __init__(self, model: nn.Module, *, layout: Layout = "tree", attention: AttentionKind | None = None) -> None:
+        self.model = model.eval()
+        self.causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.decoder: nn.Module = self.causal_lm.base_model
+        self.layout: Layout = layout
+        self.attention: AttentionKind = attention or default_attention(self.causal_lm)
+        if self.attention == "parts":
+            self.causal_lm.set_attn_implementation(IMPLEMENTATION)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.causal_lm.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.causal_lm.get_input_embeddings().weight.dtype
+
+    def head(self) -> Head:
+        """The output layer; its weight carries gradient only where it is trained."""
+        layer = self.causal_lm.get_output_embeddings()
+        return Head(layer.weight, getattr(layer, "bias", None))
+
+    # ---- one pass over everything ------------------------------------------------------------------------
+
+    def completion_hidden(
+        self, tree: PromptTree, branches: Sequence[Branch], prefix: PrefixState | None = None
+    ) -> Tensor:
+        """Hidden states (N, D) that predict the completion tokens of `branches`, branch after branch.
+
+        Questions without a branch are run all the same. With `prefix`, its keys and values are reused.
+        """
+        if self.layout == "padded":
+            return self._padded_hidden(tree, branches)
+        new_prefix = prefix_nodes(0 if prefix else len(tree.prefix))
+        rest = Nodes.joined([question_nodes(tree), branch_nodes(tree, branches)])
+        tokens = [flatten_prompt(tree), branch_inputs(branches)]
+        if not prefix:
+            tokens.insert(0, np.array(tree.prefix, dtype=np.int64))
+        layout = PassLayout(
+            np.concatenate(tokens),
+            Nodes.joined([new_prefix, rest]),
+            past_prefix=prefix.nodes if prefix else Nodes.empty(),
+        )
+        hidden_TD, _ = self._run(layout, prefix.layers if prefix else None, None)
+        prompt_length = len(new_prefix) + sum(map(len, tree.questions))
+        hidden_rows = torch.cat([hidden_TD[_question_ends(tree, len(new_prefix))], hidden_TD[prompt_length:]])
+        return hidden_rows[predicting_rows(branches, len(tree.questions)).to(hidden_TD.device)]
+
+    # ---- several passes ----------------------------------------------------------------------------------
+
+    def run_prefix(self, tokens: Sequence[int]) -> PrefixState:
+        """Keys and values of a database prefix alone."""
+        nodes = prefix_nodes(len(tokens))
+        _, context = self._run(PassLayout(np.array(tokens, dtype=np.int64), nodes), None, None)
+        return PrefixState(nodes, context.new_prefix)
+
+    def run_prompts(self, tree: PromptTree, prefix: PrefixState | None = None) -> PromptState:
+        """Run prefix (unless given) and questions; branches can then be run from the result any number of times."""
+        new_prefix = prefix_nodes(0 if prefix else len(tree.prefix))
+        questions = question_nodes(tree)
+        tokens = [flatten_prompt(tree)] if prefix else [np.array(tree.prefix, dtype=np.int64), flatten_prompt(tree)]
+        layout = PassLayout(
+            np.concatenate(tokens),
+            Nodes.joined([new_prefix, questions]),
+            past_prefix=prefix.nodes if prefix else Nodes.empty(),
+        )
+        hidden_TD, context = self._run(layout, prefix.layers if prefix else None, None)
+        ends_GD = hidden_TD[_question_ends(tree, len(new_prefix))]
+        state = prefix or PrefixState(new_prefix, context.new_prefix)
+        return PromptState(tree, state, questions, context.new_rest, ends_GD)
+
+    def run_branches(self, state: PromptState, branches: Sequence[Branch]) -> Tensor:
+        """Hidden states (N, D) of branches that continue from a prompt state. Gradient flows into the state."""
+        layout = PassLayout(
+            branch_inputs(branches),
+            branch_nodes(state.tree, branches),
+            past_prefix=state.prefix.nodes,
+            past=state.rest_nodes,
+        )
+        rows = predicting_rows(branches, len(state.tree.questions)).to(state.question_end_GD.device)
+        if not len(layout.token_ids_T):
+            return state.question_end_GD[rows]
+        hidden_TD, _ = self._run(layout, state.prefix.layers, state.rest)
+        return torch.cat([state.question_end_GD, hidden_TD])[rows]
+
+    # ---- the forward pass itself -------------------------------------------------------------------------
+
+    def _run(
+        self, layout: PassLayout, past_prefix: list[KeyValue] | None, past_rest: list[KeyValue] | None
+    ) -> tuple[Tensor, TreeContext]:
+        """Hidden states (T, D) of the new tokens, and their keys and values."""
+        token_ids_1T = torch.from_numpy(layout.token_ids_T).to(self.device).unsqueeze(0)
+        position_ids_1T = torch.from_numpy(layout.nodes.depth_T).to(self.device).unsqueeze(0)
+        if self.attention == "parts":
+            groups = layout.groups() if len(layout.rest_nodes()) else None
+            context = _TreePass(layout.new_prefix_length, groups, past_prefix, past_rest)
+            # A 4-D mask is passed on as it is; attention by parts does not read it.
+            unread_mask = torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device)
+            output = self.decoder(
+                input_ids=token_ids_1T,
+                position_ids=position_ids_1T,
+                attention_mask=unread_mask,
+                use_cache=False,
+                tree=context,
+            )
+            return output.last_hidden_state[0], context
+        return self._run_dense(layout, token_ids_1T, position_ids_1T, past_prefix, past_rest)
+
+    def _run_dense(
+        self,
+        layout: PassLayout,
+        token_ids_1T: Tensor,
+        position_ids_1T: Tensor,
+        past_prefix: list[KeyValue] | None,
+        past_rest: list[KeyValue] | None,
+    ) -> tuple[Tensor, TreeContext]:
+        allowed = layout.dense_mask().to(self.device)
+        mask = torch.zeros(allowed.shape, dtype=self.dtype, device=self.device)
+        mask.masked_fill_(~allowed, torch.finfo(self.dtype).min)
+        cache = DynamicCache()
+        for layer, (key, value) in enumerate(_joined_layers(past_prefix, past_rest)):
+            cache.update(key, value, layer)
+        past_length = allowed.shape[1] - allowed.shape[0]
+        output = self.decoder(
+            input_ids=token_ids_1T,
+            position_ids=position_ids_1T,
+            attention_mask=mask[None, None],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        context = TreeContext(layout.new_prefix_length, None, past_prefix, past_rest)
+        split = past_length + layout.new_prefix_length
+        for layer in cache.layers:
+            if layout.new_prefix_length:
+                context.new_prefix.append((layer.keys[:, :, past_length:split], layer.values[:, :, past_length:split]))
+            context.new_rest.append((layer.keys[:, :, split:], layer.values[:, :, split:]))
+        return output.last_hidden_state[0], context
+
+    def _padded_hidden(self, tree: PromptTree, branches: Sequence[Branch], micro_batch: int = 8) -> Tensor:
+        """The reference layout: each branch with its whole prompt as one right-padded row."""
+        parts = []
+        for start in range(0, len(branches), micro_batch):
+            rows = [branch for branch in branches[start : start + micro_batch] if branch.tokens]
+            if rows:
+                parts.append(self._padded_rows(tree, rows))
+        return torch.cat(parts) if parts else self._no_rows()
+
+    def _padded_rows(self, tree: PromptTree, branches: Sequence[Branch]) -> Tensor:
+        prompts = [tree.prefix + tree.questions[branch.question] for branch in branches]
+        sequences = [prompt + branch.tokens[:-1] for prompt, branch in zip(prompts, branches, strict=True)]
+        width = max(map(len, sequences))
+        token_ids = torch.zeros(len(sequences), width, dtype=torch.int64)
+        attention_mask = torch.zeros(len(sequences), width, dtype=torch.int64)
+        for row, sequence in enumerate(sequences):
+            token_ids[row, : len(sequence)] = torch.tensor(sequence)
+            attention_mask[row, : len(sequence)] = 1
+        output = self.decoder(
+            input_ids=token_ids.to(self.device),
+            attention_mask=attention_mask.to(self.device),
+            position_ids=torch.arange(width, device=self.device).expand(len(sequences), -1),
+            use_cache=False,
+        )
+        return torch.cat(
+            [
+                output.last_hidden_state[row, len(prompt) - 1 : len(sequence)]
+                for row, (prompt, sequence) in enumerate(zip(prompts, sequences, strict=True))
+            ]
+        )
+
+    def _no_rows(self) -> Tensor:
+        return torch.zeros(0, self.causal_lm.config.hidden_size, dtype=self.dtype, device=self.device)
+
+
+def default_attention(causal_lm: Any) -> AttentionKind:
+    """By parts where the kernels and the model allow it: CPU tensors, and layers that take `tree=`."""
+    on_cpu = next(causal_lm.parameters()).device.type == "cpu"
+    return "parts" if on_cpu and getattr(causal_lm, "_supports_attention_backend", False) else "dense"
+
+
+def _question_ends(tree: PromptTree, new_prefix_length: int) -> Tensor:
+    """Row of each question's last token; an empty question ends where the prefix does."""
+    lengths = np.array([len(question) for question in tree.questions], dtype=np.int64)
+    ends = new_prefix_length + np.cumsum(lengths) - 1
+    if (lengths == 0).any():
+        if not new_prefix_length:
+            raise ValueError("an empty question cannot follow a cached prefix: its last hidden state is not kept")
+        ends = np.where(lengths == 0, new_prefix_length - 1, ends)
+    return torch.from_numpy(ends)
+
+
+def _joined_layers(past_prefix: list[KeyValue] | None, past_rest: list[KeyValue] | None) -> list[KeyValue]:
+    if not past_prefix:
+        return past_rest or []
+    if not past_rest:
+        return past_prefix
+    return [
+        (torch.cat([prefix[0], rest[0]], dim=2), torch.cat([prefix[1], rest[1]], dim=2))
+        for prefix, rest in zip(past_prefix, past_rest, strict=True)
+    ]
