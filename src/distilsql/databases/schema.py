@@ -1,6 +1,30 @@
-"""Schema: tables, columns and keys of a database, from `tables.json` or by introspection of the file."""
+"""Schema: tables, columns and keys of a database, from `tables.json` or by introspection of the file.
 
-from dataclasses import dataclass
+There is one canonical form, and both readers give it:
+
+- tables and columns in the file's own order and spelling; SQLite's own tables (`sqlite_sequence`, …) left out;
+- foreign keys table by table, in the order of `PRAGMA foreign_key_list` (which is also that of `tables.json`),
+  each once, a reference without a column resolved to the referred table's primary key;
+- `Column.type` is the declared type in lower case, `text` where none is declared;
+- every column of a composite primary key is marked.
+
+`tables.json` (Spider, BIRD) knows less than the file: it has one of five type families instead of the declared
+type, and of a composite primary key Spider keeps one column. It knows one thing more, the human-readable names.
+So where the file exists it is read for the structure and `tables.json` adds only the comments
+(`describe`); `schema_from_tables_json` alone serves where there is no file. `outline` reduces a Schema to what
+both sources can know, which is where they agree.
+"""
+
+import re
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from distilsql.databases.connection import open_read_only
+from distilsql.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -34,3 +58,171 @@ class ForeignKey:
 class Schema:
     tables: tuple[Table, ...]
     foreign_keys: tuple[ForeignKey, ...] = ()
+
+
+def introspect(path: Path) -> Schema:
+    """The Schema of a SQLite file, read from the file alone (so without comments).
+
+    Raises DataError if the file is missing, is not a SQLite database, or has no table.
+    """
+    try:
+        with closing(open_read_only(path)) as connection:
+            names = connection.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+            )
+            tables = tuple(_introspect_table(connection, name) for (name,) in names.fetchall())
+            foreign_keys = _introspect_foreign_keys(connection, tables)
+    except sqlite3.Error as error:
+        raise DataError(
+            f"{path} cannot be read as a SQLite database ({error}); check that the file is complete."
+        ) from error
+    if not tables:
+        raise DataError(f"{path} has no table, so no question can be asked of it; check the path.")
+    return Schema(tables, foreign_keys)
+
+
+def _introspect_table(connection: sqlite3.Connection, name: str) -> Table:
+    rows = connection.execute("SELECT name, type, pk FROM pragma_table_xinfo(?) WHERE hidden != 1", (name,))
+    return Table(name, tuple(Column(column, _declared(kind), pk > 0) for column, kind, pk in rows))
+
+
+def _declared(kind: str) -> str:
+    return " ".join(kind.lower().split()) or "text"
+
+
+def _introspect_foreign_keys(
+    connection: sqlite3.Connection, tables: tuple[Table, ...]
+) -> tuple[ForeignKey, ...]:
+    spelling = {table.name.lower(): table for table in tables}
+    keys = []
+    for table in tables:
+        rows = connection.execute(
+            'SELECT "from", "table", "to", seq FROM pragma_foreign_key_list(?) ORDER BY id, seq',
+            (table.name,),
+        )
+        for column, referred, referred_column, position in rows:
+            target = spelling.get(referred.lower())
+            # A key to a table that was never created says nothing that a query could use.
+            if target is not None and (name := _referred_column(target, referred_column, position)):
+                keys.append(ForeignKey(table.name, _spelled(table, column) or column, target.name, name))
+    return tuple(dict.fromkeys(keys))
+
+
+def _referred_column(target: Table, name: str | None, position: int) -> str | None:
+    """`name` as `target` spells it; where none is declared, the column at `position` of its primary key."""
+    if name is not None:
+        return _spelled(target, name)
+    primary = [column.name for column in target.columns if column.is_primary_key]
+    return primary[position] if position < len(primary) else None
+
+
+def _spelled(table: Table, name: str) -> str | None:
+    return next((column.name for column in table.columns if column.name.lower() == name.lower()), None)
+
+
+def schema_from_tables_json(record: Mapping[str, Any]) -> Schema:
+    """The Schema in one record of a `tables.json` (Spider, BIRD).
+
+    Types are the five families of `tables.json`. Spider lists one column of each composite primary key, and only
+    that one is marked here, as nothing in the record tells the others; BIRD lists them all as a nested list.
+    Raises DataError naming the db_id and the field that is missing or does not fit.
+    """
+    try:
+        return _schema_from_record(record)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        name = record.get("db_id", "(no db_id)") if isinstance(record, Mapping) else repr(record)
+        raise DataError(
+            f"tables.json, database {name}: {type(error).__name__} {error}; "
+            "expected table_names_original, column_names_original, column_types, primary_keys and foreign_keys."
+        ) from error
+
+
+def _schema_from_record(record: Mapping[str, Any]) -> Schema:
+    table_names = record["table_names_original"]
+    columns = record["column_names_original"]
+    primary = set(_flatten(record["primary_keys"]))
+    per_table: list[list[Column]] = [[] for _ in table_names]
+    rows = zip(columns, record["column_types"], record["column_names"], strict=True)
+    for index, ((table, name), kind, (_, comment)) in enumerate(rows):
+        if table >= 0:  # index 0 is the `*` of all tables
+            per_table[table].append(Column(name, kind, index in primary, comment))
+    tables = tuple(
+        Table(name, tuple(own), comment)
+        for name, own, comment in zip(table_names, per_table, record["table_names"], strict=True)
+    )
+    keys = dict.fromkeys(
+        ForeignKey(table_names[columns[a][0]], columns[a][1], table_names[columns[b][0]], columns[b][1])
+        for a, b in record["foreign_keys"]
+    )
+    return Schema(tuple(table for table in tables if not _is_internal(table.name)), tuple(keys))
+
+
+def _flatten(keys: list[int | list[int]]) -> list[int]:
+    return [index for key in keys for index in (key if isinstance(key, list) else [key])]
+
+
+def _is_internal(table: str) -> bool:
+    return table.lower().startswith("sqlite_")
+
+
+@dataclass(frozen=True)
+class Comments:
+    """Human-readable names and descriptions, looked up by lower-case names: `columns[table, column]`."""
+
+    tables: Mapping[str, str]
+    columns: Mapping[tuple[str, str], str]
+
+
+def comments_of(schema: Schema) -> Comments:
+    return Comments(
+        {table.name.lower(): table.comment for table in schema.tables},
+        {
+            (table.name.lower(), column.name.lower()): column.comment
+            for table in schema.tables
+            for column in table.columns
+        },
+    )
+
+
+def describe(schema: Schema, comments: Comments) -> Schema:
+    """`schema` with the comments that `comments` has for its tables and columns; the others stay as they are."""
+
+    def described(table: Table) -> Table:
+        name = table.name.lower()
+        columns = tuple(
+            replace(column, comment=comments.columns.get((name, column.name.lower())) or column.comment)
+            for column in table.columns
+        )
+        return replace(table, columns=columns, comment=comments.tables.get(name) or table.comment)
+
+    return replace(schema, tables=tuple(described(table) for table in schema.tables))
+
+
+_FAMILIES = {
+    "number": r"(tiny|small|medium|big)?int|integer|real|decimal|numeric|float|double|number",
+    "time": r"date|time|year",
+    "boolean": r"boolean",
+    "text": r"char|varchar|text|character|clob",
+}
+
+
+def type_family(declared: str) -> str:
+    """The family of `tables.json` for a declared type: number, time, boolean, text or others."""
+    if declared in ("others", ""):
+        return declared or "text"
+    return next(
+        (name for name, pattern in _FAMILIES.items() if re.match(pattern, declared.lower())), "others"
+    )
+
+
+def outline(schema: Schema) -> Schema:
+    """What the file and `tables.json` can both know: type families, first column of a primary key, no comments."""
+
+    def outlined(table: Table) -> Table:
+        first = next((column.name for column in table.columns if column.is_primary_key), None)
+        return Table(
+            table.name,
+            tuple(Column(c.name, type_family(c.type), c.name == first) for c in table.columns),
+        )
+
+    return Schema(tuple(outlined(table) for table in schema.tables), schema.foreign_keys)

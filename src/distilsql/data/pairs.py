@@ -1,0 +1,47 @@
+"""A user's own question/SQL pairs: a `.jsonl` or `.csv` file beside SQLite files.
+
+Fields: `question`; `sql` (or `query`, `SQL`, `gold_sql`); optionally `evidence`, `db_id` and `database`. The
+database file is the record's own `database`, relative to the pairs file, or else the one given for all; that may
+be a folder holding `<db_id>.sqlite` or `<db_id>/<db_id>.sqlite`. Without a `db_id` the file's name serves.
+"""
+
+from pathlib import Path
+
+from distilsql.data.records import Record
+from distilsql.data.source import Source
+
+PAIR_SUFFIXES = (".jsonl", ".csv")
+
+
+def pairs_source(file: Path, database: Path | None = None) -> Source:
+    """The pairs in `file`, asked of `database` unless a record names its own."""
+
+    def locate(record: Record) -> tuple[str, Path]:
+        return _locate(record, database)
+
+    return Source(
+        name=str(file),
+        files=(file,),
+        locate=locate,
+        sql_fields=("sql", "query", "SQL", "gold_sql"),
+        with_evidence=True,
+    )
+
+
+def _locate(record: Record, database: Path | None) -> tuple[str, Path]:
+    db_id = record.optional_text("db_id")
+    if own := record.optional_text("database"):
+        path = record.file.parent / own
+    elif database is None:
+        raise record.error(
+            "malformed",
+            "database",
+            "no database file is known; give one for all pairs, or one in each record",
+        )
+    elif database.is_dir():
+        path = database / record.text("db_id") / f"{db_id}.sqlite"
+        if not path.is_file():
+            path = database / f"{db_id}.sqlite"
+    else:
+        path = database
+    return db_id or path.stem, path

@@ -1,0 +1,114 @@
+"""Source: where the parts of a benchmark lie, and the one reader that turns them into examples and problems."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from distilsql.data.example import Example
+from distilsql.data.records import Problem, Record, RecordError, read_records
+from distilsql.databases.schema import Comments
+
+Evaluator = Literal["spider", "bird"]
+
+
+def _everything(examples: Sequence[Example]) -> Sequence[Example]:
+    return examples
+
+
+def _no_comments(db_id: str, path: Path) -> Comments:
+    return Comments({}, {})
+
+
+@dataclass(frozen=True)
+class Source:
+    """A benchmark not yet read.
+
+    `locate` gives a record's db_id and database file (which need not exist) or raises RecordError; `comments`
+    gives what is known of a database beyond its file; `part` picks the examples that belong, from all of them.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    locate: Callable[[Record], tuple[str, Path]]
+    question_fields: tuple[str, ...] = ("question",)
+    sql_fields: tuple[str, ...] = ("query",)
+    with_evidence: bool = False
+    evaluator: Evaluator = "spider"
+    comments: Callable[[str, Path], Comments] = _no_comments
+    part: Callable[[Sequence[Example]], Sequence[Example]] = _everything
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What reading a Source gave. `examples` leaves out faulty records, and keeps those without a database file.
+
+    `paths` maps db_id to the database file, `records` example_id to the record it came from; `missing` names the
+    examples whose database file does not exist.
+    """
+
+    examples: tuple[Example, ...]
+    paths: dict[str, Path]
+    records: dict[str, Record]
+    missing: dict[str, Problem] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+
+
+def read_source(source: Source) -> Reading:
+    """Read every record of a source; faults become problems, so that all of them can be reported at once."""
+    examples: list[Example] = []
+    paths: dict[str, Path] = {}
+    records: dict[str, Record] = {}
+    problems: list[Problem] = []
+    for file in source.files:
+        try:
+            rows = read_records(file)
+        except RecordError as error:
+            problems.append(error.problem)
+            continue
+        for row in rows:
+            try:
+                example = _read_example(source, row, paths)
+            except RecordError as error:
+                problems.append(error.problem)
+                continue
+            examples.append(example)
+            assert isinstance(row, Record)
+            records[example.example_id] = row
+    kept = tuple(source.part(examples))
+    return Reading(kept, paths, records, _missing(kept, paths, records), tuple(problems))
+
+
+def _read_example(source: Source, row: Record | RecordError, paths: dict[str, Path]) -> Example:
+    """The Example in `row`; enters its database into `paths`. Raises RecordError."""
+    if isinstance(row, RecordError):
+        raise row
+    question, gold_sql = row.text(*source.question_fields), row.text(*source.sql_fields)
+    db_id, path = source.locate(row)
+    if paths.setdefault(db_id, path) != path:
+        message = f"'{db_id}' already stands for {paths[db_id]}, here it is {path}; give each its own db_id"
+        raise row.error("malformed", "db_id", message)
+    return Example(
+        example_id=f"{row.file.stem}/{row.index}",
+        db_id=db_id,
+        question=question,
+        gold_sql=gold_sql,
+        evidence=row.optional_text("evidence") if source.with_evidence else "",
+        difficulty=row.optional_text("difficulty"),
+    )
+
+
+def _missing(
+    examples: Sequence[Example], paths: dict[str, Path], records: dict[str, Record]
+) -> dict[str, Problem]:
+    absent = {db_id for db_id in {example.db_id for example in examples} if not paths[db_id].is_file()}
+    missing = {}
+    for example in examples:
+        if example.db_id in absent:
+            record = records[example.example_id]
+            message = f"database '{example.db_id}' has no file {paths[example.db_id]}"
+            field_name = "db_id" if "db_id" in record.fields else "database"
+            missing[example.example_id] = Problem(
+                "missing_database", record.file, record.index, field_name, message
+            )
+    return missing
