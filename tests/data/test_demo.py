@@ -1,0 +1,354 @@
+"""The demo benchmark: what its generator promises to those who train and measure on it."""
+
+import functools
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import sqlglot
+
+from distilsql.data.benchmark import Benchmark
+from distilsql.data.demo import DEMO_SPLITS, build, load_demo
+from distilsql.data.demo.dice import Dice
+from distilsql.data.demo.domains import SEEN, UNSEEN
+from distilsql.data.demo.neighbours import neighbours
+from distilsql.data.demo.patterns import PATTERNS, Topic
+from distilsql.data.demo.rows import connect, fill
+from distilsql.data.demo.wordings import WORDINGS, plural
+from distilsql.data.example import Example
+from distilsql.databases.schema import Column, ForeignKey, Schema, Table
+from distilsql.errors import DataError
+
+Rows = list[tuple[object, ...]]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo-root")
+
+
+@pytest.fixture(scope="module")
+def splits(root: Path) -> dict[str, Benchmark]:
+    return {split: load_demo(split, root) for split in DEMO_SPLITS}
+
+
+def run(benchmark: Benchmark, db_id: str, sql: str) -> Rows:
+    return opened(benchmark.databases[db_id].path).execute(sql).fetchall()
+
+
+@functools.cache
+def opened(path: Path) -> sqlite3.Connection:
+    """A copy in memory: thousands of queries run on each database."""
+    memory = sqlite3.connect(":memory:")
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as stored:
+        stored.backup(memory)
+    return memory
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _close_opened(root: Path) -> Iterator[None]:
+    yield
+    for path in root.rglob("*.sqlite"):
+        opened(path).close()
+    opened.cache_clear()
+
+
+def canonical(sql: str) -> str:
+    return sqlglot.parse_one(sql, dialect="sqlite").sql(dialect="sqlite", normalize=True).lower()
+
+
+def introspected(path: Path) -> Schema:
+    with closing(sqlite3.connect(path)) as connection:
+        names = [
+            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        ]
+        tables = tuple(
+            Table(
+                name,
+                tuple(
+                    Column(column, kind.lower(), bool(key))
+                    for _, column, kind, _, _, key in connection.execute(f"PRAGMA table_info({name})")
+                ),
+            )
+            for name in names
+        )
+        keys = tuple(
+            ForeignKey(name, row[3], row[2], row[4])
+            for name in names
+            for row in connection.execute(f"PRAGMA foreign_key_list({name})")
+        )
+    return Schema(tables, keys)
+
+
+def test_splits_have_their_sizes_and_two_thirds_of_the_test_is_on_seen_databases(
+    splits: dict[str, Benchmark],
+) -> None:
+    sizes = {split: len(benchmark.examples) for split, benchmark in splits.items()}
+    assert sizes == {"train": 3600, "valid": 200, "test": 300, "test-seen": 200, "test-unseen": 100}
+    parts = (*splits["test-seen"].examples, *splits["test-unseen"].examples)
+    assert Counter(parts) == Counter(splits["test"].examples)
+    assert {benchmark.evaluator for benchmark in splits.values()} == {"spider"}
+    assert splits["test-seen"].name == "demo:test-seen"
+
+
+def test_training_never_sees_the_unseen_databases(splits: dict[str, Benchmark]) -> None:
+    asked = {split: {example.db_id for example in benchmark.examples} for split, benchmark in splits.items()}
+    assert asked["train"] == asked["valid"] == asked["test-seen"]
+    assert len(asked["test-unseen"]) == 2
+    assert not asked["test-unseen"] & asked["train"]
+
+
+def test_no_query_is_on_two_sides_even_with_other_values(splits: dict[str, Benchmark]) -> None:
+    def shapes(split: str) -> set[str]:
+        masked = {re.sub(r"'[^']*'|\b\d+\b", "0", example.gold_sql) for example in splits[split].examples}
+        return {canonical(sql) for sql in masked}
+
+    assert not shapes("train") & shapes("valid")
+    assert not shapes("train") & shapes("test")
+    assert not shapes("valid") & shapes("test")
+
+
+def test_example_ids_are_unique(splits: dict[str, Benchmark]) -> None:
+    for benchmark in splits.values():
+        assert len({example.example_id for example in benchmark.examples}) == len(benchmark.examples)
+
+
+def test_every_gold_runs_and_answers_something(splits: dict[str, Benchmark]) -> None:
+    for split in ("train", "valid", "test"):
+        benchmark = splits[split]
+        for example in benchmark.examples:
+            rows = run(benchmark, example.db_id, example.gold_sql)
+            assert any(value is not None for row in rows for value in row), example
+
+
+def test_a_question_has_one_gold(splits: dict[str, Benchmark]) -> None:
+    golds: dict[tuple[str, str], set[str]] = {}
+    for split in ("train", "valid", "test"):
+        for example in splits[split].examples:
+            golds.setdefault((example.db_id, example.question.lower()), set()).add(example.gold_sql)
+    assert not {question: sqls for question, sqls in golds.items() if len(sqls) > 1}
+
+
+def test_the_values_of_a_query_are_said_in_its_question(splits: dict[str, Benchmark]) -> None:
+    for split in ("train", "valid", "test"):
+        for example in splits[split].examples:
+            literals = re.findall(r"'([^']*)'|\b(\d+)\b", example.gold_sql.removesuffix(" LIMIT 1"))
+            for text, number in literals:
+                assert re.search(rf"\b{text or number}\b", example.question), example
+
+
+def test_questions_are_tidy(splits: dict[str, Benchmark]) -> None:
+    for split in ("train", "valid", "test"):
+        for example in splits[split].examples:
+            assert re.fullmatch(r"[A-Z][A-Za-z0-9, ]*[.?]", example.question), example.question
+            assert "  " not in example.question
+            assert " ," not in example.question
+
+
+def test_queries_keep_the_house_style(splits: dict[str, Benchmark]) -> None:
+    for example in splits["train"].examples + splits["test"].examples:
+        bare = re.sub(r"'[^']*'", "''", example.gold_sql)
+        assert bare == re.sub(r"\s+", " ", bare).strip()
+        assert " AS " not in bare
+        joined = " JOIN " in bare
+        names = re.findall(r"\b[a-z_]+\b(?!\()(?:\.[a-z_]+)?", re.sub(r"(FROM|JOIN) [a-z]+", "", bare))
+        assert all(("." in name) == joined for name in names), example.gold_sql
+
+
+def test_words_and_queries_stay_small_enough_to_learn_from_nothing(splits: dict[str, Benchmark]) -> None:
+    words: set[str] = set()
+    for split in ("train", "test"):
+        for example in splits[split].examples:
+            words |= set(re.findall(r"[A-Za-z_]+", f"{example.question} {example.gold_sql}"))
+            assert len(re.findall(r"\w+|[^\w\s]", example.gold_sql)) <= 40
+    assert len(words) < 450
+    for database in splits["test"].databases.values():
+        assert 2 <= len(database.schema.tables) <= 3
+        assert all(3 <= len(table.columns) <= 5 for table in database.schema.tables)
+
+
+def test_schema_is_what_the_file_says(splits: dict[str, Benchmark]) -> None:
+    for database in splits["test"].databases.values():
+        assert introspected(database.path) == database.schema
+
+
+def test_files_hold_tens_of_rows_and_keep_their_references(splits: dict[str, Benchmark]) -> None:
+    for database in splits["test"].databases.values():
+        with closing(sqlite3.connect(database.path)) as connection:
+            assert not connection.execute("PRAGMA foreign_key_check").fetchall()
+            for table in database.schema.tables:
+                (count,) = connection.execute(f"SELECT count(*) FROM {table.name}").fetchone()
+                assert 20 <= count <= 60
+
+
+def test_a_query_with_another_value_or_column_gives_another_result(splits: dict[str, Benchmark]) -> None:
+    """Independent of the generator's own neighbours: what execution would let pass by accident is rare."""
+    benchmark = splits["test"]
+    told_apart, compared = 0, 0
+    for example in benchmark.examples:
+        gold = run(benchmark, example.db_id, example.gold_sql)
+        for wrong in changed_values(benchmark, example):
+            compared += 1
+            told_apart += sorted(map(repr, gold)) != sorted(map(repr, run(benchmark, example.db_id, wrong)))
+    assert compared > 300
+    assert told_apart / compared > 0.9
+
+
+def changed_values(benchmark: Benchmark, example: Example) -> list[str]:
+    """The gold with one value replaced by another of its column, or one selected column by another."""
+    sql, wrong = example.gold_sql, []
+    for table, column, operator, value in re.findall(r"(?:(\w+)\.)?(\w+) ([=<>]) ('[^']*'|\d+)", sql):
+        owners = [
+            t.name
+            for t in benchmark.databases[example.db_id].schema.tables
+            for c in t.columns
+            if c.name == column
+        ]
+        owner = table or next(name for name in owners if f"FROM {name}" in sql)
+        values = [repr(v) for (v,) in run(benchmark, example.db_id, f"SELECT DISTINCT {column} FROM {owner}")]
+        step = 1 if operator == "=" else len(values) // 3
+        nearby = sorted(values, key=lambda v: (len(v), v))
+        other = nearby[(nearby.index(value) + step) % len(nearby)]
+        wrong.append(sql.replace(f"{column} {operator} {value}", f"{column} {operator} {other}"))
+    if selected := re.match(r"SELECT (\w+) FROM (\w+)(?! JOIN)", sql):
+        tables = {table.name: table for table in benchmark.databases[example.db_id].schema.tables}
+        columns = [column.name for column in tables[selected[2]].columns if column.name != selected[1]]
+        wrong += [sql.replace(selected[1], column, 1) for column in columns if " GROUP BY " not in sql]
+    return [other for other in wrong if other != sql]
+
+
+def test_every_pattern_is_asked_in_four_wordings_or_more() -> None:
+    assert all(len(set(wordings)) >= 4 for wordings in WORDINGS.values())
+    drafted = set()
+    for domain in SEEN:
+        filled, dice = fill(domain, "seed"), Dice(domain.db_id)
+        for _ in range(40):
+            for table in domain.tables:
+                drafts = [pattern(Topic(filled, table, dice)) for pattern in PATTERNS]
+                for draft in filter(None, drafts):
+                    drafted.add(draft.pattern)
+                    for wording in WORDINGS[draft.pattern]:
+                        wording.format(**{slot: phrases[0] for slot, phrases in draft.phrases.items()})
+    assert drafted == set(WORDINGS)
+
+
+def test_training_asks_queries_in_different_words(splits: dict[str, Benchmark]) -> None:
+    questions: dict[tuple[str, str], set[str]] = {}
+    for example in splits["train"].examples:
+        questions.setdefault((example.db_id, example.gold_sql), set()).add(example.question)
+    assert sum(map(len, questions.values())) == len(splits["train"].examples), "no pair occurs twice"
+    assert sum(len(asked) == 2 for asked in questions.values()) / len(questions) > 0.5
+
+
+def test_two_generations_are_the_same(splits: dict[str, Benchmark], tmp_path: Path) -> None:
+    again = load_demo("test", tmp_path)
+    assert again.examples == splits["test"].examples
+    for split in ("train", "valid"):
+        assert load_demo(split, tmp_path).examples == splits[split].examples
+    for db_id, database in again.databases.items():
+        with (
+            closing(sqlite3.connect(database.path)) as ours,
+            closing(sqlite3.connect(splits["test"].databases[db_id].path)) as theirs,
+        ):
+            assert list(ours.iterdump()) == list(theirs.iterdump())
+
+
+def test_a_second_load_reads_what_the_first_one_wrote(
+    splits: dict[str, Benchmark], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distilsql.data.demo.write_demo", lambda folder: pytest.fail("generated again"))
+    assert load_demo("train", root).examples == splits["train"].examples
+
+
+def test_a_generation_that_was_cut_short_leaves_nothing_to_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_short(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "ask", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            load_demo("train", tmp_path)
+    assert list((tmp_path / "demo").iterdir()) == []
+    assert len(load_demo("train", tmp_path).examples) == 3600
+
+
+def test_unknown_split_is_refused_with_the_known_ones(root: Path) -> None:
+    with pytest.raises(DataError, match=r"no split 'dev'.*train, valid, test"):
+        load_demo("dev", root)
+
+
+def test_changed_folder_is_refused_with_file_and_cure(tmp_path: Path) -> None:
+    benchmark = load_demo("valid", tmp_path)
+    path = benchmark.databases["zoo"].path
+    folder = path.parents[2]
+    path.unlink()
+    with pytest.raises(DataError, match=r"zoo\.sqlite is missing\. Delete the folder"):
+        load_demo("train", tmp_path)
+    with connect(fill(SEEN[7], "other"), path):
+        pass
+    (folder / "valid.jsonl").write_text('{"db_id": "zoo"}\n')
+    with pytest.raises(DataError, match=r"valid\.jsonl line 1"):
+        load_demo("valid", tmp_path)
+
+
+def test_neighbours_change_one_thing() -> None:
+    sql = "SELECT name FROM author WHERE id NOT IN (SELECT author_id FROM book WHERE genre = 'crime')"
+    assert set(neighbours(sql)) == {
+        "SELECT name FROM author WHERE id IN (SELECT author_id FROM book WHERE genre = 'crime')",
+        "SELECT name FROM author",
+        "SELECT name FROM author WHERE id NOT IN (SELECT author_id FROM book)",
+    }
+    sql = "SELECT max(age) FROM author WHERE country = 'Peru' AND age > 30"
+    assert set(neighbours(sql)) == {
+        "SELECT avg(age) FROM author WHERE country = 'Peru' AND age > 30",
+        "SELECT max(age) FROM author WHERE country = 'Peru' AND age < 30",
+        "SELECT max(age) FROM author WHERE country = 'Peru' OR age > 30",
+        "SELECT max(age) FROM author WHERE country = 'Peru'",
+        "SELECT max(age) FROM author WHERE age > 30",
+        "SELECT max(age) FROM author",
+    }
+
+
+def test_a_neighbour_never_fails_to_run(splits: dict[str, Benchmark]) -> None:
+    benchmark = splits["test"]
+    for example in benchmark.examples[:100]:
+        for other in neighbours(example.gold_sql):
+            run(benchmark, example.db_id, other)
+
+
+def test_dice_are_the_same_for_ever() -> None:
+    dice = Dice("seed")
+    drawn = [dice.between(1, 100) for _ in range(5)]
+    assert drawn == [Dice("seed").between(1, 100), *drawn[1:]]
+    assert sorted(Dice("seed").shuffled(range(9))) == list(range(9))
+    assert Dice("seed").weighted({"never": 0.0, "always": 1.0}) == "always"
+    with pytest.raises(ValueError, match="cannot take 3 of 2"):
+        dice.sample("ab", 3)
+
+
+@pytest.mark.parametrize(
+    ("noun", "expected"),
+    [
+        ("city", "cities"),
+        ("book", "books"),
+        ("species", "species"),
+        ("number of goals", "numbers of goals"),
+        ("pay", "pays"),
+        ("aircraft", "aircraft"),
+        ("class", "classes"),
+    ],
+)
+def test_plural(noun: str, expected: str) -> None:
+    assert plural(noun) == expected
+
+
+def test_unseen_databases_speak_with_column_words_that_training_knows() -> None:
+    known = {column.name for domain in SEEN for table in domain.tables for column in table.spoken}
+    asked = {column.name for domain in UNSEEN for table in domain.tables for column in table.spoken}
+    assert asked <= known
