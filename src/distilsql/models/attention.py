@@ -100,7 +100,9 @@ def attend_on_tree(
         if context.past_rest:
             keys = torch.cat([context.past_rest[layer][0], keys], dim=2)
             values = torch.cat([context.past_rest[layer][1], values], dim=2)
-        outputs.append(_attend_by_group(query[:, :, prefix_length:], prefix, (keys, values), context.groups, scale))
+        outputs.append(
+            _attend_by_group(query[:, :, prefix_length:], prefix, (keys, values), context.groups, scale)
+        )
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
 
@@ -163,7 +165,9 @@ class MergedAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        query, query_packed, prefix_key, prefix_value, group_key, group_value, output, lse, mask = ctx.saved_tensors
+        query, query_packed, prefix_key, prefix_value, group_key, group_value, output, lse, mask = (
+            ctx.saved_tensors
+        )
         grad_output = grads[0]
         heads, key_heads = query.shape[1], group_key.shape[1]
         groups: GroupLayout = ctx.groups
@@ -204,6 +208,26 @@ class MergedAttention(torch.autograd.Function):
             None,
             None,
         )
+
+
+def attend_one_token(
+    query_1HBD: Tensor, prefix: KeyValue | None, own: KeyValue, own_mask_BC: Tensor, scale: float
+) -> Tensor:
+    """Attention of one new token per row, (1, H, B, D): shared prefix (1, K, P, D) and own keys (B, K, C, D).
+
+    Without gradient: this is the decoding step.
+    """
+    heads, key_heads = query_1HBD.shape[1], own[0].shape[1]
+    query_BKnD = query_1HBD[0].transpose(0, 1).unflatten(1, (key_heads, heads // key_heads))
+    mask = own_mask_BC[:, None, None].expand(-1, -1, heads // key_heads, -1)
+    output, lse = _kernel(query_BKnD, own[0], own[1], mask.contiguous(), scale)
+    output = output.flatten(1, 2).transpose(0, 1).unsqueeze(0)
+    if prefix is None or not prefix[0].shape[2]:
+        return output
+    lse = lse.flatten(1, 2).transpose(0, 1).unsqueeze(0)
+    shared, shared_lse = _kernel(_fold(query_1HBD, key_heads), prefix[0], prefix[1], None, scale)
+    shared_lse = _unfold(shared_lse.unsqueeze(-1), heads).squeeze(-1)
+    return merge(_unfold(shared, heads), shared_lse, output, lse)[0]
 
 
 def merge(output_a: Tensor, lse_a: Tensor, output_b: Tensor, lse_b: Tensor) -> tuple[Tensor, Tensor]:

@@ -81,10 +81,12 @@ class _TreePass(TreeContext):
 class TreeModel:
     """A causal LM that can run PromptTrees. `model` may be a PEFT model; it is kept in eval mode (no dropout)."""
 
-    def __init__(self, model: nn.Module, *, layout: Layout = "tree", attention: AttentionKind | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, *, layout: Layout = "tree", attention: AttentionKind | None = None
+    ) -> None:
         self.model = model.eval()
-        self.causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.decoder: nn.Module = self.causal_lm.base_model
+        self.causal_lm: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.decoder: Any = self.causal_lm.base_model
         self.layout: Layout = layout
         self.attention: AttentionKind = attention or default_attention(self.causal_lm)
         if self.attention == "parts":
@@ -141,7 +143,11 @@ class TreeModel:
         """Run prefix (unless given) and questions; branches can then be run from the result any number of times."""
         new_prefix = prefix_nodes(0 if prefix else len(tree.prefix))
         questions = question_nodes(tree)
-        tokens = [flatten_prompt(tree)] if prefix else [np.array(tree.prefix, dtype=np.int64), flatten_prompt(tree)]
+        tokens = (
+            [flatten_prompt(tree)]
+            if prefix
+            else [np.array(tree.prefix, dtype=np.int64), flatten_prompt(tree)]
+        )
         layout = PassLayout(
             np.concatenate(tokens),
             Nodes.joined([new_prefix, questions]),
@@ -200,7 +206,7 @@ class TreeModel:
         allowed = layout.dense_mask().to(self.device)
         mask = torch.zeros(allowed.shape, dtype=self.dtype, device=self.device)
         mask.masked_fill_(~allowed, torch.finfo(self.dtype).min)
-        cache = DynamicCache()
+        cache: Any = DynamicCache()
         for layer, (key, value) in enumerate(_joined_layers(past_prefix, past_rest)):
             cache.update(key, value, layer)
         past_length = allowed.shape[1] - allowed.shape[0]
@@ -213,10 +219,12 @@ class TreeModel:
         )
         context = TreeContext(layout.new_prefix_length, None, past_prefix, past_rest)
         split = past_length + layout.new_prefix_length
-        for layer in cache.layers:
+        for cached in cache.layers:
             if layout.new_prefix_length:
-                context.new_prefix.append((layer.keys[:, :, past_length:split], layer.values[:, :, past_length:split]))
-            context.new_rest.append((layer.keys[:, :, split:], layer.values[:, :, split:]))
+                context.new_prefix.append(
+                    (cached.keys[:, :, past_length:split], cached.values[:, :, past_length:split])
+                )
+            context.new_rest.append((cached.keys[:, :, split:], cached.values[:, :, split:]))
         return output.last_hidden_state[0], context
 
     def _padded_hidden(self, tree: PromptTree, branches: Sequence[Branch], micro_batch: int = 8) -> Tensor:
@@ -266,7 +274,9 @@ def _question_ends(tree: PromptTree, new_prefix_length: int) -> Tensor:
     ends = new_prefix_length + np.cumsum(lengths) - 1
     if (lengths == 0).any():
         if not new_prefix_length:
-            raise ValueError("an empty question cannot follow a cached prefix: its last hidden state is not kept")
+            raise ValueError(
+                "an empty question cannot follow a cached prefix: its last hidden state is not kept"
+            )
         ends = np.where(lengths == 0, new_prefix_length - 1, ends)
     return torch.from_numpy(ends)
 

@@ -1,0 +1,292 @@
+"""Generation for many questions under one prefix: greedy, sampled, beam search, and SWITCH.
+
+Used by on-policy training, prediction and serving. A completion ends with EOS, which is part of it, or after
+`max_new_tokens` without one. Results do not depend on which questions share a batch: sampling draws from a
+random stream per example.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distilsql.distill.divergences import jensen_shannon
+from distilsql.distill.tree import PromptTree
+from distilsql.models.decoding import start_decoding
+from distilsql.models.tree_model import PrefixState, TreeModel
+
+Completion = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """`temperature` 0 is greedy; above 0 it divides the logits before sampling from the full distribution."""
+
+    eos_token_id: int
+    vocabulary_size: int
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+
+
+def uniform_stream(seed: int, *key: int) -> Callable[[int], np.ndarray]:
+    """A source of uniform numbers that depends on (seed, key) alone: one per example and visit."""
+    rng = np.random.default_rng([seed, *key])
+    return lambda count: rng.random(count)
+
+
+@torch.no_grad()
+def generate(
+    model: TreeModel,
+    tree: PromptTree,
+    options: GenerationOptions,
+    *,
+    streams: Sequence[Callable[[int], np.ndarray]] | None = None,
+    prefix: PrefixState | None = None,
+) -> list[Completion]:
+    """One completion per question, in question order. `streams` (one per question) are needed when sampling.
+
+    Raises:
+        ValueError: sampling without a stream per question.
+    """
+    count = len(tree.questions)
+    uniforms = _uniforms(streams, count, options)
+    state = model.run_prompts(tree, prefix)
+    written: list[list[int]] = [[] for _ in range(count)]
+    alive = list(range(count))
+    decoding, hidden_BD = start_decoding(model, state, alive, options.max_new_tokens)
+    head = model.head()
+    for position in range(options.max_new_tokens):
+        logp_BV = head.log_probs(hidden_BD, options.vocabulary_size)
+        tokens_B = choose_tokens(logp_BV, options.temperature, uniforms[alive, position])
+        for row, token in zip(alive, tokens_B.tolist(), strict=True):
+            written[row].append(token)
+        going_on = (tokens_B != options.eos_token_id).nonzero().squeeze(-1)
+        if len(going_on) == 0 or position + 1 == options.max_new_tokens:
+            break
+        if len(going_on) < len(alive):
+            alive = [alive[row] for row in going_on.tolist()]
+            decoding.keep(going_on)
+            tokens_B = tokens_B[going_on]
+        hidden_BD = decoding.step(tokens_B)
+    return [tuple(tokens) for tokens in written]
+
+
+def choose_tokens(logp_BV: Tensor, temperature: float, uniform_B: np.ndarray) -> Tensor:
+    """Greedy, or one sample per row by inverting the cumulative distribution at the row's uniform number."""
+    if temperature == 0:
+        return logp_BV.argmax(-1)
+    probability_BV = torch.softmax(logp_BV.double() / temperature, dim=-1)
+    cumulative_BV = probability_BV.cumsum(-1)
+    threshold_B1 = torch.from_numpy(np.asarray(uniform_B)).to(cumulative_BV)[:, None] * cumulative_BV[:, -1:]
+    # right=True returns the first token whose cumulative probability exceeds the threshold: a token of
+    # probability zero is never chosen.
+    tokens_B = torch.searchsorted(cumulative_BV, threshold_B1, right=True).squeeze(-1)
+    return tokens_B.clamp_max(logp_BV.shape[-1] - 1)
+
+
+def _uniforms(
+    streams: Sequence[Callable[[int], np.ndarray]] | None, count: int, options: GenerationOptions
+) -> np.ndarray:
+    """Uniform numbers (count, max_new_tokens): row r belongs to example r whatever shares its batch."""
+    if options.temperature == 0:
+        return np.zeros((count, options.max_new_tokens))
+    if streams is None or len(streams) != count:
+        raise ValueError(f"sampling {count} completions needs a random stream for each")
+    return np.stack([stream(options.max_new_tokens) for stream in streams])
+
+
+# ---- beam search ---------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def beam_search(
+    model: TreeModel,
+    tree: PromptTree,
+    options: GenerationOptions,
+    *,
+    beams: int,
+    length_penalty: float = 1.0,
+    prefix: PrefixState | None = None,
+) -> list[Completion]:
+    """The best finished hypothesis per question by log-probability / length^length_penalty.
+
+    A question is done when no open hypothesis can beat its best finished one, or at `max_new_tokens`.
+    """
+    state = model.run_prompts(tree, prefix)
+    head = model.head()
+    searches = [_Beam(beams, length_penalty) for _ in tree.questions]
+    decoding, hidden_BD = start_decoding(model, state, list(range(len(searches))), options.max_new_tokens)
+    owners = list(range(len(searches)))
+    for position in range(options.max_new_tokens):
+        logp_BV = head.log_probs(hidden_BD, options.vocabulary_size)
+        top = logp_BV.topk(min(2 * beams, logp_BV.shape[-1]), dim=-1)
+        rows: list[int] = []
+        tokens: list[int] = []
+        next_owners: list[int] = []
+        for owner in sorted(set(owners)):
+            own_rows = [row for row, row_owner in enumerate(owners) if row_owner == owner]
+            parents = searches[owner].extend(
+                top.values[own_rows].tolist(), top.indices[own_rows].tolist(), options.eos_token_id
+            )
+            for parent, token in parents:
+                rows.append(own_rows[parent])
+                tokens.append(token)
+                next_owners.append(owner)
+        if not rows or position + 1 == options.max_new_tokens:
+            break
+        owners = next_owners
+        decoding.keep(torch.tensor(rows, device=model.device))
+        hidden_BD = decoding.step(torch.tensor(tokens, device=model.device))
+    return [search.best() for search in searches]
+
+
+class _Beam:
+    """The open and finished hypotheses of one question."""
+
+    def __init__(self, beams: int, length_penalty: float) -> None:
+        self.beams = beams
+        self.length_penalty = length_penalty
+        self.open: list[tuple[float, Completion]] = [(0.0, ())]
+        self.finished: list[tuple[float, Completion]] = []
+
+    def _score(self, log_probability: float, length: int) -> float:
+        return log_probability / max(length, 1) ** self.length_penalty
+
+    def extend(
+        self, logps: list[list[float]], tokens: list[list[int]], eos_token_id: int
+    ) -> list[tuple[int, int]]:
+        """Grow every open hypothesis; returns (parent, token) of the hypotheses that stay open."""
+        grown = [
+            (self.open[parent][0] + logp, parent, token)
+            for parent, (row_logps, row_tokens) in enumerate(zip(logps, tokens, strict=True))
+            for logp, token in zip(row_logps, row_tokens, strict=True)
+        ]
+        grown.sort(key=lambda item: -item[0])
+        still_open: list[tuple[float, Completion]] = []
+        parents: list[tuple[int, int]] = []
+        for rank, (log_probability, parent, token) in enumerate(grown):
+            hypothesis = (*self.open[parent][1], token)
+            if token == eos_token_id:
+                # An ending counts only among the best `beams` continuations, as in `transformers`.
+                if rank < self.beams:
+                    self.finished.append((self._score(log_probability, len(hypothesis)), hypothesis))
+            else:
+                still_open.append((log_probability, hypothesis))
+                parents.append((parent, token))
+            if len(still_open) == self.beams:
+                break
+        self.finished = sorted(self.finished, key=lambda item: -item[0])[: self.beams]
+        self.open = still_open
+        return [] if self._is_done() else parents
+
+    def _is_done(self) -> bool:
+        if len(self.finished) < self.beams or not self.open:
+            return not self.open
+        best_open = self._score(self.open[0][0], len(self.open[0][1]))
+        return best_open <= self.finished[-1][0]
+
+    def best(self) -> Completion:
+        cut_off = [(self._score(logp, len(tokens)), tokens) for logp, tokens in self.open]
+        candidates = self.finished + cut_off
+        return max(candidates, key=lambda item: item[0])[1]
+
+
+# ---- SWITCH --------------------------------------------------------------------------------------------------
+
+
+class ThresholdSchedule(StrEnum):
+    """How SWITCH's threshold falls with position t (tokens written so far)."""
+
+    EXPONENTIAL = "exponential"
+    LINEAR = "linear"
+    CONSTANT = "constant"
+
+
+@dataclass(frozen=True)
+class SwitchOptions:
+    """τ_t = τ0·exp(−λt), max(0, τ0·(1 − λt)), or τ0. Koo et al. 2025 found the exponential schedule best.
+
+    ASSUMED: τ0 and λ are not known from the paper at hand; λ = 1/10 reads its "decay factor of 1/10".
+    """
+
+    threshold: float = 0.3
+    decay: float = 0.1
+    schedule: ThresholdSchedule = ThresholdSchedule.EXPONENTIAL
+
+    def at(self, position: int) -> float:
+        """The threshold for the token written after `position` others."""
+        if self.schedule is ThresholdSchedule.EXPONENTIAL:
+            return self.threshold * float(np.exp(-self.decay * position))
+        if self.schedule is ThresholdSchedule.LINEAR:
+            return max(0.0, self.threshold * (1 - self.decay * position))
+        return self.threshold
+
+
+@dataclass(frozen=True)
+class SwitchedCompletion:
+    """A completion and, per token, whether the teacher supplied it and the JSD (nats) before it was chosen."""
+
+    tokens: Completion
+    from_teacher: tuple[bool, ...]
+    divergence: tuple[float, ...]
+
+
+@torch.no_grad()
+def switch_generate(
+    student: TreeModel,
+    teacher: TreeModel,
+    tree: PromptTree,
+    options: GenerationOptions,
+    switch: SwitchOptions,
+    *,
+    streams: Sequence[Callable[[int], np.ndarray]] | None = None,
+    teacher_prefix: PrefixState | None = None,
+) -> list[SwitchedCompletion]:
+    """The student writes; where JSD(p_t, q_t) > τ_t the teacher supplies the token (sequential definition).
+
+    Both models read every token, whoever wrote it. JSD compares the full distributions at temperature 1; the
+    token itself is drawn at `options.temperature` from whichever model supplies it.
+    """
+    count = len(tree.questions)
+    uniforms = _uniforms(streams, count, options)
+    alive = list(range(count))
+    student_rows, student_hidden = start_decoding(
+        student, student.run_prompts(tree), alive, options.max_new_tokens
+    )
+    teacher_rows, teacher_hidden = start_decoding(
+        teacher, teacher.run_prompts(tree, teacher_prefix), alive, options.max_new_tokens
+    )
+    student_head, teacher_head = student.head(), teacher.head()
+    written: list[list[tuple[int, bool, float]]] = [[] for _ in range(count)]
+    for position in range(options.max_new_tokens):
+        student_BV = student_head.log_probs(student_hidden, options.vocabulary_size)
+        teacher_BV = teacher_head.log_probs(teacher_hidden, options.vocabulary_size)
+        divergence_B = jensen_shannon(teacher_BV, student_BV)
+        taken_over_B = divergence_B > switch.at(position)
+        uniform_B = uniforms[alive, position]
+        chosen_BV = torch.where(taken_over_B.unsqueeze(-1), teacher_BV, student_BV)
+        tokens_B = choose_tokens(chosen_BV, options.temperature, uniform_B)
+        for row, *entry in zip(
+            alive, tokens_B.tolist(), taken_over_B.tolist(), divergence_B.tolist(), strict=True
+        ):
+            written[row].append((int(entry[0]), bool(entry[1]), float(entry[2])))
+        going_on = (tokens_B != options.eos_token_id).nonzero().squeeze(-1)
+        if len(going_on) == 0 or position + 1 == options.max_new_tokens:
+            break
+        if len(going_on) < len(alive):
+            alive = [alive[row] for row in going_on.tolist()]
+            student_rows.keep(going_on)
+            teacher_rows.keep(going_on)
+            tokens_B = tokens_B[going_on]
+        student_hidden, teacher_hidden = student_rows.step(tokens_B), teacher_rows.step(tokens_B)
+    return [
+        SwitchedCompletion(
+            tuple(entry[0] for entry in tokens),
+            tuple(entry[1] for entry in tokens),
+            tuple(entry[2] for entry in tokens),
+        )
+        for tokens in written
+    ]
