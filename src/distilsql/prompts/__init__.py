@@ -1,0 +1,1 @@
+"""Example and Schema to Prompt: the CodeS format, kept within a token budget."""

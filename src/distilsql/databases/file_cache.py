@@ -1,0 +1,69 @@
+"""Files derived from a database, kept beside a cache folder and rebuilt when the database has changed."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from distilsql.errors import DataError
+
+
+@dataclass(frozen=True)
+class FileIdentity:
+    """One state of a database file: a write to it, or to its write-ahead log, gives another identity."""
+
+    path: Path
+    state: tuple[int, ...]  # size in bytes and time of change in ns, of the file and of its log
+
+    @classmethod
+    def of(cls, path: Path) -> "FileIdentity":
+        """The identity of the file at `path` now. Raises DataError if it does not exist."""
+        path = path.resolve()
+        if not path.is_file():
+            raise DataError(f"There is no database file {path}; check the data folder or the path given.")
+        log = path.with_name(path.name + "-wal")
+        stats = [file.stat() for file in (path, log) if file.is_file()]
+        return cls(path, tuple(number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)))
+
+
+def default_cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/distilsql`, by default `~/.cache/distilsql`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distilsql"
+
+
+def derived_files(file: FileIdentity, build: Callable[[Path], None], version: str, folder: Path) -> Path:
+    """The folder with what `build` made of this state of the file, building it if it is not there.
+
+    `version` names the format, so that a newer one is built anew. `build` writes into an empty folder, which
+    takes its final name only when it is complete; folders of earlier states of the same file are removed.
+    Raises DataError if `folder` cannot be written.
+    """
+    name = f"{file.path.stem}-{_digest(file.path)}"
+    kept = folder / f"{name}-{_digest(version, file.state)}"
+    if kept.is_dir():
+        return kept
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        growing = Path(tempfile.mkdtemp(prefix="building-", dir=folder))
+        try:
+            build(growing)
+            for stale in folder.glob(f"{name}-*"):
+                shutil.rmtree(stale, ignore_errors=True)
+            growing.rename(kept)
+        finally:
+            shutil.rmtree(growing, ignore_errors=True)
+    except OSError as error:
+        if kept.is_dir():  # another process finished first
+            return kept
+        raise DataError(
+            f"The cache folder {folder} cannot be written ({error.strerror}); "
+            "make it writable or set XDG_CACHE_HOME to another place."
+        ) from error
+    return kept
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]

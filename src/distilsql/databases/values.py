@@ -1,0 +1,216 @@
+"""Values: what the cells of a database hold; sample values of a column, and the values that a question mentions.
+
+The retriever is CodeS's (Li et al. 2024) on other libraries: BM25 over the distinct short text values finds
+candidates for every 1- to 4-gram of the question, and a character match keeps those that the question spells out.
+"""
+
+import json
+import re
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import bm25s
+import numpy as np
+from bm25s.stopwords import STOPWORDS_EN_PLUS
+from rapidfuzz import fuzz
+
+from distilsql.databases.connection import open_read_only
+from distilsql.databases.file_cache import FileIdentity, default_cache_folder, derived_files
+from distilsql.databases.schema import Schema, introspect
+
+MAX_VALUE_CHARACTERS = 25
+_LONGEST_GRAM = 4
+_CANDIDATES_PER_GRAM = 10
+_SIMILARITY = 0.9
+_SIMILARITY_IF_CONTAINED = 0.85
+# Not worth a match though a column may hold them: a question has them for other reasons.
+_COMMON = frozenset([*STOPWORDS_EN_PLUS, "id", "many", "yes", "no"])
+_INDEX_VERSION = "1"
+
+ColumnName = tuple[str, str]  # (table, column) as the database spells them
+
+
+def sample_values(path: Path, schema: Schema, count: int) -> Mapping[ColumnName, tuple[str, ...]]:
+    """The first `count` distinct values of each column, as text on one line; null, empty and binary left out."""
+    return _sample_values(FileIdentity.of(path), schema, count)
+
+
+@lru_cache(maxsize=512)
+def _sample_values(file: FileIdentity, schema: Schema, count: int) -> Mapping[ColumnName, tuple[str, ...]]:
+    samples = {}
+    with closing(open_read_only(file.path)) as connection:
+        for table in schema.tables:
+            for column in table.columns:
+                cells = _distinct(connection, table.name, column.name, "IS NOT NULL", f"LIMIT {count:d}")
+                samples[table.name, column.name] = tuple(filter(None, map(_one_line, cells)))
+    return samples
+
+
+def _distinct(
+    connection: sqlite3.Connection, table: str, column: str, condition: str, limit: str = ""
+) -> Iterable[Any]:
+    name, source = _quoted(column), _quoted(table)
+    rows = connection.execute(f"SELECT DISTINCT {name} FROM {source} WHERE {name} {condition} {limit}")
+    return (cell for (cell,) in rows)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _one_line(cell: Any) -> str:
+    return "" if isinstance(cell, bytes) else " ".join(str(cell).split())
+
+
+@dataclass(frozen=True)
+class ValueIndex:
+    """The distinct text values of up to 25 characters of one database, searchable by words.
+
+    `columns[i]` are the columns that hold `values[i]`; the retriever is absent where there is no such value.
+    """
+
+    values: tuple[str, ...]
+    columns: tuple[tuple[ColumnName, ...], ...]
+    retriever: bm25s.BM25 | None
+
+    def candidates(self, text: str) -> list[int]:
+        """The positions, ascending, of up to 10 values for each 1- to 4-gram of `text`."""
+        if self.retriever is None:
+            return []
+        vocabulary = self.retriever.vocab_dict
+        token_ids = [vocabulary.get(word) if word not in _COMMON else None for word in _words(text)]
+        starts = range(len(token_ids))
+        grams = {
+            tuple(token for token in token_ids[start : start + length] if token is not None)
+            for length in range(1, _LONGEST_GRAM + 1)
+            for start in starts
+        }
+        found: set[int] = set()
+        for gram in grams - {()}:
+            scores = self.retriever.get_scores_from_ids(list(gram))
+            best = np.argpartition(-scores, min(_CANDIDATES_PER_GRAM, len(scores)) - 1)[:_CANDIDATES_PER_GRAM]
+            found.update(best[scores[best] > 0].tolist())
+        return sorted(found)
+
+
+def matched_values(
+    path: Path, text: str, *, most_per_column: int = 25, cache_folder: Path | None = None
+) -> dict[ColumnName, tuple[str, ...]]:
+    """The values of each column that `text` spells out, best match first; columns without one are left out.
+
+    The index of the database is built on first use and kept in `cache_folder` (see `default_cache_folder`).
+    """
+    index = load_value_index(path, cache_folder)
+    matches: dict[ColumnName, list[_Match]] = defaultdict(list)
+    for position in index.candidates(text):
+        match = _match(index.values[position], text)
+        if match is not None:
+            for column in index.columns[position]:
+                matches[column].append(match)
+    return {
+        column: tuple(match.value for match in _best(found)[:most_per_column])
+        for column, found in sorted(matches.items())
+    }
+
+
+@dataclass(frozen=True)
+class _Match:
+    """`value` is spelled by the text from `start` up to `end`, with a similarity of 0 to 1."""
+
+    value: str
+    start: int
+    end: int
+    similarity: float
+
+    def inside(self, other: "_Match") -> bool:
+        covered = other.start <= self.start and self.end <= other.end
+        return covered and other.end - other.start > self.end - self.start
+
+
+def _best(matches: list[_Match]) -> list[_Match]:
+    """The matches of one column, without those whose words belong to a longer match."""
+    longest = [match for match in matches if not any(match.inside(other) for other in matches)]
+    return sorted(longest, key=lambda match: (-match.similarity, match.start - match.end, match.value))
+
+
+def _match(value: str, text: str) -> _Match | None:
+    """Where `text` spells `value`, in whole words; None if it does not.
+
+    The similarity must be at least 0.9, or 0.85 where one contains the other ("dogs", "dog"). Numbers, values in
+    capitals (codes) and single letters must be there exactly, the last with their case.
+    """
+    lower, lower_text = value.lower(), text.lower()
+    aligned = fuzz.partial_ratio_alignment(lower, lower_text, score_cutoff=100 * _SIMILARITY_IF_CONTAINED)
+    if aligned is None:
+        return None
+    start, end = _whole_words(lower_text, aligned.dest_start, aligned.dest_end)
+    span = lower_text[start:end]
+    similarity = fuzz.ratio(lower, span) / 100
+    contained = lower in span or span in lower
+    exact = value.isupper() or re.search(r"\d", value + span)
+    if similarity < (1.0 if exact else _SIMILARITY_IF_CONTAINED if contained else _SIMILARITY):
+        return None
+    if lower in _COMMON or span in _COMMON or (len(value) == 1 and value != text[start:end]):
+        return None
+    return _Match(value, start, end, similarity)
+
+
+def _whole_words(text: str, start: int, end: int) -> tuple[int, int]:
+    """The span widened to whole words, without punctuation and space around them."""
+    while start > 0 and text[start - 1].isalnum() and text[start].isalnum():
+        start -= 1
+    while 0 < end < len(text) and text[end].isalnum() and text[end - 1].isalnum():
+        end += 1
+    while start < end and not text[start].isalnum():
+        start += 1
+    while start < end and not text[end - 1].isalnum():
+        end -= 1
+    return start, end
+
+
+def _words(text: str) -> list[str]:
+    """Lower-case words; a plural s is dropped so that "dogs" finds "dog"."""
+    words = re.findall(r"\w+", text.lower())
+    return [word[:-1] if len(word) > 3 and word.endswith("s") else word for word in words]
+
+
+def load_value_index(path: Path, cache_folder: Path | None = None) -> ValueIndex:
+    """The value index of a database, built once for each state of its file. Raises DataError."""
+    return _load_value_index(FileIdentity.of(path), cache_folder or default_cache_folder() / "values")
+
+
+@lru_cache(maxsize=64)
+def _load_value_index(file: FileIdentity, cache_folder: Path) -> ValueIndex:
+    folder = derived_files(file, partial(_build, file.path), _INDEX_VERSION, cache_folder)
+    content = json.loads((folder / "values.json").read_text())
+    columns = [tuple((table, column) for table, column in held) for held in content["columns"]]
+    retriever = bm25s.BM25.load(folder, show_progress=False) if content["values"] else None
+    return ValueIndex(tuple(content["values"]), tuple(columns), retriever)
+
+
+def _build(path: Path, folder: Path) -> None:
+    """Read the values of the database at `path` and write their index into `folder`."""
+    columns_of: dict[str, list[ColumnName]] = defaultdict(list)
+    with closing(open_read_only(path)) as connection:
+        for table in introspect(path).tables:
+            for column in table.columns:
+                name = _quoted(column.name)
+                condition = (
+                    f"IS NOT NULL AND typeof({name}) = 'text' AND length({name}) <= {MAX_VALUE_CHARACTERS}"
+                )
+                cells = _distinct(connection, table.name, column.name, condition)
+                for value in dict.fromkeys(filter(None, map(_one_line, cells))):
+                    columns_of[value].append((table.name, column.name))
+    values = sorted(columns_of)
+    content = {"values": values, "columns": [columns_of[value] for value in values]}
+    (folder / "values.json").write_text(json.dumps(content))
+    if values:
+        retriever = bm25s.BM25()
+        retriever.index([_words(value) for value in values], show_progress=False)
+        retriever.save(folder, show_progress=False)
