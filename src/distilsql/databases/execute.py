@@ -1,0 +1,146 @@
+"""Run SQL that a model wrote: one function, one result type, outcomes that cannot be mistaken for rows.
+
+Two modes. `evaluation` keeps a benchmark's semantics: read-only, a limit that really stops a query, a process
+that can be killed. `serving` adds an allow-list of what a statement may do, a row cap and a tight memory cap.
+`docs/security.md` says what each layer stops.
+"""
+
+import atexit
+import functools
+import os
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from distilsql.databases.pool import ExecutionPool
+
+Mode = Literal["evaluation", "serving"]
+Decoding = Literal["strict", "ignore"]
+Cell = None | int | float | str | bytes
+Row = tuple[Cell, ...]
+MIB = 2**20
+
+
+class Outcome(Enum):
+    """What became of one execution. Only ROWS carries a whole result."""
+
+    ROWS = "rows"
+    SQL_ERROR = "sql error"
+    TIMEOUT = "timeout"
+    TOO_MANY_ROWS = "too many rows"
+    TOO_LARGE = "too large"
+    DENIED = "denied"
+    CRASHED = "crashed"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one execution may use. `max_rows` None means no cap; a result of more than `max_bytes` is TOO_LARGE."""
+
+    timeout_s: float
+    memory_bytes: int
+    max_rows: int | None
+    max_bytes: int
+
+
+LIMITS: dict[Mode, Limits] = {
+    "evaluation": Limits(timeout_s=30.0, memory_bytes=2048 * MIB, max_rows=None, max_bytes=512 * MIB),
+    "serving": Limits(timeout_s=5.0, memory_bytes=256 * MIB, max_rows=1000, max_bytes=16 * MIB),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One statement for one database. `path` is a SQLite file or a SQLAlchemy URL (`postgresql+psycopg://…`).
+
+    `decoding` says what happens to text that is not UTF-8: `ignore` drops the bad bytes (Spider), `strict` makes
+    it an SQL_ERROR (BIRD).
+    """
+
+    path: str
+    sql: str
+    mode: Mode
+    limits: Limits
+    decoding: Decoding = "ignore"
+
+
+@dataclass(frozen=True)
+class Execution:
+    """The result of one statement. `seconds` is the time inside the database, transfers not counted.
+
+    `rows` is the whole result where `outcome` is ROWS, the first `max_rows` of it where it is TOO_MANY_ROWS, and
+    empty otherwise: read `outcome` first. `message` says why for every outcome but ROWS.
+    """
+
+    outcome: Outcome
+    rows: tuple[Row, ...] = ()
+    columns: tuple[str, ...] = ()
+    message: str = ""
+    seconds: float = 0.0
+
+
+def make_job(
+    path: Path | str,
+    sql: str,
+    *,
+    mode: Mode = "evaluation",
+    timeout_s: float | None = None,
+    max_rows: int | None = None,
+    memory_bytes: int | None = None,
+    decoding: Decoding = "ignore",
+) -> Job:
+    """A Job with the mode's own limits, save those given here."""
+    default = LIMITS[mode]
+    limits = Limits(
+        timeout_s=default.timeout_s if timeout_s is None else timeout_s,
+        memory_bytes=default.memory_bytes if memory_bytes is None else memory_bytes,
+        max_rows=default.max_rows if max_rows is None else max_rows,
+        max_bytes=default.max_bytes,
+    )
+    place = str(path)
+    if not is_url(place):
+        place = os.path.abspath(place)
+    return Job(place, sql, mode, limits, decoding)
+
+
+def execute(
+    path: Path | str,
+    sql: str,
+    *,
+    mode: Mode = "evaluation",
+    timeout_s: float | None = None,
+    max_rows: int | None = None,
+    memory_bytes: int | None = None,
+    decoding: Decoding = "ignore",
+) -> Execution:
+    """Run one statement in a worker process that is kept for the next call. Safe to call from several threads.
+
+    Raises DataError if the database file does not exist; whatever the SQL does is an Outcome, not an exception.
+    """
+    job = make_job(
+        path,
+        sql,
+        mode=mode,
+        timeout_s=timeout_s,
+        max_rows=max_rows,
+        memory_bytes=memory_bytes,
+        decoding=decoding,
+    )
+    return _shared_pool(os.getpid()).run(job)
+
+
+def is_url(path: str) -> bool:
+    """Whether `path` names a database server or a DuckDB file by URL rather than a SQLite file."""
+    return "://" in path
+
+
+@functools.cache
+def _shared_pool(process_id: int) -> "ExecutionPool":
+    """One pool per process: after a fork the child must not talk to its parent's workers."""
+    from distilsql.databases.pool import ExecutionPool
+
+    pool = ExecutionPool(workers=min(4, os.cpu_count() or 1))
+    atexit.register(pool.close)
+    return pool

@@ -1,0 +1,209 @@
+"""Judge predictions as the official evaluators do, in worker processes."""
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distilsql.data.benchmark import Benchmark, Evaluator
+from distilsql.data.example import Example
+from distilsql.databases.execute import Decoding, Execution, Job, Outcome, make_job
+from distilsql.databases.pool import ExecutionPool
+from distilsql.errors import DataError
+from distilsql.metrics import bird, execution
+from distilsql.metrics.golds import GoldResults
+from distilsql.metrics.hardness import clauses_of, hardness
+from distilsql.metrics.scores import Scores, Verdict, VerdictOutcome
+
+if TYPE_CHECKING:
+    from distilsql.databases.suite import Suite
+
+DEFAULT_TIMEOUT_S = 30.0
+GOLD_TIMEOUT_S = 120.0
+OnProgress = Callable[[int, int], None]
+
+_OUTCOMES = {
+    Outcome.SQL_ERROR: VerdictOutcome.SQL_ERROR,
+    Outcome.DENIED: VerdictOutcome.SQL_ERROR,
+    Outcome.TIMEOUT: VerdictOutcome.TIMEOUT,
+    Outcome.TOO_LARGE: VerdictOutcome.TOO_LARGE,
+    Outcome.TOO_MANY_ROWS: VerdictOutcome.WRONG,
+    Outcome.CRASHED: VerdictOutcome.CRASHED,
+}
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One prediction on one database file, read and ready to run. `draft` is its verdict if it is not run."""
+
+    draft: Verdict
+    path: Path
+    gold_sql: str
+    sql: str
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What all tasks of one evaluation share."""
+
+    evaluator: Evaluator
+    timeout_s: float
+    pool: ExecutionPool
+    golds: GoldResults
+    on_progress: OnProgress | None
+
+
+def evaluate(
+    predictions: Sequence[str],
+    benchmark: Benchmark,
+    *,
+    keep_distinct: bool = False,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    workers: int | None = None,
+    suite: "Suite | None" = None,
+    on_progress: OnProgress | None = None,
+    pool: ExecutionPool | None = None,
+    golds: GoldResults | None = None,
+) -> Scores:
+    """The verdict on each prediction, in the order of the benchmark's examples, by the benchmark's own evaluator.
+
+    With a `suite`, a prediction must be right on the benchmark's database and on every database of the suite
+    (Spider only). `pool` and `golds` are kept by a caller that judges several files; otherwise they are made here.
+    Raises DataError if the number of predictions is not that of the examples, a database is missing, or a gold
+    query does not run.
+    """
+    _check(predictions, benchmark, suite)
+    tasks = [
+        _read(prediction, example, benchmark, keep_distinct)
+        for prediction, example in zip(predictions, benchmark.examples, strict=True)
+    ]
+    with ExecutionPool(workers) if pool is None else nullcontext(pool) as open_pool:
+        session = _Session(benchmark.evaluator, timeout_s, open_pool, golds or GoldResults(), on_progress)
+        verdicts = _judge(tasks, session)
+        if suite is not None:
+            verdicts = _judge_on_suite(verdicts, tasks, suite, session)
+    metric = "EX" if suite is None else f"TS on {suite.label}"
+    return Scores(benchmark.name, benchmark.evaluator, metric, keep_distinct, tuple(verdicts))
+
+
+def _check(predictions: Sequence[str], benchmark: Benchmark, suite: "Suite | None") -> None:
+    if not benchmark.examples:
+        raise DataError(f"{benchmark.name} has no examples, so there is nothing to judge.")
+    if len(predictions) != len(benchmark.examples):
+        raise DataError(
+            f"{len(predictions)} predictions for the {len(benchmark.examples)} examples of {benchmark.name}; give "
+            "one prediction for each example, in the benchmark's order."
+        )
+    if suite is not None and benchmark.evaluator != "spider":
+        raise DataError("A test suite judges Spider's kind of benchmark; judge BIRD without one.")
+
+
+def _read(prediction: str, example: Example, benchmark: Benchmark, keep_distinct: bool) -> _Task:
+    database = benchmark.databases.get(example.db_id)
+    if database is None:
+        raise DataError(
+            f"Example {example.example_id} is about {example.db_id}, which {benchmark.name} lacks."
+        )
+    if benchmark.evaluator == "spider":
+        gold_sql = execution.read_gold(example.gold_sql, keep_distinct=keep_distinct)
+        sql = execution.read_prediction(prediction, keep_distinct=keep_distinct)
+        level: str = hardness(example.gold_sql)
+    else:
+        gold_sql, sql, level = example.gold_sql, prediction, example.difficulty or "unlabelled"
+    draft = Verdict(
+        example_id=example.example_id,
+        db_id=example.db_id,
+        level=level,
+        clauses=clauses_of(example.gold_sql),
+        question=example.question,
+        gold_sql=example.gold_sql,
+        predicted_sql=prediction,
+        outcome=VerdictOutcome.EMPTY,
+    )
+    return _Task(draft, database.path, gold_sql, sql)
+
+
+def _judge(tasks: Sequence[_Task], session: _Session) -> list[Verdict]:
+    """The verdict on each task. Tasks that would run the same statement on the same file share one execution."""
+    golds = _gold_executions(tasks, session)
+    verdicts = [task.draft for task in tasks]
+    waiting: dict[Job, list[int]] = {}
+    for index, (task, gold) in enumerate(zip(tasks, golds, strict=True)):
+        if task.sql == task.gold_sql:
+            verdicts[index] = _verdict(task, gold, gold, session)
+        elif task.sql.strip():
+            waiting.setdefault(_job(task, gold, session), []).append(index)
+    jobs, done = list(waiting), len(tasks) - sum(map(len, waiting.values()))
+    lock = threading.Lock()
+
+    def then(job_index: int, predicted: Execution) -> None:
+        nonlocal done
+        for index in waiting[jobs[job_index]]:
+            verdicts[index] = _verdict(tasks[index], golds[index], predicted, session)
+        with lock:
+            done += len(waiting[jobs[job_index]])
+            if session.on_progress is not None:
+                session.on_progress(done, len(tasks))
+
+    session.pool.map(jobs, then)
+    return verdicts
+
+
+def _gold_executions(tasks: Sequence[_Task], session: _Session) -> list[Execution]:
+    jobs = [_gold_job(task, session) for task in tasks]
+    return session.golds.fetch(jobs, [task.draft.example_id for task in tasks], session.pool)
+
+
+def _gold_job(task: _Task, session: _Session) -> Job:
+    decoding: Decoding = "ignore" if session.evaluator == "spider" else "strict"
+    return make_job(task.path, task.gold_sql, timeout_s=GOLD_TIMEOUT_S, decoding=decoding)
+
+
+def _job(task: _Task, gold: Execution, session: _Session) -> Job:
+    """Spider's results must have as many rows as the gold's, so one more row decides; BIRD's are sets.
+
+    BIRD has one time budget for gold and prediction together.
+    """
+    if session.evaluator == "spider":
+        return make_job(task.path, task.sql, timeout_s=session.timeout_s, max_rows=len(gold.rows))
+    remaining_s = max(0.001, session.timeout_s - gold.seconds)
+    return make_job(task.path, task.sql, timeout_s=remaining_s, decoding="strict")
+
+
+def _verdict(task: _Task, gold: Execution, predicted: Execution, session: _Session) -> Verdict:
+    draft = replace(task.draft, message=predicted.message, seconds=predicted.seconds)
+    if session.evaluator == "bird":
+        return _bird_verdict(draft, gold, predicted)
+    if predicted.outcome is not Outcome.ROWS:
+        return replace(draft, outcome=_OUTCOMES[predicted.outcome])
+    ordered = execution.order_matters(task.gold_sql)
+    is_equal = execution.results_equal(gold.rows, predicted.rows, ordered=ordered)
+    return replace(draft, outcome=VerdictOutcome.CORRECT if is_equal else VerdictOutcome.WRONG)
+
+
+def _bird_verdict(draft: Verdict, gold: Execution, predicted: Execution) -> Verdict:
+    if predicted.outcome is not Outcome.ROWS:
+        return replace(draft, outcome=_OUTCOMES[predicted.outcome], soft_f1=0.0)
+    is_equal = bird.results_equal(gold.rows, predicted.rows)
+    outcome = VerdictOutcome.CORRECT if is_equal else VerdictOutcome.WRONG
+    return replace(draft, outcome=outcome, soft_f1=bird.soft_f1(gold.rows, predicted.rows))
+
+
+def _judge_on_suite(
+    verdicts: Sequence[Verdict], tasks: Sequence[_Task], suite: "Suite", session: _Session
+) -> list[Verdict]:
+    """Every database of the suite must agree; a prediction that is wrong already is not run again.
+
+    The message of a prediction that the suite finds out names the first database that told it from the gold.
+    """
+    passed = [index for index, verdict in enumerate(verdicts) if verdict.is_correct]
+    paths = {index: suite.databases(tasks[index].draft.db_id) for index in passed}
+    copies = [(index, replace(tasks[index], path=path)) for index in passed for path in paths[index]]
+    found = list(verdicts)
+    for (index, copy), verdict in zip(copies, _judge([copy for _, copy in copies], session), strict=True):
+        if found[index].is_correct and not verdict.is_correct:
+            message = f"on {copy.path.name}: {verdict.message or verdict.outcome.value}"
+            found[index] = replace(verdict, message=message)
+    return found

@@ -1,0 +1,130 @@
+"""Spider's execution accuracy: how a query is read before it runs, and when two results are equal.
+
+Written from the semantics of the official test-suite evaluator (Zhong et al. 2020), to give its verdict on every
+example. `docs/evaluation.md` lists each rule and the few places where we differ.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import sqlparse
+from sqlparse import lexer
+from sqlparse.engine.statement_splitter import StatementSplitter
+
+from distilsql.databases.execute import Cell, Row
+
+Column = tuple[Cell, ...]
+
+_CURRENT_YEAR = re.compile(r"YEAR\s*\(\s*CURDATE\s*\(\s*\)\s*\)\s*", re.IGNORECASE)
+# What makes sqlparse nest, and so could reach its nesting limit (100) and make it refuse the query.
+_OPENINGS = re.compile(r"[(\[]|case|begin|if|for|while|loop|declare", re.IGNORECASE)
+_SURELY_PARSED_CHARACTERS = 2000
+_SURELY_PARSED_OPENINGS = 60
+
+
+def read_prediction(line: str, *, keep_distinct: bool) -> str:
+    """The SQL the official evaluator would run for one line of a prediction file; '' where it runs nothing.
+
+    It is cut at the first tab, and `value` becomes `1` everywhere, in identifiers and strings too.
+    """
+    sql = line.strip().split("\t")[0].replace("value", "1")
+    return _read(sql, keep_distinct=keep_distinct)
+
+
+def read_gold(sql: str, *, keep_distinct: bool) -> str:
+    """The SQL that is run for a gold query, which gets every rewrite of a prediction but `value`."""
+    return _read(sql.strip(), keep_distinct=keep_distinct)
+
+
+def _read(sql: str, *, keep_distinct: bool) -> str:
+    for spaced, joined in (("> =", ">="), ("< =", "<="), ("! =", "!=")):
+        sql = sql.replace(spaced, joined)
+    if not keep_distinct:
+        sql = first_statement_without_distinct(sql)
+    return _CURRENT_YEAR.sub("2020", sql)
+
+
+def first_statement_without_distinct(sql: str) -> str:
+    """Drop every DISTINCT token and every statement but the first; '' where sqlparse finds no statement.
+
+    Only sqlparse's tokens matter, so its grouping, nine tenths of its time, is left out wherever it cannot
+    refuse the query.
+    """
+    if len(sql) > _SURELY_PARSED_CHARACTERS or len(_OPENINGS.findall(sql)) > _SURELY_PARSED_OPENINGS:
+        return _by_full_parse(sql)
+    if ";" not in sql and "distinct" not in sql.lower():
+        return sql
+    statement = next(StatementSplitter().process(lexer.tokenize(sql)), None)
+    if statement is None:
+        return ""
+    return "".join(token.value for token in statement.tokens if token.value.lower() != "distinct")
+
+
+def _by_full_parse(sql: str) -> str:
+    try:
+        statements = sqlparse.parse(sql)
+    except sqlparse.exceptions.SQLParseError:
+        return ""
+    if not statements:
+        return ""
+    return "".join(t.value for t in statements[0].flatten() if t.value.lower() != "distinct")
+
+
+def order_matters(gold_sql: str) -> bool:
+    """Whether rows are compared as a list: `order by`, with one space, anywhere in the gold as it is run."""
+    return "order by" in gold_sql.lower()
+
+
+def results_equal(gold: Sequence[Row], predicted: Sequence[Row], *, ordered: bool) -> bool:
+    """Whether some order of the predicted columns makes the two results equal as bags (as lists if `ordered`).
+
+    Cells are compared as Python compares them: 1 equals 1.0, without tolerance. Two empty results are equal
+    whatever their columns.
+    """
+    if not gold and not predicted:
+        return True
+    if len(gold) != len(predicted) or len(gold[0]) != len(predicted[0]):
+        return False
+    if not _same_rows_in_any_column_order(gold, predicted, ordered=ordered):
+        return False
+    gold_columns, predicted_columns = list(zip(*gold, strict=True)), list(zip(*predicted, strict=True))
+    if ordered:
+        # Columns with equal lists of cells stand for each other, so comparing them as bags finds any pairing.
+        return Counter(gold_columns) == Counter(predicted_columns)
+    return _columns_match(gold_columns, predicted_columns, ())
+
+
+def _same_rows_in_any_column_order(gold: Sequence[Row], predicted: Sequence[Row], *, ordered: bool) -> bool:
+    """A necessary condition, checked first because it is cheap.
+
+    It is a part of the verdict too. Cells are sorted by their text, as the official evaluator sorts them, and
+    so (1, 1.5) and (1.0, 1.5) sort differently ('1<' comes after '1.5', '1.0' before it) and count as unequal.
+    """
+    gold_rows, predicted_rows = map(_sort_cells, gold), map(_sort_cells, predicted)
+    if ordered:
+        return all(a == b for a, b in zip(gold_rows, predicted_rows, strict=True))
+    return set(gold_rows) == set(predicted_rows)
+
+
+def _sort_cells(row: Row) -> Row:
+    return row if len(row) == 1 else tuple(sorted(row, key=_text_and_type))
+
+
+def _text_and_type(cell: Cell) -> str:
+    return str(cell) + str(type(cell))
+
+
+def _columns_match(gold: list[Column], predicted: list[Column], chosen: tuple[Column, ...]) -> bool:
+    """Whether predicted columns can be appended to `chosen` so that the rows equal gold's as bags.
+
+    Depth first, giving up as soon as the columns chosen so far disagree with gold's first ones. Columns that
+    hold the same cells are tried once.
+    """
+    depth = len(chosen)
+    if depth and Counter(zip(*chosen, strict=True)) != Counter(zip(*gold[:depth], strict=True)):
+        return False
+    if depth == len(gold):
+        return True
+    remaining = list((Counter(predicted) - Counter(chosen)).keys())
+    return any(_columns_match(gold, predicted, (*chosen, column)) for column in remaining)

@@ -1,0 +1,161 @@
+"""Read a file of predictions in anyone's format, one prediction per example, in the benchmark's order."""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from distilsql.data.benchmark import Benchmark
+from distilsql.errors import DataError
+
+BIRD_SEPARATOR = "\t----- bird -----\t"
+SQL_COLUMNS = ("sql", "predicted_sql", "prediction", "query")
+ID_COLUMN = "example_id"
+
+
+class _Found(NamedTuple):
+    """A prediction with an id, and where it stands."""
+
+    example_id: str
+    sql: str
+    place: str
+
+
+def read_predictions(path: Path | str, benchmark: Benchmark, *, column: str | None = None) -> list[str]:
+    """The predictions in `path`, in the order of `benchmark.examples`.
+
+    The suffix decides: `.jsonl` our own (`{"example_id": …, "sql": …}`), `.json` BIRD's (an object from position in the
+    benchmark's file to SQL), `.csv` a table with the SQL in `column`, matched by an `example_id` column or
+    else by row; anything else one line per example (Spider). Raises DataError that says where, if the
+    number of predictions is wrong, one is blank, or an id is unknown, missing or there twice.
+    """
+    path = Path(path)
+    text = _read_text(path)
+    if path.suffix == ".jsonl":
+        return _by_id(list(_read_jsonl(text, path)), benchmark, path)
+    if path.suffix == ".json":
+        return _read_bird(text, benchmark, path)
+    if path.suffix == ".csv":
+        return _read_csv(text, benchmark, path, column)
+    return _read_lines(text, benchmark, path)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); check the path.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
+
+
+def _read_lines(text: str, benchmark: Benchmark, path: Path) -> list[str]:
+    lines = text.replace("\r\n", "\n").split("\n")
+    if lines[-1] == "":  # the end of the last line, not one more
+        lines.pop()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            raise DataError(
+                f"{path}, line {number} is blank; every example needs a line (write SELECT where there is no SQL)."
+            )
+    _check_count(len(lines), "lines", benchmark, path)
+    return lines
+
+
+def _check_count(count: int, what: str, benchmark: Benchmark, path: Path) -> None:
+    wanted = len(benchmark.examples)
+    if count != wanted:
+        at = (
+            f"; the first example without one is {benchmark.examples[count].example_id}"
+            if count < wanted
+            else ""
+        )
+        raise DataError(f"{path} has {count} {what}, {benchmark.name} has {wanted} examples{at}.")
+
+
+def _read_jsonl(text: str, path: Path) -> Iterator[_Found]:
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
+        place = f"{path}, line {number}"
+        if not line.strip():
+            raise DataError(f"{place} is blank; remove it.")
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{place} is not JSON ({error}); each line is one object.") from error
+        if not isinstance(record, dict) or not all(
+            isinstance(record.get(k), str) for k in (ID_COLUMN, "sql")
+        ):
+            raise DataError(f'{place} is not a prediction; write {{"example_id": "…", "sql": "…"}}.')
+        yield _Found(record[ID_COLUMN], record["sql"], place)
+
+
+def _by_id(found: Sequence[_Found], benchmark: Benchmark, path: Path) -> list[str]:
+    """Predictions with ids, in the benchmark's order whatever the file's. An empty prediction is allowed here."""
+    known = {example.example_id for example in benchmark.examples}
+    sql_of: dict[str, str] = {}
+    for example_id, sql, place in found:
+        if example_id not in known:
+            raise DataError(f"{place}: {benchmark.name} has no example {example_id!r}; is this its file?")
+        if example_id in sql_of:
+            raise DataError(f"{place}: a second prediction for {example_id!r}; keep one.")
+        sql_of[example_id] = sql
+    for example in benchmark.examples:
+        if example.example_id not in sql_of:
+            raise DataError(
+                f"{path} has no prediction for {example.example_id} ({len(sql_of)} of {len(known)} are there)."
+            )
+    return [sql_of[example.example_id] for example in benchmark.examples]
+
+
+def _read_bird(text: str, benchmark: Benchmark, path: Path) -> list[str]:
+    """BIRD's keys are positions in the benchmark's file, which our example ids end with."""
+    try:
+        records: Any = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is not JSON ({error}).") from error
+    if not isinstance(records, dict):
+        raise DataError(f'{path} is not a BIRD prediction file; it holds an object {{"0": "SQL", …}}.')
+    ids = {example.example_id.rpartition("/")[2]: example.example_id for example in benchmark.examples}
+    positions = len(benchmark.examples) + len(benchmark.skipped)
+    found = []
+    for key, value in records.items():
+        place = f"{path}, key {key!r}"
+        if key not in ids and benchmark.skipped and key.isdigit() and int(key) < positions:
+            continue  # an example that was left out because its database is missing
+        if not isinstance(value, str):
+            raise DataError(f"{place}: the value is not text but {type(value).__name__}.")
+        sql, _, db_id = value.partition(BIRD_SEPARATOR)
+        example_id = ids.get(key, key)
+        _check_database(db_id, example_id, benchmark, place)
+        found.append(_Found(example_id, sql, place))
+    return _by_id(found, benchmark, path)
+
+
+def _check_database(db_id: str, example_id: str, benchmark: Benchmark, place: str) -> None:
+    expected = {example.example_id: example.db_id for example in benchmark.examples}
+    if db_id and db_id != expected.get(example_id, db_id):
+        raise DataError(
+            f"{place} is about {db_id}, the example about {expected[example_id]}; was the file made on another "
+            "revision of the benchmark?"
+        )
+
+
+def _read_csv(text: str, benchmark: Benchmark, path: Path, column: str | None) -> list[str]:
+    reader = csv.DictReader(text.splitlines(keepends=True))
+    header = list(reader.fieldnames or ())
+    name = column or next((name for name in SQL_COLUMNS if name in header), None)
+    if name not in header:
+        raise DataError(
+            f"{path} has the columns {', '.join(header)}; say which one holds the SQL with column=…."
+        )
+    found = []
+    for row in reader:
+        place = f"{path}, line {reader.line_num}"
+        if not (row[name] or "").strip():
+            raise DataError(f"{place}: the column {name} is blank.")
+        found.append(_Found(row.get(ID_COLUMN) or "", row[name], place))
+    if ID_COLUMN in header:
+        return _by_id(found, benchmark, path)
+    _check_count(len(found), "rows", benchmark, path)
+    return [sql for _, sql, _ in found]

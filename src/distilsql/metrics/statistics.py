@@ -1,0 +1,62 @@
+"""Intervals for one accuracy and tests between two, on the same examples."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+BOOTSTRAP_SAMPLES = 10_000
+_CHUNK_SAMPLES = 500
+
+
+def bootstrap_interval(
+    values: Sequence[float], *, level: float = 0.95, samples: int = BOOTSTRAP_SAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of the mean of `values` (Efron 1979). The same seed gives the same interval."""
+    means = _bootstrap_means(np.asarray(values, dtype=float), samples, seed)
+    low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
+    return float(low), float(high)
+
+
+def _bootstrap_means(values: np.ndarray, samples: int, seed: int) -> np.ndarray:
+    """Means of `samples` draws with replacement, [samples]."""
+    if not len(values):
+        raise ValueError("There is nothing to draw from: an interval needs at least one value.")
+    random = np.random.default_rng(seed)
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) <= 16:  # such as 0 and 1: how often each value is drawn is all that matters
+        drawn = random.multinomial(len(values), counts / len(values), size=samples)
+        return drawn @ distinct / len(values)
+    chunks = [min(_CHUNK_SAMPLES, samples - start) for start in range(0, samples, _CHUNK_SAMPLES)]
+    return np.concatenate(
+        [values[random.integers(len(values), size=(chunk, len(values)))].mean(axis=1) for chunk in chunks]
+    )
+
+
+def mcnemar_exact(only_first: int, only_second: int) -> float:
+    """Two-sided p-value of McNemar's exact test: a fair coin decides each example that only one run has right.
+
+    `only_first` and `only_second` count the examples that just one of the two runs has right.
+    """
+    trials, fewer = only_first + only_second, min(only_first, only_second)
+    tail = sum(math.comb(trials, k) for k in range(fewer + 1))
+    return min(1.0, 2 * tail / 2**trials)
+
+
+def paired_bootstrap(
+    first: Sequence[float],
+    second: Sequence[float],
+    *,
+    level: float = 0.95,
+    samples: int = BOOTSTRAP_SAMPLES,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """(low, high, p) of the mean of `second - first`, drawing examples, not runs.
+
+    p is two-sided: twice the smaller share of draws in which the difference is not positive, or not negative.
+    """
+    differences = np.subtract(np.asarray(second, dtype=float), np.asarray(first, dtype=float))
+    means = _bootstrap_means(differences, samples, seed)
+    low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
+    p = min(1.0, 2 * min(float((means <= 0).mean()), float((means >= 0).mean())))
+    return float(low), float(high), p
