@@ -4,7 +4,7 @@ A Condition restricts the rows of one table. Its words follow the noun: "books *
 above 20*". A condition on the rows' parent needs a join; every other one stands alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from distilsql.data.demo.dice import Dice
@@ -47,8 +47,6 @@ class Comparison:
         """What is said after the column's noun: "Oslo", "above 20"."""
         if not isinstance(self.column, Number):
             return (str(self.value),)
-        if self.operator == "=":
-            return (str(self.value), f"equal to {self.value}")
         words = self.column.over if self.operator == ">" else self.column.under
         return tuple(f"{word} {self.value}" for word in words)
 
@@ -64,7 +62,7 @@ class Comparison:
         if isinstance(self.column, Category):
             # Said as often as the general ways.
             return self.column.own * 2
-        if isinstance(self.column, Number) and self.operator != "=":
+        if isinstance(self.column, Number):
             return (self.column.more if self.operator == ">" else self.column.less,) * 3
         return ()
 
@@ -75,12 +73,24 @@ def draw_comparison(filled: FilledDomain, table: TableSpec, dice: Dice, avoid: s
     if not columns:
         return Comparison(table.label, "=", dice.pick(filled.values(table, table.label.name)))
     column = dice.pick(columns)
-    values = sorted(filled.values(table, column.name), key=lambda value: (str(type(value)), value))
-    if isinstance(column, Category):
-        return Comparison(column, "=", dice.pick(values))
-    operator = dice.weighted({">": 5.0, "<": 4.0, "=": 1.0})
-    # Limits near the ends would select nearly all rows or nearly none.
-    return Comparison(column, operator, values[dice.between(len(values) // 5, len(values) * 4 // 5)])
+    values = filled.values(table, column.name)
+    if isinstance(column, Number):
+        return Comparison(column, dice.pick("><"), dice.pick(round_limits(values)))
+    return Comparison(column, "=", dice.pick(sorted(set(values))))
+
+
+def round_limits(values: Sequence[Value], margin: float = 0.2) -> tuple[int, ...]:
+    """At most eight round numbers among `values`, leaving out the lowest and the highest `margin` of them.
+
+    Limits near the ends would select nearly all rows or nearly none.
+    """
+    ordered = sorted(int(value) for value in values)
+    low, high = ordered[int(len(ordered) * margin)], ordered[int(len(ordered) * (1 - margin))]
+    for unit in (1, 5, 10, 20, 50, 100, 200, 500, 1000):
+        limits = tuple(range(-(-low // unit) * unit, high + 1, unit))
+        if len(limits) <= 8:
+            return limits
+    raise ValueError(f"no round limits between {low} and {high}")
 
 
 def one(filled: FilledDomain, table: TableSpec, dice: Dice) -> Condition | None:
@@ -106,7 +116,7 @@ def of_parent(filled: FilledDomain, table: TableSpec, dice: Dice) -> Condition |
     if parent is None:
         return None
     nouns, label = parent.nouns, parent.label
-    if dice.chance(0.4):
+    if dice.chance(0.3):
         comparison = Comparison(label, "=", dice.pick(filled.values(parent, label.name)))
         words = [f"{start} {noun} {comparison.value}" for noun in nouns for start in ("of", "of the")]
         words += [f"whose {noun} is {comparison.value}" for noun in nouns]

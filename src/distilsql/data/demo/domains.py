@@ -22,6 +22,7 @@ PEOPLE = tuple(
     )
     for name in line.split()
 )
+STAFF = PEOPLE[:24]  # those who others refer to: questions call them by name
 TITLES = tuple(
     f"{first} {second}"
     for first in ("Silver", "Golden", "Silent", "Wild", "Lost", "Hidden")
@@ -140,7 +141,7 @@ def weight() -> Number:
 LIBRARY = Domain(
     "library",
     (
-        TableSpec("author", 24, ("author", "writer"), (name(PEOPLE), country(), age(25, 90))),
+        TableSpec("author", 24, ("author", "writer"), (name(STAFF), country(), age(25, 90))),
         TableSpec(
             "book",
             48,
@@ -170,7 +171,7 @@ CLINIC = Domain(
             "doctor",
             20,
             ("doctor", "physician"),
-            (name(PEOPLE), Category("field", ("heart", "eyes", "skin", "bones"), ("field",)), salary()),
+            (name(STAFF), Category("field", ("heart", "eyes", "skin", "bones"), ("field",)), salary()),
         ),
         TableSpec("patient", 48, ("patient",), (name(PEOPLE), city(), age(1, 90), Link("doctor"))),
     ),
@@ -201,7 +202,7 @@ AIRLINE = Domain(
             24,
             ("plane", "aircraft"),
             (
-                Label("code", CODES, ("code",)),
+                Label("code", CODES[:24], ("code",)),
                 Number("seats", 20, 400, 5, ("number of seats", "seat count")),
                 Link("airline"),
             ),
@@ -218,7 +219,7 @@ SCHOOL = Domain(
             "teacher",
             22,
             ("teacher",),
-            (name(PEOPLE), Category("subject", ("math", "music", "sport", "art"), ("subject",)), age(25, 65)),
+            (name(STAFF), Category("subject", ("math", "music", "sport", "art"), ("subject",)), age(25, 65)),
         ),
         TableSpec(
             "student",
@@ -262,7 +263,7 @@ FESTIVAL = Domain(
 ZOO = Domain(
     "zoo",
     (
-        TableSpec("keeper", 20, ("keeper",), (name(PEOPLE), country(), salary())),
+        TableSpec("keeper", 20, ("keeper",), (name(STAFF), country(), salary())),
         TableSpec(
             "animal",
             48,
@@ -301,7 +302,7 @@ LEAGUE = Domain(
 BAKERY = Domain(
     "bakery",
     (
-        TableSpec("baker", 20, ("baker",), (name(PEOPLE), city(), age(20, 65))),
+        TableSpec("baker", 20, ("baker",), (name(STAFF), city(), age(20, 65))),
         TableSpec(
             "cake",
             48,
@@ -318,7 +319,7 @@ BAKERY = Domain(
 MUSEUM = Domain(
     "museum",
     (
-        TableSpec("painter", 20, ("painter", "artist"), (name(PEOPLE), country(), age(20, 90))),
+        TableSpec("painter", 20, ("painter", "artist"), (name(STAFF), country(), age(20, 90))),
         TableSpec(
             "picture",
             48,
@@ -330,7 +331,7 @@ MUSEUM = Domain(
 CAMP = Domain(
     "camp",
     (
-        TableSpec("teacher", 20, ("teacher",), (name(PEOPLE), salary())),
+        TableSpec("teacher", 20, ("teacher",), (name(STAFF), salary())),
         TableSpec(
             "team",
             24,

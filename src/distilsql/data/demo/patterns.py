@@ -168,11 +168,11 @@ def having(topic: Topic) -> Draft | None:
         operator, said = dice.pick(((">", MORE_THAN), ("<", FEWER_THAN)))
         words |= {"cmp": said, "k": (str(limit),)}
         return Draft("having_count", f"{start} count(*) {operator} {limit}", words)
-    values = sorted(topic.filled.values(topic.table, number.name))
-    limit_value = values[dice.between(len(values) * 2 // 5, len(values) * 3 // 5)]
+    limits = conditions.round_limits(topic.filled.values(topic.table, number.name), margin=0.35)
     operator, around = dice.pick(((">", number.over), ("<", number.under)))
-    words |= {"agg": AGGREGATES["avg"], "num": number.nouns, "cmp": around, "k": (str(limit_value),)}
-    return Draft("having_aggregate", f"{start} avg({number.name}) {operator} {limit_value}", words)
+    limit = dice.pick(limits)
+    words |= {"agg": AGGREGATES["avg"], "num": number.nouns, "cmp": around, "k": (str(limit),)}
+    return Draft("having_aggregate", f"{start} avg({number.name}) {operator} {limit}", words)
 
 
 def order(topic: Topic) -> Draft | None:
