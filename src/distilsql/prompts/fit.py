@@ -1,4 +1,4 @@
-"""Keeping a prefix within its token budget, by a named rule and never silently.
+"""Keeping a prompt within its token budget, by a named rule and never silently.
 
 CodeS cuts a prompt that is too long from the left, which loses schema. Here the least relevant goes first:
 
@@ -19,11 +19,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from distilsql.data.example import Example
 from distilsql.databases.database import Database
 from distilsql.databases.schema import Schema, Table
 from distilsql.databases.values import ColumnName
-from distilsql.errors import DataError
-from distilsql.prompts.codes import PromptOptions, build_prefix, matched_in
+from distilsql.prompts.codes import (
+    Prompt,
+    PromptOptions,
+    build_prefix,
+    build_suffix,
+    matched_in,
+    question_text,
+)
 from distilsql.prompts.relevance import gold_columns, key_columns, most_relevant, relevance, restrict
 
 CutRule = Literal[
@@ -55,6 +62,42 @@ class Budget:
     count: CountTokens
 
 
+def fit_prompt(
+    example: Example,
+    database: Database,
+    options: PromptOptions,
+    count_tokens: CountTokens,
+    budget_tokens: int,
+    *,
+    training_seed: int | None = None,
+    cache_folder: Path | None = None,
+) -> Prompt:
+    """The prompt of `example` in at most `budget_tokens`, its prefix in at most `options.max_prefix_tokens` too.
+
+    The prefix is the same for all questions of a database as long as the whole schema fits, and always where
+    `options.schema_filter` is "never". Otherwise it is filtered: by relevance to the question, or, given a
+    `training_seed`, to what the gold uses among others drawn by that seed and the example's id. A prompt that no
+    rule can make short enough comes out as short as the rules go. `cache_folder` is where value indexes are kept.
+    """
+    suffix = build_suffix(example, database, options, cache_folder=cache_folder)
+    room = min(options.max_prefix_tokens, budget_tokens - count_tokens(suffix))
+    budget = Budget(room, count_tokens)
+    whole = _show(database, database.schema, options, "whole", budget)
+    if whole.tokens <= room and options.schema_filter != "always":
+        return Prompt(whole.text, suffix)
+    if options.schema_filter == "never":
+        # Not `room`: that depends on the question, and this prefix must not.
+        fitted = fit_prefix(database, options, count_tokens, options.max_prefix_tokens)
+    elif training_seed is not None:
+        rng = random.Random(f"{training_seed}/{example.example_id}")
+        fitted = fit_to_gold(database, options, budget, example.gold_sql, rng)
+    else:
+        fitted = fit_to_question(database, options, budget, question_text(example), cache_folder)
+    shown = replace(database, schema=fitted.schema)
+    suffix = build_suffix(example, shown, options, cache_folder=cache_folder)
+    return Prompt(fitted.text, suffix, fitted.rule, fitted.cut)
+
+
 def fit_prefix(
     database: Database,
     options: PromptOptions,
@@ -68,7 +111,7 @@ def fit_prefix(
 
     Without a `question` the result is the same for all questions of the database: sample values go first, then
     comments, then the columns that are no keys, the last of each table first. With one, the schema is filtered
-    by relevance to it. Raises DataError if not even one column fits.
+    by relevance to it. Only where a single column is too much does the result exceed the budget: see its `tokens`.
     """
     budget = Budget(budget_tokens, count_tokens)
     whole = _show(database, database.schema, options, "whole", budget)
@@ -134,9 +177,9 @@ def _gold_and_random(
 ) -> Schema:
     used = {table for table, _ in gold}
     tables = _fill_up(schema.tables, lambda table: table.name in used, options.filter_tables, rng)
-    return Schema(
-        tuple(_shuffled_columns(table, gold, options, rng) for table in tables), schema.foreign_keys
-    )
+    chosen = tuple(_shuffled_columns(table, gold, options, rng) for table in tables)
+    shuffled = Schema(chosen, schema.foreign_keys)
+    return restrict(shuffled, set(_names(shuffled)))
 
 
 def _shuffled_columns(
@@ -166,12 +209,7 @@ def _fewer_columns(
 
     counts = range(1, len(order) + 1)
     fitting = bisect_right(counts, budget.tokens, key=lambda count: show(count).tokens)
-    if fitting == 0:
-        raise DataError(
-            f"The prompt budget of {budget.tokens} tokens has no room for a single column of database "
-            f"'{database.db_id}', which takes {show(1).tokens}; raise max_prefix_tokens."
-        )
-    return show(fitting)
+    return show(max(fitting, 1))
 
 
 def _keys_first(schema: Schema) -> list[ColumnName]:
