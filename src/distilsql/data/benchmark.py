@@ -18,7 +18,7 @@ from distilsql.databases.schema import describe, introspect
 from distilsql.errors import DataError
 
 DATA_VARIABLE = "DISTILSQL_DATA"
-DEMO_SPECS = ("demo:train", "demo:valid", "demo:test")
+DEMO_SPECS = ("demo:train", "demo:valid", "demo:test", "demo:test-seen", "demo:test-unseen")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def load_benchmark(
     uses are opened. Raises DataError naming file, record and field of the first fault; examples whose database
     file is missing are such a fault unless `missing_databases` is "skip", which counts them in `skipped`.
     """
-    if spec in DEMO_SPECS:
+    if spec.startswith("demo:"):
         # Imported here: the demo generates its databases, and needs what this module defines.
         from distilsql.data.demo import load_demo
 

@@ -1,6 +1,6 @@
 """Source: where the parts of a benchmark lie, and the one reader that turns them into examples and problems."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -56,33 +56,35 @@ class Reading:
 
 def read_source(source: Source) -> Reading:
     """Read every record of a source; faults become problems, so that all of them can be reported at once."""
-    examples: list[Example] = []
     paths: dict[str, Path] = {}
-    records: dict[str, Record] = {}
     problems: list[Problem] = []
-    for file in source.files:
-        try:
-            rows = read_records(file)
-        except RecordError as error:
-            problems.append(error.problem)
-            continue
-        for row in rows:
-            try:
-                example = _read_example(source, row, paths)
-            except RecordError as error:
-                problems.append(error.problem)
+    read = [pair for file in source.files for pair in _read_file(source, file, paths, problems)]
+    examples = tuple(source.part([example for example, _ in read]))
+    records = {example.example_id: record for example, record in read}
+    return Reading(examples, paths, records, _missing(examples, paths, records), tuple(problems))
+
+
+def _read_file(
+    source: Source, file: Path, paths: dict[str, Path], problems: list[Problem]
+) -> Iterator[tuple[Example, Record]]:
+    """The good records of one file; enters databases into `paths` and faults into `problems`."""
+    try:
+        for row in read_records(file):
+            if isinstance(row, RecordError):
+                problems.append(row.problem)
                 continue
-            examples.append(example)
-            assert isinstance(row, Record)
-            records[example.example_id] = row
-    kept = tuple(source.part(examples))
-    return Reading(kept, paths, records, _missing(kept, paths, records), tuple(problems))
+            try:
+                yield _read_example(source, row, paths), row
+            except RecordError as error:
+                if error.problem.file != file:  # a fault of tables.json, which every record would meet again
+                    raise
+                problems.append(error.problem)
+    except RecordError as error:
+        problems.append(error.problem)
 
 
-def _read_example(source: Source, row: Record | RecordError, paths: dict[str, Path]) -> Example:
+def _read_example(source: Source, row: Record, paths: dict[str, Path]) -> Example:
     """The Example in `row`; enters its database into `paths`. Raises RecordError."""
-    if isinstance(row, RecordError):
-        raise row
     question, gold_sql = row.text(*source.question_fields), row.text(*source.sql_fields)
     db_id, path = source.locate(row)
     if paths.setdefault(db_id, path) != path:

@@ -1,0 +1,159 @@
+"""Checking data before anything is trained or scored on it: every fault at once, and whether each gold runs."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from distilsql.data.benchmark import benchmark_names, find_source
+from distilsql.data.pairs import PAIR_SUFFIXES
+from distilsql.data.records import Problem
+from distilsql.data.source import Reading, Source, read_source
+from distilsql.databases.execute import Execution, Outcome, make_job
+from distilsql.databases.pool import ExecutionPool
+from distilsql.databases.schema import describe, introspect
+from distilsql.errors import DataError
+
+Progress = Callable[[int, int], None]  # (golds run, golds in all)
+
+
+@dataclass(frozen=True)
+class CheckedBenchmark:
+    """What was found of one benchmark. `gold_runs` counts examples whose gold query ran to the end."""
+
+    name: str
+    examples: int
+    databases: int
+    gold_runs: int
+    gold_empty: int
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """One entry for each benchmark, in the order of checking. A fault of a database is listed once."""
+
+    benchmarks: tuple[CheckedBenchmark, ...]
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return tuple(dict.fromkeys(problem for checked in self.benchmarks for problem in checked.problems))
+
+
+def check(
+    spec_or_folder: str | Path,
+    root: Path | None = None,
+    *,
+    database: Path | None = None,
+    timeout_s: float = 30.0,
+    progress: Progress | None = None,
+) -> CheckReport:
+    """Read one benchmark, or every benchmark in a folder, and run its golds.
+
+    A folder is a data folder (holding `spider/`, `bird/`, …), one of those, or one with own pairs; otherwise a
+    spec as `load_benchmark` takes it. `progress` is called from several threads. Raises DataError only if there
+    is nothing to check: all other faults are in the report.
+    """
+    sources = list(_sources(spec_or_folder, root, database))
+    readings = [read_source(source) for source in sources]
+    with ExecutionPool() as pool:
+        golds = _run_golds(sources, readings, timeout_s, pool, progress)
+    return CheckReport(
+        tuple(_checked(source, reading, golds) for source, reading in zip(sources, readings, strict=True))
+    )
+
+
+def _sources(spec_or_folder: str | Path, root: Path | None, database: Path | None) -> Iterator[Source]:
+    folder = Path(spec_or_folder)
+    if not folder.is_dir():
+        yield find_source(str(spec_or_folder), root=root, database=database)
+        return
+    families = {spec.split(":")[0] for spec in _whole_specs()}
+    found = [(folder, family) for family in families if (folder / family).is_dir()]
+    if not found and folder.resolve().name in families:
+        found = [(folder.resolve().parent, folder.resolve().name)]
+    pairs = sorted(file for file in folder.iterdir() if file.suffix in PAIR_SUFFIXES)
+    if not found and not pairs:
+        raise DataError(
+            f"There is nothing to check in {folder}: it holds none of {', '.join(sorted(families))}, "
+            "and no .jsonl or .csv file of own pairs."
+        )
+    for parent, family in sorted(found):
+        for spec in _whole_specs():
+            if spec.startswith(f"{family}:"):
+                yield find_source(spec, root=parent)
+    for file in pairs if not found else ():
+        yield find_source(str(file), database=database)
+
+
+def _whole_specs() -> list[str]:
+    """The specs that together read every question file once."""
+    parts = ("demo:", "spider:train_spider", "spider:indomain")
+    return [spec for spec in benchmark_names() if not spec.startswith(parts) and "+" not in spec]
+
+
+Gold = tuple[str, str, str]  # database file, SQL, evaluator
+
+
+def _run_golds(
+    sources: Sequence[Source],
+    readings: Sequence[Reading],
+    timeout_s: float,
+    pool: ExecutionPool,
+    progress: Progress | None,
+) -> dict[Gold, Execution]:
+    """Every different gold of the examples that have a database, run once."""
+    golds = list(
+        dict.fromkeys(
+            (str(reading.paths[example.db_id]), example.gold_sql, source.evaluator)
+            for source, reading in zip(sources, readings, strict=True)
+            for example in reading.examples
+            if example.example_id not in reading.missing
+        )
+    )
+    jobs = [
+        make_job(path, sql, timeout_s=timeout_s, decoding="strict" if evaluator == "bird" else "ignore")
+        for path, sql, evaluator in golds
+    ]
+
+    done = itertools.count(1)
+
+    def arrived(index: int, execution: Execution) -> Execution:
+        if progress:
+            progress(next(done), len(jobs))
+        return replace(execution, rows=execution.rows[:1])  # enough to tell an empty result
+
+    return dict(zip(golds, pool.map(jobs, arrived), strict=True))
+
+
+def _checked(source: Source, reading: Reading, golds: dict[Gold, Execution]) -> CheckedBenchmark:
+    ran, empty = 0, 0
+    failed = []
+    for example in reading.examples:
+        if example.example_id in reading.missing:
+            continue
+        execution = golds[str(reading.paths[example.db_id]), example.gold_sql, source.evaluator]
+        ran += execution.outcome is Outcome.ROWS
+        empty += execution.outcome is Outcome.ROWS and not execution.rows
+        if execution.outcome is not Outcome.ROWS:
+            record = reading.records[example.example_id]
+            message = (
+                f"the gold does not run on '{example.db_id}' ({execution.outcome.value}: {execution.message})"
+            )
+            failed.append(
+                Problem("gold_fails", record.file, record.index, record.first_of(source.sql_fields), message)
+            )
+    used = {example.db_id for example in reading.examples if example.example_id not in reading.missing}
+    faults = [
+        fault for db_id in sorted(used) for fault in _database_faults(source, db_id, reading.paths[db_id])
+    ]
+    problems = (*reading.problems, *reading.missing.values(), *faults, *failed)
+    return CheckedBenchmark(source.name, len(reading.examples), len(used), ran, empty, problems)
+
+
+def _database_faults(source: Source, db_id: str, path: Path) -> list[Problem]:
+    try:
+        describe(introspect(path), source.comments(db_id, path))
+    except DataError as error:
+        return [Problem("unreadable", path, None, "", str(error))]
+    return []
