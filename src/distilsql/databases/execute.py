@@ -56,7 +56,8 @@ class Job:
     """One statement for one database. `path` is a SQLite file or a SQLAlchemy URL (`postgresql+psycopg://…`).
 
     `decoding` says what happens to text that is not UTF-8: `ignore` drops the bad bytes (Spider), `strict` makes
-    it an SQL_ERROR (BIRD).
+    it an SQL_ERROR (BIRD). `reverse_unordered` has SQLite return rows whose order a query leaves open the other way
+    round (`PRAGMA reverse_unordered_selects`), to find results that hang on it.
     """
 
     path: str
@@ -64,6 +65,7 @@ class Job:
     mode: Mode
     limits: Limits
     decoding: Decoding = "ignore"
+    reverse_unordered: bool = False
 
 
 @dataclass(frozen=True)

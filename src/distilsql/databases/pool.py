@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from distilsql.errors import DataError, RunError
 WORKER_FILE = Path(__file__).with_name("sqlite_worker.py")
 # How long after its limit a worker may still be on its way to say so before it is killed.
 GRACE_S = 0.3
+START_TIMEOUT_S = 60.0
 KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 Answer = TypeVar("Answer")
 
@@ -55,11 +56,7 @@ class ExecutionPool:
 
     def run(self, job: Job) -> Execution:
         """Run one job, waiting for a free worker first. Raises DataError where the database file is missing."""
-        if is_url(job.path):
-            from distilsql.databases.server_sql import execute_on_server
-
-            return execute_on_server(job)
-        with self._worker(job.limits.memory_bytes) as worker:
+        with self._worker(_kind_for(job)) as worker:
             return worker.run(job)
 
     def map(self, jobs: Sequence[Job], then: Callable[[int, Execution], Answer]) -> list[Answer]:
@@ -100,36 +97,49 @@ class ExecutionPool:
         return answers
 
     @contextlib.contextmanager
-    def _worker(self, memory_bytes: int) -> "Iterator[WorkerProcess]":
-        """A live worker with exactly this memory: neither SQLite nor the kernel lets a limit be raised again."""
+    def _worker(self, kind: "_Kind") -> "Iterator[WorkerProcess]":
+        """A live worker of exactly this kind: neither SQLite nor the kernel lets a memory limit be raised again."""
         worker = self._idle.get()
         try:
-            if worker is None or worker.memory_bytes != memory_bytes or not worker.is_alive():
-                worker = self._start(memory_bytes, instead_of=worker)
+            if worker is None or worker.kind != kind or not worker.is_alive():
+                worker = self._start(kind, instead_of=worker)
             yield worker
         finally:
             self._idle.put(worker)
 
-    def _start(self, memory_bytes: int, instead_of: "WorkerProcess | None") -> "WorkerProcess":
+    def _start(self, kind: "_Kind", instead_of: "WorkerProcess | None") -> "WorkerProcess":
         if instead_of is not None:
             instead_of.kill()
             self._started.discard(instead_of)
         if self._closed:
             raise RunError("This pool of SQL workers is closed; make a new ExecutionPool.")
-        worker = WorkerProcess(memory_bytes)
+        worker = WorkerProcess(kind)
         self._started.add(worker)
+        worker.wait_until_ready()
         return worker
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """`driver` is SQLAlchemy's name for a server's driver, '' for a SQLite file."""
+
+    memory_bytes: int
+    driver: str
+
+
+def _kind_for(job: Job) -> _Kind:
+    return _Kind(job.limits.memory_bytes, job.path.partition("://")[0] if is_url(job.path) else "")
 
 
 class WorkerProcess:
     """One worker and the two pipes to it. Used by one thread at a time; `kill` from any."""
 
-    def __init__(self, memory_bytes: int) -> None:
-        self.memory_bytes = memory_bytes
+    def __init__(self, kind: _Kind) -> None:
+        self.kind = kind
         environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
         environment["MALLOC_ARENA_MAX"] = "1"  # so that address space measures what is used
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-X", "utf8", str(WORKER_FILE), str(os.getpid()), str(memory_bytes)],
+            _command(kind),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -145,6 +155,18 @@ class WorkerProcess:
         self._poll.register(self._stdout, select.POLLIN | select.POLLHUP)
         self.process_id = self._process.pid
 
+    def wait_until_ready(self) -> None:
+        """No query's clock runs before its process does. Raises RunError if the process does not come up."""
+        try:
+            self._receive(START_TIMEOUT_S)
+        except (TimeoutError, OSError, EOFError) as error:
+            self.kill()
+            raise RunError(
+                f"The process that runs SQL did not start (status {self._process.returncode}). Is this Python, "
+                f"{sys.executable}, complete, and is SQLAlchemy installed (`pip install 'distilsql[sql]'`) if the "
+                "database is on a server?"
+            ) from error
+
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
@@ -155,13 +177,12 @@ class WorkerProcess:
         self._stdout.close()
 
     def run(self, job: Job) -> Execution:
-        if not os.path.exists(job.path):
+        if not is_url(job.path) and not os.path.exists(job.path):
             raise DataError(
                 f"There is no database file {job.path}; check the path or fetch the databases first."
             )
         started = time.perf_counter()
-        request = asdict(job)
-        request.update(request.pop("limits"))
+        request = {**vars(job), **vars(job.limits), "limits": None}
         try:
             self._send(json.dumps(request).encode())
             payload = self._receive(job.limits.timeout_s + GRACE_S)
@@ -206,6 +227,18 @@ class WorkerProcess:
                 raise EOFError
             data += chunk
         return data
+
+
+def _command(kind: _Kind) -> list[str]:
+    """SQLite's worker is one file on the standard library; a server's needs SQLAlchemy, found where we find it."""
+    python = [sys.executable, "-I", "-X", "utf8"]
+    if not kind.driver:
+        return [*python, "-S", str(WORKER_FILE), str(os.getpid()), str(kind.memory_bytes)]
+    program = (
+        f"import sys; sys.path[:0] = {sys.path!r}; from distilsql.databases.server_worker import main; "
+        f"main({os.getpid()}, {kind.memory_bytes}, {kind.driver!r})"
+    )
+    return [*python, "-c", program]
 
 
 def _decode(payload: bytearray) -> Execution:

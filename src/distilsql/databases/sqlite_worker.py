@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
@@ -126,7 +127,6 @@ class Worker:
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         """One job to one answer. Nothing a statement does leaves this function as an exception."""
         started = time.perf_counter()
-        allow_cpu_seconds(job["timeout_s"])
         database = None
         try:
             database = self._database(job)
@@ -144,11 +144,14 @@ class Worker:
     def _database(self, job: dict[str, Any]) -> Database:
         status = os.stat(job["path"])
         serving = job["mode"] == "serving"
-        key = (job["path"], status.st_ino, status.st_size, status.st_mtime_ns, serving, job["decoding"])
+        identity = (status.st_ino, status.st_size, status.st_mtime_ns)
+        key = (job["path"], identity, serving, job["decoding"], job["reverse_unordered"])
         if key not in self._open:
             if len(self._open) >= KEPT_CONNECTIONS:
                 self._open.popitem(last=False)[1].connection.close()
             self._open[key] = Database(job["path"], serving, self._heap_bytes)
+            if job["reverse_unordered"]:
+                self._open[key].connection.execute("PRAGMA reverse_unordered_selects=1").fetchall()
         self._open.move_to_end(key)
         return self._open[key]
 
@@ -242,6 +245,10 @@ def encode(answer: dict[str, Any], max_bytes: int) -> bytes:
         message = f"the result is larger than {max_bytes} bytes"
         answer = {"outcome": "TOO_LARGE", "message": message, "seconds": answer["seconds"]}
         payload = json.dumps(answer).encode()
+    return frame_of(payload)
+
+
+def frame_of(payload: bytes) -> bytes:
     return struct.pack(">I", len(payload)) + payload
 
 
@@ -270,18 +277,21 @@ def exit_with_parent(parent_id: int) -> None:
     os._exit(1)
 
 
-def main(parent_id: int, memory_bytes: int) -> None:
+def serve(parent_id: int, memory_bytes: int, run: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Say that this process is ready, then answer jobs until the parent closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends its workers
     threading.stack_size(256 * 1024)
     threading.Thread(target=exit_with_parent, args=(parent_id,), daemon=True).start()
     limit_process(memory_bytes)
-    worker = Worker(memory_bytes)
     output = sys.stdout.buffer
+    output.write(frame_of(b"ready"))
+    output.flush()
     while (frame := read_frame(sys.stdin.buffer)) is not None:
         job = json.loads(frame)
-        output.write(encode(worker.run(job), job["max_bytes"]))
+        allow_cpu_seconds(job["timeout_s"])
+        output.write(encode(run(job), job["max_bytes"]))
         output.flush()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    serve(int(sys.argv[1]), int(sys.argv[2]), Worker(int(sys.argv[2])).run)

@@ -191,6 +191,10 @@ def _bird_verdict(draft: Verdict, gold: Execution, predicted: Execution) -> Verd
     return replace(draft, outcome=outcome, soft_f1=bird.soft_f1(gold.rows, predicted.rows))
 
 
+def _suite_databases(suite: "Suite", draft: Verdict) -> tuple[Path, ...]:
+    return suite.databases(draft.db_id, execution.read_gold(draft.gold_sql, keep_distinct=True))
+
+
 def _judge_on_suite(
     verdicts: Sequence[Verdict], tasks: Sequence[_Task], suite: "Suite", session: _Session
 ) -> list[Verdict]:
@@ -199,8 +203,11 @@ def _judge_on_suite(
     The message of a prediction that the suite finds out names the first database that told it from the gold.
     """
     passed = [index for index, verdict in enumerate(verdicts) if verdict.is_correct]
-    paths = {index: suite.databases(tasks[index].draft.db_id) for index in passed}
-    copies = [(index, replace(tasks[index], path=path)) for index in passed for path in paths[index]]
+    copies = [
+        (index, replace(tasks[index], path=path))
+        for index in passed
+        for path in _suite_databases(suite, tasks[index].draft)
+    ]
     found = list(verdicts)
     for (index, copy), verdict in zip(copies, _judge([copy for _, copy in copies], session), strict=True):
         if found[index].is_correct and not verdict.is_correct:

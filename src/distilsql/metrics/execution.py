@@ -4,6 +4,7 @@ Written from the semantics of the official test-suite evaluator (Zhong et al. 20
 example. `docs/evaluation.md` lists each rule and the few places where we differ.
 """
 
+import marshal
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ def first_statement_without_distinct(sql: str) -> str:
     """
     if len(sql) > _SURELY_PARSED_CHARACTERS or len(_OPENINGS.findall(sql)) > _SURELY_PARSED_OPENINGS:
         return _by_full_parse(sql)
-    if ";" not in sql and "distinct" not in sql.lower():
+    if sql and ";" not in sql[:-1] and "distinct" not in sql.lower():
         return sql
     statement = next(StatementSplitter().process(lexer.tokenize(sql)), None)
     if statement is None:
@@ -84,6 +85,8 @@ def results_equal(gold: Sequence[Row], predicted: Sequence[Row], *, ordered: boo
     """
     if not gold and not predicted:
         return True
+    if _identical(gold, predicted):
+        return True
     if len(gold) != len(predicted) or len(gold[0]) != len(predicted[0]):
         return False
     if not _same_rows_in_any_column_order(gold, predicted, ordered=ordered):
@@ -93,6 +96,11 @@ def results_equal(gold: Sequence[Row], predicted: Sequence[Row], *, ordered: boo
         # Columns with equal lists of cells stand for each other, so comparing them as bags finds any pairing.
         return Counter(gold_columns) == Counter(predicted_columns)
     return _columns_match(gold_columns, predicted_columns, ())
+
+
+def _identical(gold: Sequence[Row], predicted: Sequence[Row]) -> bool:
+    """The same cells of the same types in the same places: most correct predictions, told in one pass of C code."""
+    return marshal.dumps(list(gold), 2) == marshal.dumps(list(predicted), 2)
 
 
 def _same_rows_in_any_column_order(gold: Sequence[Row], predicted: Sequence[Row], *, ordered: bool) -> bool:

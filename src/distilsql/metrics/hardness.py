@@ -8,6 +8,7 @@ operation's other side, and of nested queries, the official rules see that they 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 Hardness = Literal["easy", "medium", "hard", "extra"]
@@ -30,6 +31,7 @@ class Clauses:
     has_set_operation: bool = False
 
 
+@lru_cache(maxsize=8192)
 def hardness(gold_sql: str) -> Hardness:
     """The official level of a gold query. Never fails: what cannot be read as a clause counts as nothing."""
     clauses = _split_clauses(_tokens(gold_sql))
@@ -45,6 +47,7 @@ def hardness(gold_sql: str) -> Hardness:
     return "extra"
 
 
+@lru_cache(maxsize=8192)
 def clauses_of(gold_sql: str) -> tuple[str, ...]:
     """What a query is made of, to group scores by: of JOIN, WHERE, GROUP BY, HAVING, ORDER BY, LIMIT, …
 

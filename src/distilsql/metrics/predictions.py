@@ -116,10 +116,13 @@ def _read_bird(text: str, benchmark: Benchmark, path: Path) -> list[str]:
         raise DataError(f"{path} is not JSON ({error}).") from error
     if not isinstance(records, dict):
         raise DataError(f'{path} is not a BIRD prediction file; it holds an object {{"0": "SQL", …}}.')
-    ids = {example.example_id.rpartition("/")[2]: example.example_id for example in benchmark.examples}
+    ids: dict[str, str] = {
+        example.example_id.rpartition("/")[2]: example.example_id for example in benchmark.examples
+    }
     positions = len(benchmark.examples) + len(benchmark.skipped)
+    predicted: dict[str, Any] = records
     found = []
-    for key, value in records.items():
+    for key, value in predicted.items():
         place = f"{path}, key {key!r}"
         if key not in ids and benchmark.skipped and key.isdigit() and int(key) < positions:
             continue  # an example that was left out because its database is missing
