@@ -28,30 +28,35 @@ class MaskStrategy(StrEnum):
 
 
 def masked_count(length: int, mask_share: float) -> int:
-    """⌈share · length⌉, guarded against a share · length that floating point leaves just above an integer."""
+    """⌈share · length⌉, guarded against a share · length that floating point leaves just above an integer.
+
+    Raises:
+        ValueError: a share outside [0, 1].
+    """
+    if not 0 <= mask_share <= 1:
+        raise ValueError(f"mask_share must lie in [0, 1], got {mask_share}")
     return min(length, math.ceil(mask_share * length - 1e-9))
 
 
 def choose_mask_positions(
     length: int,
-    mask_share: float,
+    count: int,
     strategy: MaskStrategy,
     *,
     rng: np.random.Generator,
     student_entropy_T: Float[Tensor, " T"] | None = None,
 ) -> Int[Tensor, " M"]:
-    """Exactly ⌈mask_share · length⌉ positions of a completion of `length` tokens, in increasing order.
+    """Exactly `count` of the positions 0 … length − 1, in increasing order.
 
     `random` samples without replacement; `uniform` spaces positions evenly from a random phase; `hard` and
     `easy` take the positions of highest and lowest student entropy on the gold completion (ties broken by
     position, so that the choice is deterministic).
 
     Raises:
-        ValueError: `hard` or `easy` without entropies, or a share outside [0, 1].
+        ValueError: more positions than there are, or `hard` or `easy` without entropies.
     """
-    if not 0 <= mask_share <= 1:
-        raise ValueError(f"mask_share must lie in [0, 1], got {mask_share}")
-    count = masked_count(length, mask_share)
+    if not 0 <= count <= length:
+        raise ValueError(f"cannot mask {count} of {length} positions")
     if strategy is MaskStrategy.RANDOM:
         chosen = rng.choice(length, size=count, replace=False)
     elif strategy is MaskStrategy.UNIFORM:
@@ -60,9 +65,7 @@ def choose_mask_positions(
         chosen = np.floor((np.arange(count) + phase) * length / max(count, 1)).astype(np.int64)
     else:
         if student_entropy_T is None or len(student_entropy_T) != length:
-            raise ValueError(
-                f"{strategy.value} masking needs the student's entropy at all {length} positions"
-            )
+            raise ValueError(f"{strategy.value} masking needs the student's entropy at all {length} positions")
         order = torch.argsort(student_entropy_T, descending=strategy is MaskStrategy.HARD, stable=True)
         chosen = order[:count].cpu().numpy()
     return torch.from_numpy(np.sort(chosen).astype(np.int64))

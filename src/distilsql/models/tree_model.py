@@ -85,7 +85,7 @@ class TreeModel:
         self, model: nn.Module, *, layout: Layout = "tree", attention: AttentionKind | None = None
     ) -> None:
         self.model = model.eval()
-        self.causal_lm: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.causal_lm: Any = _base_model(model)
         self.decoder: Any = self.causal_lm.base_model
         self.layout: Layout = layout
         self.attention: AttentionKind = attention or default_attention(self.causal_lm)
@@ -260,6 +260,11 @@ class TreeModel:
 
     def _no_rows(self) -> Tensor:
         return torch.zeros(0, self.causal_lm.config.hidden_size, dtype=self.dtype, device=self.device)
+
+
+def _base_model(model: Any) -> Any:
+    """The causal LM itself: of a PEFT model the wrapped one, its LoRA layers in place."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def default_attention(causal_lm: Any) -> AttentionKind:

@@ -1,0 +1,40 @@
+"""Whether a model may run PromptTrees: one tree both ways, next-token distributions compared."""
+
+from collections.abc import Sequence
+
+import torch
+
+from distilsql.distill.divergences import jensen_shannon
+from distilsql.distill.tree import Branch, PromptTree
+from distilsql.models.tree_model import TreeModel
+
+# Mean JSD in nats between tree and padded layout. Rounding stays far below; a model that ignores the mask or the
+# positions (sliding windows, recurrence, its own mask handling) is far above.
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-6, torch.bfloat16: 2e-3}
+
+
+@torch.no_grad()
+def layout_difference(
+    model: TreeModel, tree: PromptTree, branches: Sequence[Branch], vocabulary_size: int
+) -> float:
+    """Mean JSD (nats) over completion positions between the tree layout and the padded layout."""
+    head = model.head()
+    kept = model.layout
+    distributions = []
+    for layout in ("tree", "padded"):
+        model.layout = layout  # type: ignore[assignment]
+        distributions.append(head.log_probs(model.completion_hidden(tree, branches), vocabulary_size))
+    model.layout = kept
+    return float(jensen_shannon(distributions[0], distributions[1]).mean().clamp_min(0))
+
+
+def tree_is_exact(
+    model: TreeModel, tree: PromptTree, branches: Sequence[Branch], vocabulary_size: int
+) -> bool:
+    """False where the layouts differ by more than rounding, or the model cannot run a tree at all."""
+    try:
+        difference = layout_difference(model, tree, branches, vocabulary_size)
+    except (TypeError, ValueError, RuntimeError, AttributeError):
+        model.layout = "padded"
+        return False
+    return difference <= TOLERANCE[model.dtype]

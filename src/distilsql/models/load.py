@@ -1,0 +1,206 @@
+"""Load, cut and save models: any `transformers` causal LM folder or hub name, with or without an adapter."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from distilsql.errors import ModelError
+
+Precision = Literal["bfloat16", "float32"]
+DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+# Two tokenizers of equal vocabulary may still split text differently; these strings show it.
+_PROBES = (
+    "SELECT count(*) FROM singer WHERE age > 20",
+    "table t , columns = [ t.a ( text ) ]\n",
+    "  naïve 1984-02",
+)
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """The model's own tokenizer.
+
+    Raises:
+        ModelError: the folder or hub name has none, or it has no EOS token to end a query with.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"No tokenizer could be loaded from {path}: {error}. Give a folder that save_pretrained wrote "
+            "(config.json, model.safetensors and tokenizer.json), or a hub name."
+        ) from error
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"The tokenizer of {path} has no EOS token, so a query could not end. Set one with "
+            "tokenizer.add_special_tokens({'eos_token': '…'}) and save it with the model."
+        )
+    return tokenizer
+
+
+def load_model(path: str | Path, precision: Precision, *, adapter: str | Path | None = None) -> nn.Module:
+    """A causal LM in the given precision; with `adapter`, a LoRA adapter merged into it.
+
+    Raises:
+        ModelError: nothing loadable at the path.
+    """
+    transformers_logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=DTYPES[precision])
+        if adapter is not None:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"No model could be loaded from {path}{f' with adapter {adapter}' if adapter else ''}: {error}. "
+            "Give a folder that save_pretrained wrote, a hub name, or the model/ folder of a run."
+        ) from error
+    return model
+
+
+def freeze(model: nn.Module) -> nn.Module:
+    return model.requires_grad_(False)
+
+
+def shared_vocabulary_size(
+    student: Any, teacher: Any | None, tokenizer: PreTrainedTokenizerBase, teacher_path: str | None = None
+) -> int:
+    """How many leading vocabulary entries both models share: the tokenizer's length.
+
+    Models pad their output layers to different sizes (Qwen: 151,936 and 152,064); logits are cut, never filled.
+
+    Raises:
+        ModelError: a model has fewer outputs than the tokenizer has tokens, or the tokenizers differ.
+    """
+    size = len(tokenizer)
+    models = [("student", student)] + ([("teacher", teacher)] if teacher is not None else [])
+    for role, model in models:
+        outputs = model.get_output_embeddings().weight.shape[0]
+        if outputs < size:
+            raise ModelError(
+                f"The {role} has {outputs:,} output tokens but the tokenizer {size:,}: they do not belong "
+                "together. Use the tokenizer the model was trained with, or model.resize_token_embeddings."
+            )
+    if teacher_path is not None:
+        check_same_tokenizer(tokenizer, load_teacher_tokenizer(teacher_path), teacher_path)
+    return size
+
+
+def load_teacher_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"The teacher {path} comes without a tokenizer, so it cannot be known whether it reads the student's "
+            f"tokens: {error}. Save the teacher's tokenizer into its folder."
+        ) from error
+
+
+def check_same_tokenizer(
+    student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, teacher_path: str
+) -> None:
+    """Refuse a teacher that reads other tokens than the student writes.
+
+    Raises:
+        ModelError: vocabularies or the splitting of text differ.
+    """
+    student_vocabulary, teacher_vocabulary = student.get_vocab(), teacher.get_vocab()
+    if student_vocabulary != teacher_vocabulary:
+        differing = len(set(student_vocabulary.items()) ^ set(teacher_vocabulary.items()))
+        raise ModelError(
+            f"Student has {len(student_vocabulary):,} tokens, teacher {teacher_path} {len(teacher_vocabulary):,}, "
+            f"and {differing:,} entries differ: their next-token distributions cannot be compared. Use a student "
+            "and teacher of one model family, or distil by training sft on the teacher's generated queries."
+        )
+    for probe in _PROBES:
+        if (
+            student(probe, add_special_tokens=False).input_ids
+            != teacher(probe, add_special_tokens=False).input_ids
+        ):
+            raise ModelError(
+                f"Student and teacher {teacher_path} have the same vocabulary but split text differently "
+                f"(for example {probe!r}). Use a student and teacher that share one tokenizer."
+            )
+
+
+# ---- a smaller student from a model's own layers -------------------------------------------------------------
+
+
+def evenly_spaced(kept: int, total: int) -> list[int]:
+    """`kept` of `total` layer numbers, the first and the last among them, as evenly spaced as they can be."""
+    if not 1 <= kept <= total:
+        raise ModelError(
+            f"student.keep_layers = {kept}, but the model has {total} layers: choose 1 to {total}."
+        )
+    if kept == 1:
+        return [0]
+    return [round(step * (total - 1) / (kept - 1)) for step in range(kept)]
+
+
+def keep_layers(model: Any, layers: int | Sequence[int]) -> list[int]:
+    """Drop all other decoder layers in place, so that the model saves as an ordinary smaller one.
+
+    `layers` is a count (evenly spaced, first and last kept) or the layer numbers themselves. Returns them.
+
+    Raises:
+        ModelError: a layer that does not exist, or a model whose layers cannot be found.
+    """
+    total = model.config.num_hidden_layers
+    chosen = evenly_spaced(layers, total) if isinstance(layers, int) else list(layers)
+    if not chosen or chosen != sorted(set(chosen)) or chosen[0] < 0 or chosen[-1] >= total:
+        raise ModelError(
+            f"student.keep_layers = {chosen}: give increasing layer numbers between 0 and {total - 1}, or a count."
+        )
+    parent, name, stack = _layer_stack(model, total)
+    setattr(parent, name, nn.ModuleList([stack[layer] for layer in chosen]))
+    for new_index, layer in enumerate(getattr(parent, name)):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = new_index
+    model.config.num_hidden_layers = len(chosen)
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = [model.config.layer_types[layer] for layer in chosen]
+    return chosen
+
+
+def _layer_stack(model: nn.Module, total: int) -> tuple[nn.Module, str, nn.ModuleList]:
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) == total:
+                return parent, name, child
+    raise ModelError(
+        f"{type(model).__name__} keeps its layers in a way that student.keep_layers does not know."
+    )
+
+
+# ---- LoRA ----------------------------------------------------------------------------------------------------
+
+
+def add_lora(
+    model: Any, *, rank: int, scale: float, targets: str | Sequence[str] = "all-linear"
+) -> nn.Module:
+    """Wrap a model with a fresh LoRA adapter (PEFT), dropout off. `scale` is LoRA's alpha."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=scale,  # type: ignore[arg-type]  # a float works and is what papers give
+        lora_dropout=0.0,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config, autocast_adapter_dtype=False)
+
+
+def save_model(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, *, merge_adapter: bool) -> None:
+    """Save as an ordinary `transformers` folder: merged weights, or the adapter alone."""
+    if merge_adapter and hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,46 @@
+"""Keys and values of database prefixes, kept between steps for a model whose weights do not change."""
+
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+
+import torch
+
+from distilsql.models.tree_model import PrefixState, TreeModel
+
+
+class PrefixCache:
+    """Prefix states by key, bounded in bytes; the least recently used one leaves first.
+
+    A state larger than the whole budget is computed and returned but not kept. Only for a frozen model: a
+    cached prefix of a model in training would be stale after one step.
+    """
+
+    def __init__(self, model: TreeModel, budget_bytes: int) -> None:
+        self.model = model
+        self.budget_bytes = budget_bytes
+        self.used_bytes = 0
+        self.hits = 0
+        self.misses = 0
+        self._states: OrderedDict[Hashable, PrefixState] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def get(self, key: Hashable, tokens: Sequence[int]) -> PrefixState:
+        """The state of `tokens`, which `key` must identify."""
+        if key in self._states:
+            self.hits += 1
+            self._states.move_to_end(key)
+            return self._states[key]
+        self.misses += 1
+        with torch.no_grad():
+            state = self.model.run_prefix(tokens)
+        size = state.bytes()
+        if size > self.budget_bytes:
+            return state
+        while self.used_bytes + size > self.budget_bytes:
+            _, evicted = self._states.popitem(last=False)
+            self.used_bytes -= evicted.bytes()
+        self._states[key] = state
+        self.used_bytes += size
+        return state

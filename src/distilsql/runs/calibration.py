@@ -1,0 +1,59 @@
+"""× SFT: what a method's step costs relative to plain fine-tuning of the same student on the same windows.
+
+A few windows, spread over the run, are timed twice: as SFT (forward and backward only, gradients thrown away)
+and as the method. The optimizer step costs the same for both and is added to both. The ratio is therefore
+paired, by window and by moment.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from distilsql.runs.engines import Engines
+from distilsql.runs.ledger import Ledger
+from distilsql.runs.optimizer import MasterAdamW
+from distilsql.runs.recipe import Recipe
+from distilsql.runs.window import WindowTrainer
+from distilsql.runs.window_tree import WindowTree
+
+
+class Calibration:
+    """Timings of SFT and of the method on the same windows. `steps` says which windows."""
+
+    def __init__(self, recipe: Recipe, engines: Engines, steps: int) -> None:
+        count = min(recipe.train.calibration_windows, steps)
+        # The middle of each of `count` equal parts of the run; step 0, which warms everything up, is left out.
+        self.steps = {max(int((part + 0.5) * steps / count), min(1, steps - 1)) for part in range(count)}
+        options = recipe.model_copy(
+            update={"method": "sft", "distill": recipe.distill.model_copy(update={"gold_weight": None})}
+        )
+        self._ledger = Ledger(engines.student.device)
+        self._sft = WindowTrainer(options, engines, self._ledger)
+        self.sft_seconds = self.method_seconds = self.examples = 0.0
+
+    def time_sft(self, items: Sequence[WindowTree], optimizer: MasterAdamW) -> None:
+        before = self._ledger.training_seconds
+        trained = self._sft.window_completions(items)
+        self._sft.accumulate(items, trained, self._sft.denominators(items, trained))
+        optimizer.zero_grad()
+        self.sft_seconds += self._ledger.training_seconds - before
+
+    def time_method(self, seconds: float, examples: int) -> None:
+        self.method_seconds += seconds
+        self.examples += examples
+
+    def summary(self, optimizer_seconds_per_example: float = 0.0) -> dict[str, Any]:
+        """`x_sft` and the SFT seconds per example it is relative to; both None where nothing was timed."""
+        if not self.examples:
+            return {"x_sft": None, "sft_seconds_per_example": None}
+        sft = self.sft_seconds / self.examples + optimizer_seconds_per_example
+        return {"x_sft": self.method_seconds / self.examples / sft, "sft_seconds_per_example": sft}
+
+    def state(self) -> dict[str, float]:
+        return {"sft": self.sft_seconds, "method": self.method_seconds, "examples": self.examples}
+
+    def load(self, state: dict[str, float]) -> None:
+        self.sft_seconds, self.method_seconds, self.examples = (
+            state["sft"],
+            state["method"],
+            state["examples"],
+        )

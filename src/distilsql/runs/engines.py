@@ -1,0 +1,90 @@
+"""The models of a run, loaded and ready: student, teacher, tokenizer, and what they share."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from distilsql.errors import ModelError
+from distilsql.models.load import (
+    add_lora,
+    freeze,
+    keep_layers,
+    load_model,
+    load_tokenizer,
+    shared_vocabulary_size,
+)
+from distilsql.models.prefix_cache import PrefixCache
+from distilsql.models.tree_model import TreeModel
+from distilsql.runs.recipe import Recipe
+
+
+@dataclass
+class Engines:
+    """`vocabulary_size` is the shared number of leading vocabulary entries, to which all logits are cut."""
+
+    student: TreeModel
+    tokenizer: Any
+    vocabulary_size: int
+    mask_token_id: int
+    teacher: TreeModel | None = None
+    teacher_prefixes: PrefixCache | None = None
+
+    @property
+    def eos_token_id(self) -> int:
+        return int(self.tokenizer.eos_token_id)
+
+
+def load_engines(recipe: Recipe, device: torch.device) -> Engines:
+    """Load everything a recipe names.
+
+    Raises:
+        ModelError: a model or tokenizer that is missing or does not fit.
+    """
+    options, precision = recipe.student, recipe.train.precision
+    torch.manual_seed(recipe.seed)
+    tokenizer = load_tokenizer(options.path)
+    model: Any = load_model(options.path, precision)
+    if options.keep_layers is not None:
+        keep_layers(model, options.keep_layers)
+    teacher_model: Any = None
+    if recipe.row.needs_teacher and recipe.teacher is not None:
+        teacher_model = freeze(load_model(recipe.teacher.path, precision, adapter=recipe.teacher.adapter)).to(
+            device
+        )
+    teacher_path = recipe.teacher.path if teacher_model is not None and recipe.teacher else None
+    vocabulary_size = shared_vocabulary_size(model, teacher_model, tokenizer, teacher_path)
+    if options.tuning == "lora":
+        model = add_lora(model, rank=options.lora_rank, scale=options.lora_scale)
+    engines = Engines(
+        student=TreeModel(model.to(device)),
+        tokenizer=tokenizer,
+        vocabulary_size=vocabulary_size,
+        mask_token_id=mask_token_id(tokenizer, recipe.distill.mask_token),
+    )
+    if teacher_model is not None:
+        engines.teacher = TreeModel(teacher_model)
+        engines.teacher_prefixes = PrefixCache(engines.teacher, recipe.train.teacher_cache_mb * 2**20)
+    return engines
+
+
+def mask_token_id(tokenizer: Any, token: str) -> int:
+    """The id of KID's mask token. `auto` is the first of BOS, UNK, PAD, EOS that exists (the paper: “<s>”).
+
+    Raises:
+        ModelError: the named token is not one token of the vocabulary.
+    """
+    if token == "auto":
+        candidates = (
+            tokenizer.bos_token_id,
+            tokenizer.unk_token_id,
+            tokenizer.pad_token_id,
+            tokenizer.eos_token_id,
+        )
+        return int(next(candidate for candidate in candidates if candidate is not None))
+    if token not in tokenizer.get_vocab():
+        raise ModelError(
+            f"distill.mask_token = {token!r} is not a token of the student's vocabulary. "
+            f"Choose one that is, such as {tokenizer.eos_token!r}."
+        )
+    return int(tokenizer.convert_tokens_to_ids(token))

@@ -1,0 +1,141 @@
+"""The run folder: what lies where, and how files get there without ever being half written.
+
+runs/NAME/
+  recipe.toml           resolved and complete
+  environment.json      versions, machine, git commit, data
+  log.jsonl             one line per logged step
+  summary.json          what the run cost and how it ended
+  checkpoints/last/     to resume from
+  model/                the finished student
+  predictions/, scores/ one file per benchmark
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distilsql.errors import RunError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.toml"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "last"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def teacher_completions(self) -> Path:
+        return self.path / "teacher_completions.jsonl"
+
+    def predictions(self, benchmark: str) -> Path:
+        return self.path / "predictions" / f"{file_name(benchmark)}.jsonl"
+
+    def scores(self, benchmark: str) -> Path:
+        return self.path / "scores" / f"{file_name(benchmark)}.json"
+
+    def is_finished(self) -> bool:
+        return self.summary.exists() and self.model.exists()
+
+
+def file_name(benchmark: str) -> str:
+    """`spider:dev` → `spider-dev`; a path becomes its stem."""
+    name = Path(benchmark).stem if benchmark.endswith((".jsonl", ".csv")) else benchmark
+    return "".join(character if character.isalnum() or character in "-+_." else "-" for character in name)
+
+
+def open_run(path: Path, recipe_toml: str, *, overwrite: bool = False) -> RunFolder:
+    """Make the folder of a new run, or enter that of the same recipe to resume it.
+
+    Raises:
+        RunError: the folder holds another run, or something that is no run, or cannot be written.
+    """
+    run = RunFolder(path)
+    if overwrite and path.exists():
+        if not run.recipe.exists():
+            raise RunError(f"{path} is not a run folder (it has no recipe.toml), so it is not overwritten.")
+        shutil.rmtree(path)
+    if path.exists() and any(path.iterdir()):
+        if not run.recipe.exists():
+            raise RunError(f"{path} is not empty and is not a run folder. Choose another --out.")
+        if run.recipe.read_text(encoding="utf-8") != recipe_toml:
+            raise RunError(
+                f"{path} holds a run of another recipe ({_first_difference(run.recipe, recipe_toml)}). "
+                "Choose another --out, give the same recipe to resume it, or pass --overwrite to start anew."
+            )
+        return run
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        write_text(run.recipe, recipe_toml)
+    except OSError as error:
+        raise RunError(
+            f"The run folder {path} cannot be written: {error.strerror}. Choose another --out."
+        ) from error
+    return run
+
+
+def existing_run(path: Path) -> RunFolder:
+    """The run at `path`. Raises RunError if there is none."""
+    run = RunFolder(path)
+    if not run.recipe.exists():
+        raise RunError(
+            f"{path} is not a run folder: it has no recipe.toml. Give a folder that `distilsql train` made."
+        )
+    return run
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing: to a temporary name in the same folder, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Raises RunError if the file is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise RunError(
+            f"{path} cannot be read: {error}. Delete it and run the command that writes it again."
+        ) from error
+
+
+def _first_difference(recipe: Path, other: str) -> str:
+    mine = recipe.read_text(encoding="utf-8").splitlines()
+    for left, right in zip(mine, other.splitlines(), strict=False):
+        if left != right:
+            return f"there: {left.strip() or '(nothing)'}; here: {right.strip() or '(nothing)'}"
+    return "one has keys that the other lacks"

@@ -1,0 +1,65 @@
+"""The latency ledger: seconds and tokens by phase, kept as carefully as accuracy."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+
+import torch
+
+
+class Phase(StrEnum):
+    """Where training time goes. Evaluation and checkpoints are kept apart: they are not part of a method's cost."""
+
+    DATA = "data"
+    GENERATION = "generation"
+    TEACHER = "teacher"
+    STUDENT = "student"
+    OPTIMIZER = "optimizer"
+    EVALUATION = "evaluation"
+    CHECKPOINT = "checkpoint"
+
+    @property
+    def is_training(self) -> bool:
+        return self not in (Phase.EVALUATION, Phase.CHECKPOINT)
+
+
+class Ledger:
+    """Seconds by phase and counts by name, added up over a run and carried through checkpoints."""
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.seconds = dict.fromkeys(Phase, 0.0)
+        self.counts: dict[str, float] = {}
+        self._device = device
+
+    @contextmanager
+    def phase(self, phase: Phase) -> Iterator[None]:
+        self._wait()
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._wait()
+            self.seconds[phase] += time.perf_counter() - start
+
+    def count(self, name: str, amount: float = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + amount
+
+    @property
+    def training_seconds(self) -> float:
+        return sum(seconds for phase, seconds in self.seconds.items() if phase.is_training)
+
+    def state(self) -> dict[str, dict[str, float]]:
+        return {
+            "seconds": {phase.value: seconds for phase, seconds in self.seconds.items()},
+            "counts": self.counts,
+        }
+
+    def load(self, state: dict[str, dict[str, float]]) -> None:
+        self.seconds.update({Phase(name): seconds for name, seconds in state["seconds"].items()})
+        self.counts = dict(state["counts"])
+
+    def _wait(self) -> None:
+        """Kernels on a GPU run behind the clock's back; wait for them at the borders of a phase."""
+        if self._device is not None and self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)

@@ -1,0 +1,157 @@
+"""Benchmarks → tokens: prompts built, fitted into the length budget, and tokenised once per run."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from distilsql.data.benchmark import Benchmark
+from distilsql.data.example import Example
+from distilsql.databases.database import Database
+from distilsql.databases.normalise import normalise_sql
+from distilsql.distill.tree import PromptTree
+from distilsql.errors import DataError
+from distilsql.prompts.codes import Prompt, PromptOptions
+from distilsql.prompts.fit import fit_prompt
+from distilsql.runs.recipe import PromptSettings
+
+
+@dataclass(frozen=True)
+class TokenizedExample:
+    """An example ready to run. `gold` ends with EOS; `prefix_key` names its prefix among `Prepared.prefixes`."""
+
+    example: Example
+    prefix_key: str
+    question: tuple[int, ...]
+    gold: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LengthReport:
+    """What the length budget did: prompts shortened by each named rule, and examples dropped with the reason."""
+
+    prompts: int
+    shortened: dict[str, int]
+    dropped: tuple[str, ...]
+
+    def sentences(self) -> list[str]:
+        lines = [
+            f"{count} of {self.prompts} prompts shortened by rule “{rule}”"
+            for rule, count in self.shortened.items()
+        ]
+        if self.dropped:
+            lines.append(
+                f"{len(self.dropped)} of {self.prompts} examples dropped for length: {self.dropped[0]}, …"
+            )
+        return lines
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Tokenised examples and their prefixes."""
+
+    examples: tuple[TokenizedExample, ...]
+    prefixes: dict[str, tuple[int, ...]]
+    lengths: LengthReport
+
+    def tree(self, examples: Sequence[TokenizedExample]) -> PromptTree:
+        """The tree of examples that share one prefix."""
+        return PromptTree(
+            self.prefixes[examples[0].prefix_key], tuple(example.question for example in examples)
+        )
+
+
+def prompt_options(settings: PromptSettings) -> PromptOptions:
+    return PromptOptions(
+        include_values=settings.values,
+        include_matched_values=settings.matched_values,
+        include_comments=settings.comments,
+        schema_filter=settings.schema_filter,
+    )
+
+
+def prepare(
+    benchmark: Benchmark,
+    tokenizer: Any,
+    settings: PromptSettings,
+    *,
+    training: bool,
+    over_length: str | None = None,
+) -> Prepared:
+    """Tokenise a benchmark. In training, examples that do not fit the budget are dropped and counted; in
+    prediction every example is kept, its prompt shortened as far as the rules go.
+
+    Raises:
+        DataError: nothing is left, or `over_length` is "error" and something would be dropped.
+    """
+    rule = over_length or settings.over_length
+    text = _Tokens(tokenizer)
+    options = replace(prompt_options(settings), max_prefix_tokens=settings.max_prompt_tokens)
+    examples: list[TokenizedExample] = []
+    prefixes: dict[str, tuple[int, ...]] = {}
+    keys_by_text: dict[str, str] = {}
+    shortened: Counter[str] = Counter()
+    dropped: list[str] = []
+    for example in benchmark.examples:
+        database = benchmark.databases[example.db_id]
+        prompt = _fitted(example, database, options, settings, text)
+        if prompt.rule != "whole":
+            shortened[prompt.rule] += 1
+        gold = (*text.plain(normalise_sql(example.gold_sql)), tokenizer.eos_token_id)
+        key = keys_by_text.setdefault(
+            prompt.prefix, example.db_id if prompt.rule == "whole" else f"#{len(prefixes)}"
+        )
+        prefixes.setdefault(key, text.prefix(prompt.prefix))
+        question = text.plain(prompt.suffix)
+        problem = _too_long(len(prefixes[key]) + len(question), len(gold), settings)
+        if training and problem:
+            dropped.append(f"{example.example_id} ({problem})")
+            continue
+        examples.append(TokenizedExample(example, key, question, gold))
+    report = LengthReport(len(benchmark.examples), dict(shortened), tuple(dropped))
+    if dropped and rule == "error":
+        raise DataError(
+            f"{len(dropped)} examples of {benchmark.name} exceed the length budget, first {dropped[0]}."
+        )
+    if not examples:
+        raise DataError(
+            f"No example of {benchmark.name} fits prompt.max_prompt_tokens = {settings.max_prompt_tokens} and "
+            f"prompt.max_completion_tokens = {settings.max_completion_tokens}: raise them."
+        )
+    return Prepared(tuple(examples), prefixes, report)
+
+
+def _fitted(
+    example: Example, database: Database, options: PromptOptions, settings: PromptSettings, text: "_Tokens"
+) -> Prompt:
+    return fit_prompt(example, database, options, text.count, settings.max_prompt_tokens)
+
+
+def _too_long(prompt_tokens: int, gold_tokens: int, settings: PromptSettings) -> str:
+    if prompt_tokens > settings.max_prompt_tokens:
+        return f"prompt {prompt_tokens} > {settings.max_prompt_tokens} tokens"
+    if gold_tokens > settings.max_completion_tokens:
+        return f"query {gold_tokens} > {settings.max_completion_tokens} tokens"
+    return ""
+
+
+class _Tokens:
+    """Tokenisation as training and prediction share it: BOS where the tokenizer itself puts one, nothing else."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        first = tokenizer("a").input_ids[:1]
+        self._bos = tuple(first) if first and first[0] == tokenizer.bos_token_id else ()
+        self._prefix_counts: dict[str, int] = {}
+
+    def plain(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer(text, add_special_tokens=False).input_ids)
+
+    def prefix(self, text: str) -> tuple[int, ...]:
+        return (*self._bos, *self.plain(text))
+
+    def count(self, text: str) -> int:
+        """Tokens of a text; counts are kept, since a database's prefix is counted for every question."""
+        if text not in self._prefix_counts:
+            self._prefix_counts[text] = len(self.plain(text))
+        return self._prefix_counts[text]

@@ -1,0 +1,275 @@
+"""A recipe: everything that determines a training run, as frozen values with their defaults.
+
+Read from TOML, overridden by `--set section.key=value`, saved resolved and complete in the run folder. Unknown
+keys are refused with the nearest known one. Importing this module imports no torch.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import tomlkit
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from distilsql.distill.methods import METHODS, Method
+from distilsql.errors import RecipeError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StudentOptions(_Section):
+    path: str = Field(description="folder or hub name of the model that becomes the student")
+    keep_layers: int | list[int] | None = Field(
+        None, description="make the student from these decoder layers of the model (a count: evenly spaced)"
+    )
+    tuning: Literal["full", "lora"] = Field("lora", description="train all weights, or a LoRA adapter")
+    lora_rank: int = Field(64, ge=1, description="rank of the adapter (KID Table 9: 64 for Qwen and LLaMA)")
+    lora_scale: float = Field(32.0, gt=0, description="LoRA's alpha (KID Table 9)")
+    save_merged: bool = Field(True, description="save merged weights rather than the adapter alone")
+
+
+class TeacherOptions(_Section):
+    path: str = Field(description="folder or hub name of the teacher")
+    adapter: str | None = Field(None, description="LoRA adapter of the teacher")
+
+
+class DataOptions(_Section):
+    train: str = Field(description="benchmark to train on, such as spider:train, or a file of own pairs")
+    valid: str | None = Field(None, description="benchmark for evaluation during training")
+    root: str | None = Field(None, description="folder that holds spider/, bird/, …")
+    database: str | None = Field(None, description="SQLite file that own pairs are about")
+    train_limit: int | None = Field(None, ge=1, description="train on a seeded subset of this many examples")
+    valid_limit: int = Field(100, ge=1, description="examples evaluated during training")
+
+
+class PromptSettings(_Section):
+    values: bool = Field(True, description="show sample values of each column")
+    matched_values: bool = Field(True, description="show database values that the question mentions")
+    comments: bool = Field(True, description="show column comments")
+    schema_filter: Literal["never", "when_needed", "always"] = Field(
+        "when_needed", description="cut the schema to what is relevant: never, over budget, or always"
+    )
+    max_prompt_tokens: int = Field(1024, ge=16, description="budget of prefix and question")
+    max_completion_tokens: int = Field(
+        128, ge=4, description="longest query trained on or generated, EOS included"
+    )
+    over_length: Literal["drop", "error"] = Field(
+        "drop",
+        description="training examples that do not fit even after the schema filter: drop (and count) or stop",
+    )
+
+
+class DistillOptions(_Section):
+    divergence: str | None = Field(None, description="replace the method's divergence")
+    gold_weight: float | None = Field(
+        None,
+        ge=0,
+        description="replace the method's weight of the gold likelihood (ASSUMED 1 where there is one)",
+    )
+    gold_context: Literal["imperfect", "gold"] = Field(
+        "imperfect",
+        description="what KID's likelihood of y conditions on: ŷ (ASSUMED) or y itself, one branch more",
+    )
+    reduction: Literal["per_completion", "per_token"] = Field(
+        "per_completion", description="KID eq. 2, or per token"
+    )
+    temperature: float = Field(
+        1.0, gt=0, description="divides both models' logits in the divergence; no T² factor"
+    )
+    jsd_beta: float = Field(0.5, gt=0, lt=1, description="weight of the teacher's side in JSD")
+    mask_share: float = Field(
+        0.2, ge=0, le=1, description="share of the gold completion's tokens that KID masks"
+    )
+    mask_strategy: Literal["random", "uniform", "hard", "easy"] = Field("random", description="which tokens")
+    mask_token: str = Field(
+        "auto", description="the mask token; auto: BOS, else UNK, PAD, EOS, whichever exists"
+    )
+    rewriting: Literal["greedy", "sampled"] = Field(
+        "greedy", description="how masks are predicted (ASSUMED greedy)"
+    )
+    mixture_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="chance that f-distill and imitkd take the student's completion (ASSUMED 1/2)",
+    )
+
+
+class GenerationSettings(_Section):
+    temperature: float = Field(
+        1.0, ge=0, description="of on-policy and teacher completions (ASSUMED 1); 0 is greedy"
+    )
+
+
+class SwitchSettings(_Section):
+    threshold: float = Field(
+        0.3, ge=0, description="τ0 in nats (ASSUMED); above ln 2 the teacher never takes part"
+    )
+    decay: float = Field(0.1, ge=0, description="λ per token (ASSUMED: reads “decay factor 1/10”)")
+    schedule: Literal["exponential", "linear", "constant"] = Field("exponential", description="how τ falls")
+
+
+class TrainOptions(_Section):
+    steps: int | None = Field(None, ge=1, description="optimizer steps; or give epochs")
+    epochs: float | None = Field(None, gt=0, description="passes over the data; or give steps")
+    learning_rate: float = Field(2e-4, gt=0, description="peak (KID Table 9)")
+    warmup_share: float = Field(0.05, ge=0, lt=1, description="share of steps of linear warm-up")
+    final_learning_rate_share: float = Field(
+        0.0, ge=0, le=1, description="where the cosine ends, as share of peak"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="AdamW")
+    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
+    questions_per_tree: int = Field(
+        16, ge=1, description="questions of one database that share a forward pass"
+    )
+    trees_per_step: int = Field(1, ge=1, description="trees in one optimizer step")
+    precision: Literal["bfloat16", "float32"] = Field(
+        "bfloat16", description="compute; trained weights stay float32"
+    )
+    share_prefix: Literal["auto", "on", "off"] = Field(
+        "auto", description="run trees, or the padded layout (off)"
+    )
+    loss_chunk_rows: int = Field(128, ge=1, description="completion positions whose logits exist at a time")
+    teacher_cache_mb: int = Field(2048, ge=0, description="budget of the teacher's prefix cache")
+    log_every_steps: int = Field(5, ge=1)
+    save_every_steps: int = Field(200, ge=1)
+    evaluate_every_steps: int | None = Field(None, ge=1, description="evaluate on data.valid by execution")
+    calibration_windows: int = Field(
+        3, ge=0, description="windows of the short SFT timing behind × SFT; 0: none"
+    )
+    trackers: list[str] = Field(default_factory=list, description="accelerate trackers, such as tensorboard")
+
+
+class Recipe(_Section):
+    method: str = Field(description="a row of `distilsql methods`")
+    name: str = Field("", description="name of the run folder; the recipe's file name by default")
+    seed: int = Field(0, ge=0)
+    student: StudentOptions
+    teacher: TeacherOptions | None = None
+    data: DataOptions
+    prompt: PromptSettings = PromptSettings()
+    distill: DistillOptions = DistillOptions()
+    generation: GenerationSettings = GenerationSettings()
+    switch: SwitchSettings = SwitchSettings()
+    train: TrainOptions = TrainOptions()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Recipe":
+        if self.method not in METHODS:
+            raise ValueError(f"unknown method {self.method!r}{_nearest(self.method, METHODS)}")
+        if METHODS[self.method].needs_teacher and self.teacher is None:
+            raise ValueError(f"method {self.method} needs a teacher: add [teacher] with a path")
+        if (self.train.steps is None) == (self.train.epochs is None):
+            raise ValueError("give exactly one of train.steps and train.epochs")
+        if self.train.evaluate_every_steps and not self.data.valid:
+            raise ValueError("train.evaluate_every_steps needs data.valid")
+        return self
+
+    @property
+    def row(self) -> Method:
+        return METHODS[self.method]
+
+    @property
+    def gold_weight(self) -> float:
+        return self.row.gold_weight if self.distill.gold_weight is None else self.distill.gold_weight
+
+    def to_toml(self) -> str:
+        """The complete recipe; keys without a value are left out."""
+        return tomlkit.dumps(_without_none(self.model_dump(mode="json")))
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file and apply `key=value` overrides (dotted keys; values as TOML, else as text).
+
+    Raises:
+        RecipeError: no such file, broken TOML, an unknown key (with the nearest known one), a bad value.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(
+            f"Recipe {path} cannot be read: {error.strerror}. See recipes/ for examples."
+        ) from error
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"Recipe {path} is not valid TOML: {error}. Correct that line.") from error
+    values.setdefault("name", path.stem)
+    return make_recipe(values, overrides, where=str(path))
+
+
+def make_recipe(values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "recipe") -> Recipe:
+    """A Recipe from nested values and overrides. Raises RecipeError as `load_recipe` does."""
+    merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+    for override in overrides:
+        _apply(merged, override)
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: " + "; ".join(_explain(item) for item in error.errors())) from error
+
+
+def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, Any]:
+    """Every dotted key of a recipe and its pydantic field, sections flattened."""
+    keys: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        section = _section_type(field.annotation)
+        if section is not None:
+            keys.update(known_keys(section, f"{prefix}{name}."))
+        else:
+            keys[prefix + name] = field
+    return keys
+
+
+def _section_type(annotation: Any) -> type[BaseModel] | None:
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, _Section)), None)
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator:
+        raise RecipeError(f"--set {override}: write it as section.key=value, for example train.steps=200.")
+    parts = key.strip().split(".")
+    target = values
+    for part in parts[:-1]:
+        target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            raise RecipeError(f"--set {override}: {part} is not a section.")
+    target[parts[-1]] = _parse(text.strip())
+
+
+def _parse(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {key}{_nearest(key, known_keys())}"
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{key}: {message} (given: {error['input']!r})" if key else message
+
+
+def _nearest(word: str, known: Mapping[str, Any]) -> str:
+    """The known key most like `word`: by the whole dotted name, else by its last part."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    if not close:
+        last = word.rsplit(".", 1)[-1]
+        close = [key for key in known if difflib.get_close_matches(last, [key.rsplit(".", 1)[-1]], n=1)]
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return value

@@ -1,0 +1,97 @@
+"""KID's imperfect completions for one tree: mask, predict in one pass without gradient, rewrite (KID §3)."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distilsql.distill.divergences import entropy
+from distilsql.distill.imperfect import (
+    MaskStrategy,
+    choose_mask_positions,
+    mask_completion,
+    masked_count,
+    rewrite_completion,
+)
+from distilsql.distill.methods import Source
+from distilsql.models.generate import Completion, choose_tokens
+from distilsql.models.tree_model import PromptState
+from distilsql.runs.engines import Engines
+from distilsql.runs.ledger import Ledger
+from distilsql.runs.recipe import Recipe
+from distilsql.runs.window_tree import Use, WindowTree, as_branches, student_hidden
+
+
+@torch.no_grad()
+def imperfect_completions(
+    item: WindowTree, state: PromptState | None, recipe: Recipe, engines: Engines, ledger: Ledger
+) -> list[Completion]:
+    """ŷ for each gold completion of a tree (kid), or gold with the masks left in (kid-mask-only).
+
+    ⌈mask_share · |y|⌉ tokens are masked, |y| counting EOS; EOS itself is never masked: as the last token it is
+    no model input, so a mask there would change nothing (ASSUMED; the paper does not say).
+    """
+    detached = None if state is None else state.detached()
+    golds = [torch.tensor(gold, dtype=torch.int64) for gold in item.golds]
+    positions = _mask_positions(item, golds, detached, recipe, engines)
+    masked = [
+        mask_completion(gold, where, engines.mask_token_id)
+        for gold, where in zip(golds, positions, strict=True)
+    ]
+    if recipe.row.source is Source.MASKED:
+        return [tuple(completion.tolist()) for completion in masked]
+    predictions = _predictions(item, masked, positions, detached, recipe, engines)
+    ledger.count("masked_tokens", sum(map(len, positions)))
+    for gold, where, predicted in zip(golds, positions, predictions, strict=True):
+        ledger.count("wrongly_rewritten_tokens", int((gold[where] != predicted).sum()))
+    return [
+        tuple(rewrite_completion(gold, where, predicted).tolist())
+        for gold, where, predicted in zip(golds, positions, predictions, strict=True)
+    ]
+
+
+def _mask_positions(
+    item: WindowTree, golds: list[Tensor], state: PromptState | None, recipe: Recipe, engines: Engines
+) -> list[Tensor]:
+    strategy = MaskStrategy(recipe.distill.mask_strategy)
+    entropies = _entropies(item, state, recipe, engines) if strategy.needs_entropy else None
+    return [
+        choose_mask_positions(
+            len(gold) - 1,
+            min(masked_count(len(gold), recipe.distill.mask_share), len(gold) - 1),
+            strategy,
+            rng=item.rng(recipe.seed, Use.MASKING, row),
+            student_entropy_T=None if entropies is None else entropies[row][:-1],
+        )
+        for row, gold in enumerate(golds)
+    ]
+
+
+def _entropies(item: WindowTree, state: PromptState | None, recipe: Recipe, engines: Engines) -> list[Tensor]:
+    """The student's entropy at every position of every gold completion."""
+    head = engines.student.head()
+    hidden_ND = student_hidden(engines.student, item.tree, as_branches(item.golds), state)
+    chunks = hidden_ND.split(recipe.train.loss_chunk_rows)
+    entropy_N = torch.cat([entropy(head.log_probs(chunk, engines.vocabulary_size)) for chunk in chunks])
+    return list(entropy_N.cpu().split([len(gold) for gold in item.golds]))
+
+
+def _predictions(
+    item: WindowTree,
+    masked: list[Tensor],
+    positions: list[Tensor],
+    state: PromptState | None,
+    recipe: Recipe,
+    engines: Engines,
+) -> list[Tensor]:
+    """What the student predicts at each masked position, read from the position before it."""
+    branches = as_branches([tuple(completion.tolist()) for completion in masked])
+    hidden_ND = student_hidden(engines.student, item.tree, branches, state)
+    starts = np.cumsum([0, *(len(completion) for completion in masked[:-1])])
+    rows = torch.cat([where + int(start) for where, start in zip(positions, starts, strict=True)])
+    logp_MV = engines.student.head().log_probs(hidden_ND[rows.to(hidden_ND.device)], engines.vocabulary_size)
+    temperature = 1.0 if recipe.distill.rewriting == "sampled" else 0.0
+    uniforms = [
+        item.rng(recipe.seed, Use.REWRITING, row).random(len(where)) for row, where in enumerate(positions)
+    ]
+    predicted_M = choose_tokens(logp_MV, temperature, np.concatenate(uniforms))
+    return list(predicted_M.cpu().split([len(where) for where in positions]))

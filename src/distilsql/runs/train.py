@@ -1,0 +1,399 @@
+"""Training: one loop for every method of the table, resumable to the bit.
+
+The loop does not know which method it runs; `window.py` does. What it guarantees: the loss is normalised over
+the whole optimizer window (all trees, all processes), the same seed gives the same run, and a run that was
+killed at any point goes on from its last checkpoint to the same weights.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from distilsql.data.benchmark import Benchmark, load_benchmark
+from distilsql.errors import TrainingError
+from distilsql.models.layout_check import tree_is_exact
+from distilsql.models.load import save_model
+from distilsql.runs.calibration import Calibration
+from distilsql.runs.checkpoint import load_checkpoint, save_checkpoint
+from distilsql.runs.engines import Engines, load_engines
+from distilsql.runs.environment import environment, peak_memory_bytes
+from distilsql.runs.folder import RunFolder, open_run, write_json
+from distilsql.runs.interrupt import StopRequest
+from distilsql.runs.ledger import Ledger, Phase
+from distilsql.runs.optimizer import MasterAdamW, learning_rate_at
+from distilsql.runs.prepare import Prepared, prepare
+from distilsql.runs.recipe import Recipe
+from distilsql.runs.sampling import Sampler, TreeOfExamples, WindowStream
+from distilsql.runs.scoring import score_during_training
+from distilsql.runs.teacher_data import ensure_teacher_completions
+from distilsql.runs.window import Denominators, WindowLoss, WindowTrainer
+from distilsql.runs.window_tree import WindowTree, as_branches
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What training reports while it runs: a sentence, or a step of a known total."""
+
+    message: str = ""
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+
+
+Report = Callable[[Progress], None]
+
+
+def _silent(progress: Progress) -> None:
+    """Report to nobody."""
+
+
+def train(recipe: Recipe, out: Path, *, overwrite: bool = False, report: Report = _silent) -> RunFolder:
+    """Train by a recipe into the run folder `out`, resuming it if it holds the same recipe.
+
+    Raises:
+        RunError: the folder holds another run or cannot be written.
+        DataError, ModelError: what the recipe names is missing or does not fit.
+        TrainingError: the loss is not finite; the last good checkpoint is kept.
+        KeyboardInterrupt: after Ctrl-C, once the current step is saved.
+    """
+    accelerator = Accelerator(log_with=recipe.train.trackers or None, project_dir=str(out))
+    with accelerator.main_process_first():
+        run = open_run(out, recipe.to_toml(), overwrite=overwrite and accelerator.is_main_process)
+    if run.is_finished():
+        report(Progress(f"{out} is finished already; pass --overwrite to run it anew."))
+        return run
+    trainer = _Trainer(recipe, run, accelerator, report)
+    trainer.loop()
+    return run
+
+
+class _Trainer:
+    """The state of one training: what the loop needs, prepared once."""
+
+    def __init__(self, recipe: Recipe, run: RunFolder, accelerator: Accelerator, report: Report) -> None:
+        self.recipe, self.run, self.accelerator = recipe, run, accelerator
+        self.report: Report = report if accelerator.is_main_process else _silent
+        self.ledger = Ledger(accelerator.device)
+        benchmark, self.valid = load_data(recipe)
+        for reason in benchmark.skipped[:1]:
+            self.report(Progress(f"{len(benchmark.skipped)} examples left out: {reason}"))
+        self.engines: Engines = load_engines(recipe, accelerator.device)
+        self.prepared: Prepared = prepare(benchmark, self.engines.tokenizer, recipe.prompt, training=True)
+        for sentence in self.prepared.lengths.sentences():
+            self.report(Progress(sentence))
+        self.windows = WindowStream(
+            Sampler(
+                [example.prefix_key for example in self.prepared.examples],
+                recipe.seed,
+                recipe.train.questions_per_tree,
+                recipe.train.trees_per_step,
+            )
+        )
+        self.steps = recipe.train.steps or max(1, round((recipe.train.epochs or 0) * self.windows.per_epoch))
+        self.optimizer = MasterAdamW(
+            self.engines.student.model,
+            learning_rate=recipe.train.learning_rate,
+            weight_decay=recipe.train.weight_decay,
+        )
+        self.trainer = WindowTrainer(recipe, self.engines, self.ledger)
+        self.calibration = Calibration(recipe, self.engines, self.steps)
+        self.examples_seen = 0
+        self._choose_layout()
+        if accelerator.is_main_process:
+            found = [benchmark] + ([self.valid] if self.valid else [])
+            write_json(run.environment, environment(found, accelerator.num_processes))
+            if recipe.train.trackers:
+                accelerator.init_trackers(recipe.name or "distilsql")
+
+    def _choose_layout(self) -> None:
+        """share_prefix: run trees, or the padded layout where a model cannot run them exactly."""
+        choice = self.recipe.train.share_prefix
+        models = [("student", self.engines.student)]
+        if self.engines.teacher is not None:
+            models.append(("teacher", self.engines.teacher))
+        item = self._items([self.windows.window(0)[0]])[0]
+        for role, model in models:
+            exact = choice != "auto" or tree_is_exact(
+                model, item.tree, as_branches(item.golds), self.engines.vocabulary_size
+            )
+            if choice == "off" or not exact:
+                model.layout = "padded"
+            if not exact:
+                self.report(
+                    Progress(f"The {role} does not give the same result on a tree: it runs padded (slower).")
+                )
+
+    def _items(self, trees: Sequence[TreeOfExamples]) -> list[WindowTree]:
+        items = []
+        for tree in trees:
+            examples = tuple(self.prepared.examples[number] for number in tree.examples)
+            items.append(
+                WindowTree(
+                    examples[0].prefix_key, self.prepared.tree(examples), examples, tree.examples, tree.epoch
+                )
+            )
+        return items
+
+    # ---- the loop ----------------------------------------------------------------------------------------
+
+    def loop(self) -> None:
+        first_step = self._resume()
+        ensure_teacher_completions(
+            self.recipe, self.engines, self.prepared, self.run, self.trainer, self.report
+        )
+        every = self.recipe.train
+        with StopRequest() as stop:
+            for step in range(first_step, self.steps):
+                loss, learning_rate, norm = self._step(step)
+                self._log(step, loss, learning_rate, norm)
+                done = step + 1
+                if every.evaluate_every_steps and done % every.evaluate_every_steps == 0:
+                    self._evaluate(done)
+                if done % every.save_every_steps == 0 and done < self.steps:
+                    self._save(done)
+                if stop.requested and done < self.steps:
+                    self._save(done)
+                    raise KeyboardInterrupt
+        self._finish()
+
+    def _step(self, step: int) -> tuple[WindowLoss, float, float]:
+        with self.ledger.phase(Phase.DATA):
+            trees = self.windows.window(step)
+            items = self._items(trees[self.accelerator.process_index :: self.accelerator.num_processes])
+        if step in self.calibration.steps:
+            self.calibration.time_sft(items, self.optimizer)
+        start = self.ledger.training_seconds
+        trained = self.trainer.window_completions(items)
+        own = self.trainer.denominators(items, trained)
+        trained_total, gold_total = self._sum([float(own.trained), float(own.gold)])
+        loss = self.trainer.accumulate(items, trained, Denominators(int(trained_total), int(gold_total)))
+        loss = self._sum_loss(loss)
+        if not loss.finite:
+            self._stop_on_bad_loss(step, loss)
+        with self.ledger.phase(Phase.OPTIMIZER):
+            self._reduce_gradients()
+            norm = self.optimizer.clip(self.recipe.train.clip_norm)
+            if not torch.isfinite(torch.tensor(norm)):
+                loss.culprits = [example.example.example_id for item in items for example in item.examples]
+                self._stop_on_bad_loss(step, loss)
+            options = self.recipe.train
+            learning_rate = learning_rate_at(
+                step,
+                self.steps,
+                options.learning_rate,
+                options.warmup_share,
+                options.final_learning_rate_share,
+            )
+            self.optimizer.step(learning_rate)
+        if step in self.calibration.steps:
+            self.calibration.time_method(self.ledger.training_seconds - start, loss.examples)
+        self.examples_seen += loss.examples
+        return loss, learning_rate, norm
+
+    def _stop_on_bad_loss(self, step: int, loss: WindowLoss) -> None:
+        names = ", ".join(loss.culprits[:5])
+        raise TrainingError(
+            f"The loss of step {step + 1} is not finite (examples {names}…). Nothing of this step was applied and "
+            f"the last checkpoint in {self.run.path} is kept. Lower train.learning_rate, or use "
+            "--set train.precision=float32, and resume."
+        )
+
+    # ---- across processes --------------------------------------------------------------------------------
+
+    def _sum(self, values: list[float]) -> list[float]:
+        if self.accelerator.num_processes == 1:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.accelerator.device)
+        reduced: Any = self.accelerator.reduce(tensor, reduction="sum")
+        return list(reduced.tolist())
+
+    def _sum_loss(self, loss: WindowLoss) -> WindowLoss:
+        sums = self._sum(
+            [
+                loss.total,
+                loss.divergence,
+                loss.negative_log_likelihood,
+                float(loss.divergence_positions),
+                float(loss.likelihood_positions),
+                float(loss.examples),
+                float(not loss.finite),
+                float(loss.tokens_from_teacher),
+                float(loss.tokens_written),
+            ]
+        )
+        return WindowLoss(
+            sums[0],
+            sums[1],
+            sums[2],
+            int(sums[3]),
+            int(sums[4]),
+            int(sums[5]),
+            finite=sums[6] == 0,
+            tokens_from_teacher=int(sums[7]),
+            tokens_written=int(sums[8]),
+            culprits=loss.culprits,
+        )
+
+    def _reduce_gradients(self) -> None:
+        """Sum gradients over processes: each holds its share of one loss that is already normalised."""
+        if self.accelerator.num_processes == 1:
+            return
+        gradients = self.optimizer.gradients()
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        reduced: Any = self.accelerator.reduce(flat, reduction="sum")
+        offset = 0
+        for gradient in gradients:
+            gradient.copy_(reduced[offset : offset + gradient.numel()].view_as(gradient))
+            offset += gradient.numel()
+
+    # ---- log, evaluate, save -----------------------------------------------------------------------------
+
+    def _log(self, step: int, loss: WindowLoss, learning_rate: float, norm: float) -> None:
+        done = step + 1
+        self.report(Progress(step=done, steps=self.steps, loss=loss.total))
+        if not self.accelerator.is_main_process:
+            return
+        if done % self.recipe.train.log_every_steps and done != self.steps and done != 1:
+            return
+        line = {
+            "step": done,
+            "loss": loss.total,
+            "divergence": loss.divergence / loss.divergence_positions if loss.divergence_positions else None,
+            "negative_log_likelihood": (
+                loss.negative_log_likelihood / loss.likelihood_positions
+                if loss.likelihood_positions
+                else None
+            ),
+            "learning_rate": learning_rate,
+            "gradient_norm": norm,
+            "examples_seen": self.examples_seen,
+            "train_seconds": self.ledger.training_seconds,
+            "seconds_by_phase": self.ledger.state()["seconds"],
+            "counts": dict(self.ledger.counts),
+            "teacher_share": loss.tokens_from_teacher / loss.tokens_written if loss.tokens_written else None,
+            "memory_bytes": peak_memory_bytes(),
+        }
+        with self.run.log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.recipe.train.trackers:
+            numbers = {key: value for key, value in line.items() if isinstance(value, int | float)}
+            self.accelerator.log(numbers, step=done)
+
+    def _evaluate(self, done: int) -> None:
+        if self.accelerator.is_main_process and self.valid is not None:
+            with self.ledger.phase(Phase.EVALUATION):
+                accuracy = score_during_training(self.recipe, self.engines, self.valid)
+            self.report(Progress(f"step {done}: execution accuracy {accuracy:.1%} on {self.valid.name}"))
+            with self.run.log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": done, "valid_accuracy": accuracy}) + "\n")
+        self.accelerator.wait_for_everyone()
+
+    def _save(self, done: int) -> None:
+        if self.accelerator.is_main_process:
+            with self.ledger.phase(Phase.CHECKPOINT):
+                state = {
+                    "step": done,
+                    "examples_seen": self.examples_seen,
+                    "ledger": self.ledger.state(),
+                    "calibration": self.calibration.state(),
+                }
+                save_checkpoint(self.run.checkpoint, self.optimizer.state(), state)
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> int:
+        """The step to go on from; log lines written after the checkpoint are dropped."""
+        found = load_checkpoint(self.run.checkpoint)
+        done = 0
+        if found is not None:
+            tensors, state = found
+            self.optimizer.load(tensors)
+            self.ledger.load(state["ledger"])
+            self.calibration.load(state["calibration"])
+            self.examples_seen = state["examples_seen"]
+            done = int(state["step"])
+            self.report(Progress(f"resuming {self.run.path} after step {done} of {self.steps}"))
+        if self.accelerator.is_main_process and self.run.log.exists():
+            kept = [
+                line
+                for line in self.run.log.read_text(encoding="utf-8").splitlines()
+                if _step_of(line) <= done
+            ]
+            self.run.log.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self.accelerator.wait_for_everyone()
+        return done
+
+    def _finish(self) -> None:
+        if self.accelerator.is_main_process:
+            unfinished = self.run.model.with_name("model.part")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            save_model(
+                self.engines.student.model,
+                self.engines.tokenizer,
+                unfinished,
+                merge_adapter=self.recipe.student.save_merged,
+            )
+            shutil.rmtree(self.run.model, ignore_errors=True)
+            unfinished.rename(self.run.model)
+            write_json(self.run.summary, self._summary())
+            shutil.rmtree(self.run.checkpoint.parent, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        if self.recipe.train.trackers:
+            self.accelerator.end_training()
+
+    def _summary(self) -> dict[str, Any]:
+        seconds = self.ledger.training_seconds
+        optimizer_seconds = self.ledger.seconds[Phase.OPTIMIZER]
+        counts = self.ledger.counts
+        written = counts.get("switch_tokens", 0)
+        return {
+            "method": self.recipe.method,
+            "name": self.recipe.name,
+            "seed": self.recipe.seed,
+            "student_parameters": sum(p.numel() for p in self.engines.student.causal_lm.parameters()),
+            "trained_parameters": sum(master.numel() for master in self.optimizer.masters),
+            "teacher": self.recipe.teacher.path
+            if self.recipe.row.needs_teacher and self.recipe.teacher
+            else None,
+            "steps": self.steps,
+            "examples_seen": self.examples_seen,
+            "train_seconds": seconds,
+            "samples_per_second": self.examples_seen / seconds if seconds else None,
+            "seconds_per_example": seconds / self.examples_seen if self.examples_seen else None,
+            "seconds_by_phase": self.ledger.state()["seconds"],
+            **self.calibration.summary(optimizer_seconds / max(self.examples_seen, 1)),
+            "teacher_share": counts.get("switch_teacher_tokens", 0) / written if written else None,
+            "counts": counts,
+            "layout": self.engines.student.layout,
+            "peak_memory_bytes": peak_memory_bytes(),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+
+
+def load_data(recipe: Recipe) -> tuple[Benchmark, Benchmark | None]:
+    """Training and validation examples of a recipe, limited as it says."""
+    options = recipe.data
+    root = Path(options.root) if options.root else None
+    database = Path(options.database) if options.database else None
+    train_set = load_benchmark(options.train, root=root, database=database, missing_databases="skip")
+    if options.train_limit:
+        train_set = train_set.take(options.train_limit, recipe.seed)
+    valid = None
+    if options.valid:
+        valid = load_benchmark(options.valid, root=root, database=database, missing_databases="skip")
+        valid = valid.take(options.valid_limit, 0)
+    return train_set, valid
+
+
+def _step_of(line: str) -> int:
+    """The step of a log line; a line that a kill cut off counts as never written."""
+    try:
+        return int(json.loads(line)["step"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return 2**62

@@ -1,0 +1,292 @@
+"""One optimizer window: completions, teacher, loss and backward for each tree, by any method of the table.
+
+The trainer does not know which method it runs; everything that differs between methods is here, in two
+questions: which completions are trained on (`window_completions`, and `rewriting.py` for KID) and which terms
+the loss has (`_losses`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distilsql.distill.divergences import DIVERGENCES, Divergence, jensen_shannon_with
+from distilsql.distill.loss import Distillation, Likelihood, LossParts, completion_loss
+from distilsql.distill.methods import Source
+from distilsql.distill.reduction import Reduction, position_weights, window_denominator
+from distilsql.distill.tree import PromptTree, targets
+from distilsql.models.generate import (
+    Completion,
+    GenerationOptions,
+    SwitchOptions,
+    ThresholdSchedule,
+    generate,
+    switch_generate,
+)
+from distilsql.models.tree_model import PrefixState, PromptState
+from distilsql.runs.engines import Engines
+from distilsql.runs.ledger import Ledger, Phase
+from distilsql.runs.prepare import TokenizedExample
+from distilsql.runs.recipe import Recipe
+from distilsql.runs.rewriting import imperfect_completions
+from distilsql.runs.window_tree import Use, WindowTree, as_branches, student_hidden
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The completions that a tree is trained on, with what SWITCH knows about them."""
+
+    completions: list[Completion]
+    tokens_from_teacher: int = 0
+    tokens_written: int = 0
+
+
+@dataclass
+class WindowLoss:
+    """Sums over a window for the log; `total` is the loss that was differentiated."""
+
+    total: float = 0.0
+    divergence: float = 0.0
+    negative_log_likelihood: float = 0.0
+    divergence_positions: int = 0
+    likelihood_positions: int = 0
+    examples: int = 0
+    finite: bool = True
+    tokens_from_teacher: int = 0
+    tokens_written: int = 0
+    culprits: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Denominators:
+    """Over the whole window, all ranks: of the divergence term and of the likelihood term."""
+
+    trained: int
+    gold: int
+
+
+def resolve_divergence(recipe: Recipe) -> Divergence | None:
+    """The method's divergence, or the one the recipe puts in its place.
+
+    Raises:
+        KeyError: no such divergence.
+    """
+    name = recipe.distill.divergence or recipe.row.divergence
+    if name is None or not recipe.row.needs_teacher:
+        return None
+    return jensen_shannon_with(recipe.distill.jsd_beta) if name == "jensen-shannon" else DIVERGENCES[name]
+
+
+class WindowTrainer:
+    """Runs windows for one recipe: generates what is trained on, then accumulates gradients tree by tree."""
+
+    def __init__(self, recipe: Recipe, engines: Engines, ledger: Ledger) -> None:
+        self.recipe = recipe
+        self.engines = engines
+        self.ledger = ledger
+        self.divergence = resolve_divergence(recipe)
+        self.reduction = Reduction(recipe.distill.reduction)
+        self.teacher_completions: dict[str, Completion] = {}
+
+    # ---- which completions are trained on ----------------------------------------------------------------
+
+    def window_completions(self, items: Sequence[WindowTree]) -> list[Trained]:
+        """What each tree is trained on. Rewritten completions keep gold's length and are made later, in the
+        same pass that trains on them; until then gold stands for them."""
+        source = self.recipe.row.source
+        if not source.is_on_policy:
+            return [Trained(item.golds) for item in items]
+        with self.ledger.phase(Phase.GENERATION):
+            return [self._on_policy(item, source) for item in items]
+
+    def _on_policy(self, item: WindowTree, source: Source) -> Trained:
+        if source is Source.SWITCH:
+            return self._switched(item)
+        completions: list[Completion | None] = [None] * len(item.examples)
+        if source is not Source.STUDENT:
+            for row in range(len(item.examples)):
+                share = item.rng(self.recipe.seed, Use.MIXING, row).random()
+                if share >= self.recipe.distill.mixture_share:
+                    completions[row] = self._fixed(item.examples[row], source)
+        rows = [row for row, completion in enumerate(completions) if completion is None]
+        if rows:
+            tree = PromptTree(item.tree.prefix, tuple(item.tree.questions[row] for row in rows))
+            streams = [item.stream(self.recipe.seed, Use.SAMPLING, row) for row in rows]
+            written = generate(self.engines.student, tree, self._generation(), streams=streams)
+            for row, completion in zip(rows, written, strict=True):
+                completions[row] = completion
+        made = [completion for completion in completions if completion is not None]
+        self.ledger.count("generated_tokens", sum(len(made[row]) for row in rows))
+        return Trained(made)
+
+    def _fixed(self, example: TokenizedExample, source: Source) -> Completion:
+        if source is Source.GOLD_AND_STUDENT:
+            return example.gold
+        return self.teacher_completions[example.example.example_id]
+
+    def _switched(self, item: WindowTree) -> Trained:
+        teacher, cache = self.engines.teacher, self.engines.teacher_prefixes
+        assert teacher is not None
+        assert cache is not None
+        options = self.recipe.switch
+        written = switch_generate(
+            self.engines.student,
+            teacher,
+            item.tree,
+            self._generation(),
+            SwitchOptions(options.threshold, options.decay, ThresholdSchedule(options.schedule)),
+            streams=[item.stream(self.recipe.seed, Use.SAMPLING, row) for row in range(len(item.examples))],
+            teacher_prefix=cache.get(item.prefix_key, item.tree.prefix),
+        )
+        tokens = sum(len(completion.tokens) for completion in written)
+        from_teacher = sum(sum(completion.from_teacher) for completion in written)
+        self.ledger.count("generated_tokens", tokens)
+        self.ledger.count("switch_tokens", tokens)
+        self.ledger.count("switch_teacher_tokens", from_teacher)
+        return Trained([completion.tokens for completion in written], from_teacher, tokens)
+
+    def _generation(self) -> GenerationOptions:
+        return GenerationOptions(
+            self.engines.eos_token_id,
+            self.engines.vocabulary_size,
+            self.recipe.prompt.max_completion_tokens,
+            self.recipe.generation.temperature,
+        )
+
+    # ---- training on them --------------------------------------------------------------------------------
+
+    def denominators(self, items: Sequence[WindowTree], trained: Sequence[Trained]) -> Denominators:
+        """This rank's share of the window's denominators; to be summed over ranks."""
+        lengths = [len(completion) for each in trained for completion in each.completions]
+        golds = [len(gold) for item in items for gold in item.golds]
+        return Denominators(
+            window_denominator(lengths, self.reduction), window_denominator(golds, self.reduction)
+        )
+
+    def accumulate(
+        self,
+        items: Sequence[WindowTree],
+        trained: Sequence[Trained],
+        denominators: Denominators,
+    ) -> WindowLoss:
+        """Loss and gradients of this rank's trees, one tree at a time."""
+        result = WindowLoss()
+        for item, each in zip(items, trained, strict=True):
+            parts = self._tree(item, each.completions, denominators, result)
+            result.examples += len(item.examples)
+            result.tokens_from_teacher += each.tokens_from_teacher
+            result.tokens_written += each.tokens_written
+            total = float(sum(part.total.detach() for part in parts))
+            result.total += total
+            if not np.isfinite(total):
+                result.finite = False
+                result.culprits += [example.example.example_id for example in item.examples]
+        return result
+
+    def _tree(
+        self, item: WindowTree, completions: list[Completion], denominators: Denominators, result: WindowLoss
+    ) -> list[LossParts]:
+        row = self.recipe.row
+        state: PromptState | None = None
+        if row.source.is_rewritten and self.engines.student.layout == "tree":
+            # Prompts run once with gradient; the rewriting pass and the training pass both continue from them.
+            with self.ledger.phase(Phase.STUDENT):
+                state = self.engines.student.run_prompts(item.tree)
+        if row.source.is_rewritten:
+            with self.ledger.phase(Phase.GENERATION):
+                completions = imperfect_completions(item, state, self.recipe, self.engines, self.ledger)
+        teacher_hidden = self._teacher_hidden(item, completions)
+        with self.ledger.phase(Phase.STUDENT):
+            parts = self._losses(item, completions, teacher_hidden, denominators, state, result)
+            total = torch.stack([part.total for part in parts]).sum()
+            if torch.isfinite(total):
+                total.backward()
+        return parts
+
+    def _teacher_hidden(self, item: WindowTree, completions: list[Completion]) -> Tensor | None:
+        teacher, cache = self.engines.teacher, self.engines.teacher_prefixes
+        if teacher is None or cache is None or self.divergence is None:
+            return None
+        with self.ledger.phase(Phase.TEACHER), torch.no_grad():
+            prefix: PrefixState | None = None
+            if teacher.layout == "tree":
+                prefix = cache.get(item.prefix_key, item.tree.prefix)
+            return teacher.completion_hidden(item.tree, as_branches(completions), prefix)
+
+    def _losses(
+        self,
+        item: WindowTree,
+        completions: list[Completion],
+        teacher_hidden_NE: Tensor | None,
+        denominators: Denominators,
+        state: PromptState | None,
+        result: WindowLoss,
+    ) -> list[LossParts]:
+        """The method's terms: divergence on what is trained on, likelihood of gold on the same or its own branches."""
+        trained, golds = as_branches(completions), as_branches(item.golds)
+        gold_weight = self.recipe.gold_weight
+        lines_up = all(len(a) == len(b) for a, b in zip(completions, item.golds, strict=True)) and (
+            self.recipe.row.source is Source.GOLD
+            or (self.recipe.row.source.is_rewritten and self.recipe.distill.gold_context == "imperfect")
+        )
+        own_gold = gold_weight > 0 and not lines_up
+        hidden_ND = student_hidden(
+            self.engines.student, item.tree, trained + golds if own_gold else trained, state
+        )
+        rows = sum(map(len, completions))
+        distillation = self._distillation(teacher_hidden_NE, completions, denominators.trained)
+        likelihood = self._likelihood(item.golds, gold_weight, denominators.gold) if gold_weight > 0 else None
+        parts: list[LossParts] = []
+        if lines_up:
+            parts.append(self._loss(hidden_ND, distillation, likelihood))
+        else:
+            if distillation is not None:
+                parts.append(self._loss(hidden_ND[:rows], distillation, None))
+            if likelihood is not None:
+                parts.append(self._loss(hidden_ND[rows:], None, likelihood))
+        self._log(parts, result, distillation is not None, likelihood is not None)
+        return parts
+
+    def _loss(
+        self, hidden_ND: Tensor, distillation: Distillation | None, likelihood: Likelihood | None
+    ) -> LossParts:
+        return completion_loss(
+            hidden_ND,
+            self.engines.student.head(),
+            vocabulary_size=self.engines.vocabulary_size,
+            distillation=distillation,
+            likelihood=likelihood,
+            chunk_rows=self.recipe.train.loss_chunk_rows,
+        )
+
+    def _distillation(
+        self, teacher_hidden_NE: Tensor | None, completions: list[Completion], denominator: int
+    ) -> Distillation | None:
+        if teacher_hidden_NE is None or self.divergence is None or self.engines.teacher is None:
+            return None
+        weights = position_weights(
+            [len(completion) for completion in completions], self.reduction, denominator
+        )
+        return Distillation(
+            teacher_hidden_NE,
+            self.engines.teacher.head(),
+            self.divergence,
+            weights.to(teacher_hidden_NE.device),
+            self.recipe.distill.temperature,
+        )
+
+    def _likelihood(self, golds: list[Completion], gold_weight: float, denominator: int) -> Likelihood:
+        device = self.engines.student.device
+        weights = position_weights([len(gold) for gold in golds], self.reduction, denominator) * gold_weight
+        return Likelihood(targets(as_branches(golds)).to(device), weights.to(device))
+
+    @staticmethod
+    def _log(parts: list[LossParts], result: WindowLoss, has_divergence: bool, has_likelihood: bool) -> None:
+        if has_divergence:
+            result.divergence += float(parts[0].divergence_N.sum())
+            result.divergence_positions += len(parts[0].divergence_N)
+        if has_likelihood:
+            result.negative_log_likelihood += float(parts[-1].negative_log_likelihood_N.sum())
+            result.likelihood_positions += len(parts[-1].negative_log_likelihood_N)

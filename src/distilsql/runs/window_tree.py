@@ -1,0 +1,58 @@
+"""WindowTree: one tree of an optimizer window, with its examples and their random streams."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from torch import Tensor
+
+from distilsql.distill.tree import Branch, PromptTree
+from distilsql.models.generate import Completion, uniform_stream
+from distilsql.models.tree_model import PromptState, TreeModel
+from distilsql.runs.prepare import TokenizedExample
+
+
+class Use(IntEnum):
+    """What a random stream is for. Each use has its own, so that adding one never shifts another."""
+
+    MASKING = 1
+    SAMPLING = 2
+    MIXING = 3
+    REWRITING = 4
+    TEACHER = 5
+
+
+@dataclass(frozen=True)
+class WindowTree:
+    """`numbers` are the examples' numbers in the training set: with seed, use and epoch they make its streams."""
+
+    prefix_key: str
+    tree: PromptTree
+    examples: tuple[TokenizedExample, ...]
+    numbers: tuple[int, ...]
+    epoch: int
+
+    @property
+    def golds(self) -> list[Completion]:
+        return [example.gold for example in self.examples]
+
+    def rng(self, seed: int, use: Use, row: int) -> np.random.Generator:
+        return np.random.default_rng([seed, use, self.epoch, self.numbers[row]])
+
+    def stream(self, seed: int, use: Use, row: int) -> Callable[[int], np.ndarray]:
+        return uniform_stream(seed, use, self.epoch, self.numbers[row])
+
+
+def as_branches(completions: Sequence[Completion]) -> list[Branch]:
+    """One branch per question, in question order."""
+    return [Branch(question, completion) for question, completion in enumerate(completions)]
+
+
+def student_hidden(
+    student: TreeModel, tree: PromptTree, branches: Sequence[Branch], state: PromptState | None
+) -> Tensor:
+    """Hidden states (N, D) of branches, continued from a prompt state where there is one."""
+    if state is not None:
+        return student.run_branches(state, branches)
+    return student.completion_hidden(tree, branches)
