@@ -68,7 +68,7 @@ def _read_examples(folder: Path, file_name: str) -> list[Example]:
             fields = {key: record[key] for key in ("db_id", "question", "gold_sql", "difficulty")}
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise _changed(folder, f"{path} line {number + 1} cannot be read ({error})") from error
-        examples.append(Example(example_id=f"{file_name}-{number:04d}", **fields))
+        examples.append(Example(example_id=f"{file_name}/{number}", **fields))
     return examples
 
 

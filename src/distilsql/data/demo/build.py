@@ -20,7 +20,7 @@ from distilsql.data.demo.wordings import WORDINGS
 SEED = "distilsql demo"
 SPLITS = ("train", "valid", "test")
 # Questions per database. The unseen databases are in the test only.
-SEEN_QUESTIONS = {"train": 360, "valid": 20, "test": 20}
+SEEN_QUESTIONS = {"train": 450, "valid": 25, "test": 25}
 UNSEEN_QUESTIONS = {"test": 50}
 SHAPE_SHARES = {"train": 0.84, "valid": 0.08, "test": 0.08}
 # Training asks most queries twice, in different words, as Spider does.

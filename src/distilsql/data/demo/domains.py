@@ -193,25 +193,6 @@ SHOP = Domain(
         ),
     ),
 )
-AIRLINE = Domain(
-    "airline",
-    (
-        TableSpec("airline", 20, ("airline",), (name(FIRMS), country())),
-        TableSpec(
-            "plane",
-            24,
-            ("plane", "aircraft"),
-            (
-                Label("code", CODES[:24], ("code",)),
-                Number("seats", 20, 400, 5, ("number of seats", "seat count")),
-                Link("airline"),
-            ),
-        ),
-        TableSpec(
-            "flight", 44, ("flight",), (Label("code", CODES, ("code",)), price(50, 900), Link("plane"))
-        ),
-    ),
-)
 SCHOOL = Domain(
     "school",
     (
@@ -299,23 +280,6 @@ LEAGUE = Domain(
         ),
     ),
 )
-BAKERY = Domain(
-    "bakery",
-    (
-        TableSpec("baker", 20, ("baker",), (name(STAFF), city(), age(20, 65))),
-        TableSpec(
-            "cake",
-            48,
-            ("cake",),
-            (
-                Label("code", CODES, ("code",)),
-                Category("flavor", ("lemon", "apple", "cherry", "honey"), ("flavor", "taste")),
-                price(3, 90),
-                Link("baker"),
-            ),
-        ),
-    ),
-)
 MUSEUM = Domain(
     "museum",
     (
@@ -342,5 +306,5 @@ CAMP = Domain(
     ),
 )
 
-SEEN = (LIBRARY, CINEMA, CLINIC, SHOP, AIRLINE, SCHOOL, FESTIVAL, ZOO, LEAGUE, BAKERY)
+SEEN = (LIBRARY, CINEMA, CLINIC, SHOP, SCHOOL, FESTIVAL, ZOO, LEAGUE)
 UNSEEN = (MUSEUM, CAMP)

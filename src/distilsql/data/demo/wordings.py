@@ -145,7 +145,7 @@ DIRECTIONS = {
 def plural(noun: str) -> str:
     """The plural of a noun phrase: of its head where it says "number of goals", else of its last word."""
     head, of, rest = noun.partition(" of ")
-    if head.endswith(("species", "craft")):
+    if head.endswith("species"):
         return noun
     if head.endswith("y") and head[-2] not in "aeiou":
         head = head[:-1] + "ie"
