@@ -11,7 +11,7 @@ from distilsql.data.records import Problem
 from distilsql.data.source import Reading, Source, read_source
 from distilsql.databases.execute import Execution, Outcome, make_job
 from distilsql.databases.pool import ExecutionPool
-from distilsql.databases.schema import describe, introspect
+from distilsql.databases.schema import introspect
 from distilsql.errors import DataError
 
 Progress = Callable[[int, int], None]  # (golds run, golds in all)
@@ -152,8 +152,19 @@ def _checked(source: Source, reading: Reading, golds: dict[Gold, Execution]) -> 
 
 
 def _database_faults(source: Source, db_id: str, path: Path) -> list[Problem]:
+    """What is wrong with a database file, or with what is said of it elsewhere."""
     try:
-        describe(introspect(path), source.comments(db_id, path))
+        schema, comments = introspect(path), source.comments(db_id, path)
     except DataError as error:
         return [Problem("unreadable", path, None, "", str(error))]
-    return []
+    known = {(table.name.lower(), column.name.lower()) for table in schema.tables for column in table.columns}
+    return [
+        Problem(
+            "malformed",
+            path,
+            None,
+            "",
+            f"has no column {table}.{column}, which tables.json or a CSV describes",
+        )
+        for table, column in comments.columns.keys() - known
+    ]

@@ -53,7 +53,8 @@ def normalise_sql(sql: str) -> str:
 
     Keywords are upper case; names, functions included, lower case; runs of white space one space. Aliases
     t1 … t10 of tables are replaced by the table's name throughout, unless that would change what some name
-    refers to, as in a self-join: then the query keeps all its aliases.
+    refers to, as in a self-join: then the query keeps all its aliases. A qualifier is taken to mean the innermost
+    table of that name (SQLite looks further out if that table lacks the column, which no sane query counts on).
     """
     tokens = _tokens(sql)
     tokens = _without_aliases(tokens) or tokens
@@ -61,7 +62,6 @@ def normalise_sql(sql: str) -> str:
 
 
 def _tokens(sql: str) -> list[_Token]:
-    sql = sql.strip().rstrip("; \t\r\n")
     found: list[_Token] = []
     gap = False
     for match in _TOKEN.finditer(sql):
@@ -75,6 +75,8 @@ def _tokens(sql: str) -> list[_Token]:
             spelling = spelling.upper() if is_keyword else spelling.lower()
         found.append(_Token(kind, spelling, gap))
         gap = False
+    while found and found[-1].spelling == ";":
+        found.pop()
     return found
 
 

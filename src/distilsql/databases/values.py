@@ -207,7 +207,7 @@ def _build(path: Path, folder: Path) -> None:
                 cells = _distinct(connection, table.name, column.name, condition)
                 for value in dict.fromkeys(filter(None, map(_one_line, cells))):
                     columns_of[value].append((table.name, column.name))
-    values = sorted(columns_of)
+    values = sorted(value for value in columns_of if _words(value))
     content = {"values": values, "columns": [columns_of[value] for value in values]}
     (folder / "values.json").write_text(json.dumps(content))
     if values:

@@ -1,0 +1,140 @@
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from distilsql.databases.schema import introspect
+from distilsql.databases.values import load_value_index, matched_values, sample_values
+
+SCRIPT = """
+CREATE TABLE Singer (id INTEGER, Name TEXT, Country TEXT, code TEXT, sex TEXT, note TEXT, picture BLOB);
+INSERT INTO Singer VALUES
+    (1, 'Joe Sharp', 'France', 'UAL', 'F', 'a note that is much too long to be a value of use', x'00ff'),
+    (2, 'Sharp', 'New York', 'ual2', 'M', '', NULL),
+    (3, 'Rose White', 'New York City', 'X1', 'F', ' two
+lines ', NULL),
+    (4, 'id', 'the', '7', '+', NULL, NULL);
+CREATE TABLE pet (kind TEXT, country TEXT);
+INSERT INTO pet VALUES ('dog', 'France'), ('cat', 'Spain');
+"""
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("db") / "music.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(SCRIPT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def test_samples_are_the_first_distinct_values_as_text_on_one_line(database: Path) -> None:
+    samples = sample_values(database, introspect(database), 2)
+    assert samples["Singer", "id"] == ("1", "2")
+    assert samples["Singer", "Country"] == ("France", "New York")
+    assert samples["Singer", "picture"] == ()
+    assert sample_values(database, introspect(database), 4)["Singer", "note"][1:] == ("two lines",)
+
+
+def test_a_mentioned_value_is_found_in_every_column_that_holds_it(database: Path, cache: Path) -> None:
+    found = matched_values(database, "Which singers are from france?", cache_folder=cache)
+    assert found == {("Singer", "Country"): ("France",), ("pet", "country"): ("France",)}
+
+
+@pytest.mark.parametrize(
+    ("question", "column", "values"),
+    [
+        (
+            "Who lives in New York City now?",
+            ("Singer", "Country"),
+            ("New York City",),
+        ),  # the longest, not its part
+        ("Is Joe Sharp's song on?", ("Singer", "Name"), ("Joe Sharp",)),
+        ("How many dogs are there?", ("pet", "kind"), ("dog",)),
+        ("Was it Jo Sharp?", ("Singer", "Name"), ("Joe Sharp",)),  # one letter is missing
+        ("flights of UAL please", ("Singer", "code"), ("UAL",)),
+        ("how many have sex F", ("Singer", "sex"), ("F",)),
+    ],
+)
+def test_whole_words_are_matched_closely(
+    database: Path, cache: Path, question: str, column: tuple[str, str], values: tuple[str, ...]
+) -> None:
+    assert matched_values(database, question, cache_folder=cache)[column] == values
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "how many have the id",  # words a question has for other reasons
+        "what of doghouses and category",  # parts of longer words
+        "what about UAX or X12",  # codes and numbers must be exact
+        "any f or m",  # single letters keep their case
+        "",
+        "?!",
+    ],
+)
+def test_what_is_not_spelled_out_is_not_matched(database: Path, cache: Path, question: str) -> None:
+    assert matched_values(database, question, cache_folder=cache) == {}
+
+
+def test_a_column_gives_no_more_than_it_may(tmp_path: Path) -> None:
+    path = tmp_path / "many.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "CREATE TABLE t (c TEXT); INSERT INTO t VALUES ('red'), ('green'), ('blue');"
+        )
+    text = "red, green and blue"
+    assert set(matched_values(path, text, cache_folder=tmp_path / "c")["t", "c"]) == {"red", "green", "blue"}
+    assert len(matched_values(path, text, most_per_column=2, cache_folder=tmp_path / "c")["t", "c"]) == 2
+
+
+def test_the_index_is_kept_and_rebuilt_when_the_file_has_changed(tmp_path: Path) -> None:
+    path, cache = tmp_path / "d.sqlite", tmp_path / "cache"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("CREATE TABLE t (c TEXT); INSERT INTO t VALUES ('Paris');")
+    assert matched_values(path, "in Paris or Rome", cache_folder=cache) == {("t", "c"): ("Paris",)}
+    (kept,) = cache.iterdir()
+    built = kept.stat().st_mtime_ns
+    load_value_index.__globals__["_load_value_index"].cache_clear()
+    assert matched_values(path, "in Paris or Rome", cache_folder=cache) == {("t", "c"): ("Paris",)}
+    assert kept.stat().st_mtime_ns == built
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("INSERT INTO t VALUES ('Rome');")
+    assert set(matched_values(path, "in Paris or Rome", cache_folder=cache)["t", "c"]) == {"Paris", "Rome"}
+    (rebuilt,) = cache.iterdir()
+    assert rebuilt != kept
+
+
+def test_a_database_without_text_has_no_matches(tmp_path: Path) -> None:
+    path = tmp_path / "n.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("CREATE TABLE t (c INT); INSERT INTO t VALUES (5);")
+    assert matched_values(path, "is there a 5?", cache_folder=tmp_path / "c") == {}
+
+
+def test_values_that_are_all_punctuation_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "p.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("CREATE TABLE t (c TEXT); INSERT INTO t VALUES ('+'), ('-');")
+    assert matched_values(path, "label + or -", cache_folder=tmp_path / "c") == {}
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(
+    st.lists(st.sampled_from(["who", "sings", "for", "pets", "of", "age", ",", "'"]), max_size=8),
+    st.sampled_from(["Joe Sharp", "Rose White", "France", "Spain", "cat"]),
+    st.integers(0, 8),
+)
+def test_a_value_between_any_words_is_found(
+    database: Path, cache: Path, words: list[str], value: str, place: int
+) -> None:
+    text = " ".join([*words[:place], value, *words[place:]])
+    found = matched_values(database, text, cache_folder=cache)
+    assert value in {value for values in found.values() for value in values}
