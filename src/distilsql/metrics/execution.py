@@ -54,7 +54,7 @@ def first_statement_without_distinct(sql: str) -> str:
     """
     if len(sql) > _SURELY_PARSED_CHARACTERS or len(_OPENINGS.findall(sql)) > _SURELY_PARSED_OPENINGS:
         return _by_full_parse(sql)
-    if sql and ";" not in sql[:-1] and "distinct" not in sql.lower():
+    if sql.strip() and ";" not in sql[:-1] and "distinct" not in sql.lower():
         return sql
     statement = next(StatementSplitter().process(lexer.tokenize(sql)), None)
     if statement is None:

@@ -1,0 +1,84 @@
+"""Prediction files of every format, and what is said of faulty ones."""
+
+import json
+
+import pytest
+
+from distilsql.errors import DataError
+from distilsql.metrics.predictions import read_predictions
+
+SQL = ["SELECT 1", "SELECT 2\twith a tab", "SELECT 'é'", "SELECT 4", "SELECT 5", "SELECT 6"]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(name, text):
+        path = tmp_path / name
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    return write_file
+
+
+def test_lines(shop, write):
+    assert read_predictions(write("p.txt", "\n".join(SQL)), shop) == SQL
+    assert read_predictions(write("p.sql", "\r\n".join(SQL) + "\r\n"), shop) == SQL
+
+
+def test_jsonl_goes_by_id_and_may_hold_an_empty_prediction(shop, write):
+    records = [{"example_id": f"dev/{i}", "sql": sql} for i, sql in enumerate([*SQL[:5], ""])]
+    text = "\n".join(json.dumps(record) for record in reversed(records)) + "\n"
+    assert read_predictions(write("p.jsonl", text), shop) == [*SQL[:5], ""]
+
+
+def test_bird_json(bird_shop, write):
+    text = json.dumps({str(i): f"SELECT {i}\t----- bird -----\tshop" for i in range(6)})
+    assert read_predictions(write("p.json", text), bird_shop) == [f"SELECT {i}" for i in range(6)]
+
+
+def test_csv_by_row_and_by_id(shop, write):
+    rows = "".join(f'{i},"SELECT {i},\n 1"\n' for i in range(6))
+    expected = [f"SELECT {i},\n 1" for i in range(6)]
+    assert read_predictions(write("p.csv", "number,guess\n" + rows), shop, column="guess") == expected
+    by_id = "example_id,sql\n" + "".join(f"dev/{i},SELECT {i}\n" for i in reversed(range(6)))
+    assert read_predictions(write("q.csv", by_id), shop) == [f"SELECT {i}" for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        (
+            "p.txt",
+            "SELECT 1\n" * 5,
+            r"has 5 lines, shop:dev has 6 examples; the first example without one is dev/5",
+        ),
+        ("p.txt", "SELECT 1\n" * 7, r"has 7 lines"),
+        ("p.txt", "SELECT 1\n" * 3 + " \n" + "SELECT 1\n" * 2, r"line 4 is blank"),
+        ("p.txt", b"\xff\xfe", r"not UTF-8"),
+        ("p.jsonl", '{"example_id": "dev/0", "sql": "x"}\n\n', r"line 2 is blank"),
+        ("p.jsonl", '{"example_id": "dev/0"}\n', r"line 1 is not a prediction"),
+        ("p.jsonl", "SELECT 1\n", r"line 1 is not JSON"),
+        ("p.jsonl", '{"example_id": "dev/9", "sql": "x"}\n', r"line 1: shop:dev has no example 'dev/9'"),
+        ("p.jsonl", '{"example_id": "dev/0", "sql": "x"}\n' * 2, r"line 2: a second prediction for 'dev/0'"),
+        ("p.jsonl", '{"example_id": "dev/0", "sql": "x"}\n', r"no prediction for dev/1 \(1 of 6 are there\)"),
+        ("p.json", "[]", r"not a BIRD prediction file"),
+        (
+            "p.json",
+            '{"0": "SELECT 1\\t----- bird -----\\tzoo"}',
+            r"key '0' is about zoo, the example about shop",
+        ),
+        ("p.json", '{"77": "SELECT 1"}', r"key '77': shop:dev has no example '77'"),
+        ("p.json", '{"0": 5}', r"key '0': the value is not text but int"),
+        ("p.csv", "a,b\n1,2\n", r"has the columns a, b; say which one holds the SQL"),
+        ("p.csv", 'sql\nSELECT 1\n""\n', r"line 3: the column sql is blank"),
+        ("p.csv", "sql\nSELECT 1\n", r"has 1 rows"),
+    ],
+)
+def test_faulty_files_are_refused_saying_where(shop, write, name, text, complaint):
+    with pytest.raises(DataError, match=complaint):
+        read_predictions(write(name, text), shop)
+
+
+def test_a_missing_file(shop, tmp_path):
+    with pytest.raises(DataError, match=r"none\.txt cannot be read"):
+        read_predictions(tmp_path / "none.txt", shop)

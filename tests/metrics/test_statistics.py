@@ -1,0 +1,52 @@
+"""Intervals and tests against what is known in closed form."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+
+from distilsql.metrics.statistics import bootstrap_interval, mcnemar_exact, paired_bootstrap
+
+
+def test_interval_has_the_width_of_the_binomial():
+    values = [1] * 800 + [0] * 200
+    low, high = bootstrap_interval(values)
+    half = 1.96 * math.sqrt(0.8 * 0.2 / 1000)
+    assert low == pytest.approx(0.8 - half, abs=0.003)
+    assert high == pytest.approx(0.8 + half, abs=0.003)
+
+
+def test_interval_of_many_different_values():
+    values = [random.Random(i).gauss(0, 1) for i in range(400)]
+    low, high = bootstrap_interval(values, samples=2000)
+    half = 1.96 * float(np.std(values)) / 20
+    assert (low + high) / 2 == pytest.approx(float(np.mean(values)), abs=0.02)
+    assert high - low == pytest.approx(2 * half, rel=0.1)
+
+
+def test_same_seed_same_interval_and_certainty_has_no_width():
+    assert bootstrap_interval([0, 1, 1], seed=3) == bootstrap_interval([0, 1, 1], seed=3)
+    assert bootstrap_interval([1, 1, 1]) == (1.0, 1.0)
+    with pytest.raises(ValueError, match="at least one"):
+        bootstrap_interval([])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "p"),
+    [(0, 0, 1.0), (5, 5, 1.0), (0, 1, 1.0), (0, 5, 2 / 32), (1, 9, 2 * 11 / 1024), (9, 1, 2 * 11 / 1024)],
+)
+def test_mcnemar_is_a_fair_coin(first, second, p):
+    assert mcnemar_exact(first, second) == pytest.approx(p)
+
+
+def test_paired_bootstrap_sees_pairs():
+    first = [0, 1] * 200
+    better = [1 if i % 10 == 0 else value for i, value in enumerate(first)]
+    low, high, p = paired_bootstrap(first, better)
+    assert 0 < low < np.mean(better) - np.mean(first) < high
+    assert p < 0.001
+    assert paired_bootstrap(first, first) == (0.0, 0.0, 1.0)
+    low, high, p = paired_bootstrap(better, first)
+    assert high < 0
+    assert p < 0.001
