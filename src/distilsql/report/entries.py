@@ -1,0 +1,162 @@
+"""Entries: runs of one configuration with several seeds, as one row of a table and one point of a figure."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distilsql.distill.methods import METHODS
+from distilsql.report.records import RunRecord, Score
+
+# Two-sided 95 % of a normal distribution.
+_Z95 = 1.96
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """`mean` over seeds; `spread` is their standard deviation (None for one seed); `interval` is 95 %."""
+
+    mean: float
+    spread: float | None
+    interval: tuple[float, float] | None
+    metric: str
+    total: int | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Runs that differ in nothing but their seed, and the short name they go by in this report.
+
+    `variant` counts the configurations of one method.
+    """
+
+    label: str
+    runs: tuple[RunRecord, ...]
+    variant: int = 0
+
+    @property
+    def method(self) -> str:
+        return self.runs[0].summary.method
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(run.summary.seed for run in self.runs)
+
+    @property
+    def x_sft(self) -> float | None:
+        return mean_of(run.x_sft for run in self.runs)
+
+    def mean(self, key: str) -> float | None:
+        """The mean of a number of the summary over the runs that have it."""
+        return mean_of(getattr(run.summary, key) for run in self.runs)
+
+    def seconds_by_phase(self) -> dict[str, float]:
+        """Seconds per example for every phase, the mean of the runs."""
+        phases = dict.fromkeys(phase for run in self.runs for phase in run.summary.seconds_by_phase)
+        return {
+            phase: statistics.fmean(
+                run.summary.seconds_by_phase.get(phase, 0.0) / max(run.summary.examples_seen, 1)
+                for run in self.runs
+            )
+            for phase in phases
+        }
+
+    def accuracy(self, benchmark: str) -> Accuracy | None:
+        """The runs' accuracy on `benchmark`; None if none of them was scored there."""
+        return combine([run.scores[benchmark] for run in self.runs if benchmark in run.scores])
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A model to compare with that is not a method under test: the teacher."""
+
+    name: str
+    scores: dict[str, Score]
+    parameters: int | None = None
+
+    def accuracy(self, benchmark: str) -> Accuracy | None:
+        return combine([self.scores[benchmark]] if benchmark in self.scores else [])
+
+
+def combine(scores: Sequence[Score]) -> Accuracy | None:
+    """The mean of the seeds' scores, with an interval for chance in both examples and seeds.
+
+    All seeds are judged on the same examples, so their number does not make that part of the error smaller: the
+    standard errors add as √(examples² + spread²/seeds).
+    """
+    if not scores:
+        return None
+    mean = statistics.fmean(score.accuracy for score in scores)
+    spread = statistics.stdev([score.accuracy for score in scores]) if len(scores) > 1 else None
+    known = [score.interval for score in scores if score.interval is not None]
+    interval = known[0] if len(scores) == 1 and known else None
+    if spread is not None and len(known) == len(scores):
+        of_examples = statistics.fmean((high - low) / 2 for low, high in known)
+        half = math.hypot(of_examples, _Z95 * spread / math.sqrt(len(scores)))
+        interval = (max(0.0, mean - half), min(1.0, mean + half))
+    return Accuracy(mean, spread, interval, scores[0].metric, scores[0].total)
+
+
+def group_runs(runs: Iterable[RunRecord]) -> list[Entry]:
+    """Entries in the order of the method table, each labelled by its method and by what sets it apart."""
+    groups: dict[tuple[str, str], list[RunRecord]] = {}
+    for run in runs:
+        groups.setdefault((run.summary.method, run.configuration), []).append(run)
+    by_method: dict[str, list[list[RunRecord]]] = {}
+    for (method, _), members in groups.items():
+        by_method.setdefault(method, []).append(sorted(members, key=lambda run: run.summary.seed))
+    ordered = sorted(by_method, key=_place_in_table)
+    return [
+        Entry(label, tuple(members), variant)
+        for method in ordered
+        for variant, (label, members) in enumerate(
+            zip(_labels(method, by_method[method]), by_method[method], strict=True)
+        )
+    ]
+
+
+def _place_in_table(method: str) -> tuple[int, str]:
+    names = list(METHODS)
+    return (names.index(method) if method in METHODS else len(names), method)
+
+
+def _labels(method: str, groups: list[list[RunRecord]]) -> list[str]:
+    """`kid` alone; `kid, mask_share 0.4` where one or two settings tell entries apart; else `kid, <run name>`."""
+    if len(groups) == 1:
+        return [method]
+    settings = [group[0].settings for group in groups]
+    keys = sorted(
+        {key for one in settings for key in one if key not in ("seed", "name")}
+        & {
+            key
+            for key in {k for one in settings for k in one}
+            if len({str(s.get(key)) for s in settings}) > 1
+        }
+    )
+    if len(keys) <= 2:
+        said = [
+            ", ".join(f"{key.rpartition('.')[2]} {_short(one.get(key))}" for key in keys) for one in settings
+        ]
+    else:
+        said = [group[0].summary.name for group in groups]
+    # Names can coincide; the folder's name then tells them apart.
+    said = [text if said.count(text) == 1 else groups[i][0].path.name for i, text in enumerate(said)]
+    return [f"{method}, {text}" for text in said]
+
+
+def _short(value: Any) -> str:
+    """A setting's value for a label; of a path, its last part."""
+    return "default" if value is None else str(value).rstrip("/").rpartition("/")[2]
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def benchmarks_of(entries: Iterable[Entry], order: Sequence[str] | None = None) -> list[str]:
+    """Every benchmark that a run was scored on: those in `order` first, the others by name."""
+    found = {benchmark for entry in entries for run in entry.runs for benchmark in run.scores}
+    first = [benchmark for benchmark in order or () if benchmark in found]
+    return [*first, *sorted(found - set(first))]

@@ -1,0 +1,196 @@
+"""Run folders, read: what a run was, what it cost, how it scored, how its loss went."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+
+from distilsql.errors import RunError
+
+Share = float  # 0 to 1
+
+# Parts of a recipe that tell repetitions of one configuration apart, not configurations.
+_NOT_CONFIGURATION = ("seed", "name")
+
+
+class _File(BaseModel):
+    """A file of a run folder; keys that this version does not know are left alone."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class Score(_File):
+    """One benchmark's result: `accuracy` and its 95 % `interval` as shares of `total` examples."""
+
+    benchmark: str
+    accuracy: float = Field(ge=0, le=1)
+    interval: tuple[float, float] | None = Field(
+        None, validation_alias=AliasChoices("interval", "accuracy_interval_95")
+    )
+    total: int | None = Field(None, validation_alias=AliasChoices("total", "n"))
+    metric: str = "EX"
+
+
+class Summary(_File):
+    """`summary.json`. Costs are of training alone; `x_sft` is relative to SFT of the same student and data."""
+
+    method: str
+    name: str
+    seed: int
+    student_parameters: int
+    teacher: str | None = None
+    steps: int
+    examples_seen: int
+    train_seconds: float
+    samples_per_second: float | None = None
+    seconds_by_phase: dict[str, float] = Field(default_factory=dict)
+    sft_seconds_per_example: float | None = None
+    seconds_per_example: float | None = None
+    x_sft: float | None = None
+    teacher_share: float | None = None
+    excess_accumulated_error: float | None = None
+    peak_memory_bytes: int | None = None
+
+
+class LogLine(_File):
+    """One line of `log.jsonl`: loss parts at a step, or an evaluation during training."""
+
+    step: int
+    loss: float | None = None
+    divergence: float | None = None
+    negative_log_likelihood: float | None = None
+    train_seconds: float | None = None
+    valid_accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything the report needs of one run folder. `settings` is its recipe with dotted keys."""
+
+    path: Path
+    summary: Summary
+    scores: Mapping[str, Score]
+    log: tuple[LogLine, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def configuration(self) -> str:
+        """Equal for runs that differ in nothing but seed and name."""
+        kept = {key: value for key, value in self.settings.items() if key not in _NOT_CONFIGURATION}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
+
+    @property
+    def x_sft(self) -> float | None:
+        """Seconds per example relative to SFT: 1 for SFT by definition, None where no calibration was made."""
+        if self.summary.method == "sft":
+            return 1.0
+        return self.summary.x_sft
+
+
+def load_runs(paths: Iterable[Path | str]) -> list[RunRecord]:
+    """The runs at `paths`, each once, in the order given.
+
+    Raises RunError, naming the file and the cure, if a folder holds no finished run or a file in it is broken.
+    """
+    unique = dict.fromkeys(Path(path).resolve() for path in paths)
+    if not unique:
+        raise RunError("There is no run to report on. Give one or more folders that `distilsql train` made.")
+    return [_load_run(path) for path in unique]
+
+
+def _load_run(path: Path) -> RunRecord:
+    if not path.is_dir():
+        raise RunError(f"There is no run folder {path}. Give a folder that `distilsql train` made.")
+    recipe, summary = path / "recipe.toml", path / "summary.json"
+    if not recipe.exists():
+        raise RunError(
+            f"{path} is not a run folder: it has no recipe.toml. Give one that `distilsql train` made."
+        )
+    if not summary.exists():
+        raise RunError(
+            f"{path} holds no finished run: it has no summary.json. "
+            f"Finish it first (`distilsql train {recipe} --out {path}` resumes it), or leave it out."
+        )
+    return RunRecord(
+        path=path,
+        summary=_validated(Summary, _read_json(summary), summary),
+        scores=_read_scores(path / "scores"),
+        log=_read_log(path / "log.jsonl"),
+        settings=_read_recipe(recipe),
+    )
+
+
+def _read_scores(folder: Path) -> dict[str, Score]:
+    scores = [_validated(Score, _read_json(path), path) for path in sorted(folder.glob("*.json"))]
+    return {score.benchmark: score for score in scores}
+
+
+def _read_log(path: Path) -> tuple[LogLine, ...]:
+    """The log's lines. One that was cut off at the end, as by a kill, counts as never written."""
+    if not path.exists():
+        return ()
+    texts = _read_text(path).splitlines()
+    lines = []
+    for number, text in enumerate(texts, start=1):
+        place = f"{path}, line {number}"
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError as error:
+            if number == len(texts):
+                break
+            raise RunError(
+                f"{place} is not JSON ({error}). Remove the line, or train the run again."
+            ) from error
+        lines.append(_validated(LogLine, value, place))
+    return tuple(lines)
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    try:
+        return _dotted(tomllib.loads(_read_text(path)))
+    except tomllib.TOMLDecodeError as error:
+        raise RunError(f"{path} is not valid TOML ({error}). Restore it, or train the run again.") from error
+
+
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise RunError(
+            f"{path} is not JSON ({error}). It was cut off or edited; write it again with "
+            "`distilsql train` (summary) or `distilsql evaluate` (scores)."
+        ) from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} cannot be read ({error}). Check the file and its permissions.") from error
+
+
+_Model = TypeVar("_Model", bound=_File)
+
+
+def _validated(model: type[_Model], value: Any, place: Path | str) -> _Model:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise RunError(
+            f"{place}: {where}: {first['msg']}. It was written by another version or edited; "
+            "write it again with `distilsql train` (summary, log) or `distilsql evaluate` (scores)."
+        ) from error

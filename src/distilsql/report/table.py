@@ -1,0 +1,188 @@
+"""The comparison table: its columns defined once, rendered for the terminal, for Markdown, CSV and the page."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from distilsql.report.entries import Accuracy, Entry, Reference, benchmarks_of
+
+Value = str | float | int | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What people read, what machines read (CSV column → value), and whether it is the best of its column."""
+
+    text: str
+    values: Mapping[str, Value]
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """`cell` makes an entry's cell; `of_reference` the teacher's, blank where it has none."""
+
+    title: str
+    cell: Callable[[Entry], Cell]
+    of_reference: Callable[[Reference], Cell] | None = None
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class ComparisonTable:
+    """Titles and cells, row by row; the last `reference_rows` rows are not methods under test."""
+
+    titles: tuple[str, ...]
+    numeric: tuple[bool, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    reference_rows: int = 0
+
+
+def comparison_table(
+    entries: Sequence[Entry],
+    *,
+    benchmark_order: Sequence[str] | None = None,
+    teacher: Reference | None = None,
+) -> ComparisonTable:
+    """One row per entry and one for the teacher. Columns that nobody has a value for are left out."""
+    columns = _columns(entries, benchmarks_of(entries, benchmark_order))
+    rows = [tuple(column.cell(entry) for column in columns) for entry in entries]
+    if teacher is not None:
+        rows.append(
+            tuple(
+                column.of_reference(teacher) if column.of_reference else _like(column.cell(entries[0]))
+                for column in columns
+            )
+        )
+    return ComparisonTable(
+        titles=tuple(column.title for column in columns),
+        numeric=tuple(column.numeric for column in columns),
+        rows=tuple(rows),
+        reference_rows=int(teacher is not None),
+    )
+
+
+def _like(cell: Cell) -> Cell:
+    """An empty cell with the same CSV columns."""
+    return Cell("", dict.fromkeys(cell.values))
+
+
+def _columns(entries: Sequence[Entry], benchmarks: Sequence[str]) -> list[Column]:
+    first = [
+        Column(
+            "method",
+            lambda entry: Cell(entry.label, {"method": entry.method, "label": entry.label}),
+            lambda teacher: Cell(teacher.name, {"method": "teacher", "label": teacher.name}),
+            numeric=False,
+        ),
+        Column(
+            "student",
+            lambda entry: _parameters_cell(entry.runs[0].summary.student_parameters),
+            lambda teacher: _parameters_cell(teacher.parameters),
+        ),
+        Column(
+            "seed",
+            lambda entry: Cell(", ".join(map(str, entry.seeds)), {"seeds": " ".join(map(str, entry.seeds))}),
+        ),
+    ]
+    accuracies = [_accuracy_column(benchmark, entries) for benchmark in benchmarks]
+    costs = [
+        Column("× SFT", lambda entry: _number_cell("x_sft", entry.x_sft, "{:.2f}")),
+        Column(
+            "samples/s",
+            lambda entry: _number_cell("samples_per_second", entry.mean("samples_per_second"), "{:.3g}"),
+        ),
+        Column(
+            "teacher share",
+            lambda entry: _number_cell("teacher_share", entry.mean("teacher_share"), "{:.0%}"),
+        ),
+        Column(
+            "ExAccErr %",
+            lambda entry: _number_cell(
+                "excess_accumulated_error_percent", entry.mean("excess_accumulated_error"), "{:.1f}"
+            ),
+        ),
+    ]
+    return [*first, *accuracies, *(column for column in costs if any(column.cell(e).text for e in entries))]
+
+
+def _accuracy_column(benchmark: str, entries: Sequence[Entry]) -> Column:
+    known = [accuracy for entry in entries if (accuracy := entry.accuracy(benchmark))]
+    best = max(accuracy.mean for accuracy in known)
+    metrics = {accuracy.metric for accuracy in known}
+    return Column(
+        f"{benchmark} {'/'.join(sorted(metrics))} %",
+        lambda entry: _accuracy_cell(benchmark, entry.accuracy(benchmark), best),
+        lambda teacher: _accuracy_cell(benchmark, teacher.accuracy(benchmark), best=None),
+    )
+
+
+def _accuracy_cell(benchmark: str, accuracy: Accuracy | None, best: float | None) -> Cell:
+    """`62.3 ± 1.2 [57.0, 67.5]`: mean, spread of the seeds, 95 % interval, all in percent."""
+    names = [f"{benchmark} {part}" for part in ("accuracy", "spread", "low", "high", "examples", "metric")]
+    if accuracy is None:
+        return Cell("", dict.fromkeys(names))
+    low, high = accuracy.interval or (None, None)
+    values = (accuracy.mean, accuracy.spread, low, high, accuracy.total, accuracy.metric)
+    text = f"{100 * accuracy.mean:.1f}"
+    if accuracy.spread is not None:
+        text += f" ± {100 * accuracy.spread:.1f}"
+    if low is not None and high is not None:
+        text += f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return Cell(text, dict(zip(names, values, strict=True)), best=accuracy.mean == best)
+
+
+def _number_cell(name: str, value: float | None, form: str) -> Cell:
+    return Cell("" if value is None else form.format(value), {name: value})
+
+
+def _parameters_cell(count: int | None) -> Cell:
+    return Cell("" if count is None else human_count(count), {"parameters": count})
+
+
+def human_count(count: float) -> str:
+    """1,234,567 → `1.2M`."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{letter}"
+    return str(int(count))
+
+
+def to_terminal(table: ComparisonTable, title: str = "") -> RichTable:
+    rendered = RichTable(title=title or None)
+    for name, numeric in zip(table.titles, table.numeric, strict=True):
+        rendered.add_column(name, justify="right" if numeric else "left", no_wrap=not numeric)
+    for number, row in enumerate(table.rows):
+        if number and number == len(table.rows) - table.reference_rows:
+            rendered.add_section()
+        # Text, not markup: a name may hold brackets.
+        rendered.add_row(*(Text(cell.text, style="bold" if cell.best else "") for cell in row))
+    return rendered
+
+
+def to_markdown(table: ComparisonTable) -> str:
+    rules = ["---:" if numeric else ":---" for numeric in table.numeric]
+    lines = [_markdown_row(table.titles), _markdown_row(rules)]
+    for row in table.rows:
+        texts = [cell.text.replace("|", "\\|") for cell in row]
+        lines.append(_markdown_row([f"**{t}**" if c.best else t for t, c in zip(texts, row, strict=True)]))
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def to_csv(table: ComparisonTable) -> str:
+    """Numbers in full precision, shares as 0 to 1, an empty field where there is none."""
+    names = [name for cell in table.rows[0] for name in cell.values]
+    written = io.StringIO()
+    writer = csv.writer(written, lineterminator="\n")
+    writer.writerow(names)
+    for row in table.rows:
+        writer.writerow([value for cell in row for value in cell.values.values()])
+    return written.getvalue()
