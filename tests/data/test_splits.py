@@ -63,6 +63,14 @@ def test_another_seed_gives_another_split() -> None:
     assert all(len(test) == 10 for test in tests)
 
 
+def test_a_database_that_shares_queries_with_another_has_its_own_tenth() -> None:
+    shared = [(number, db_id, "SELECT {0}") for number in range(50) for db_id in "pq"]
+    own = [(number, "p" if number < 100 else "q", "SELECT {0}") for number in range(50, 150)]
+    for part in ("valid", "test"):
+        held_out = in_domain_split(examples_of(shared + own), seed=0)[part]
+        assert Counter(example.db_id for example in held_out) == {"p": 10, "q": 10}
+
+
 def test_aliases_and_spacing_do_not_make_another_query() -> None:
     assert query_key("SELECT T1.a FROM x AS T1 WHERE T1.b = 'V'") == query_key(
         "select x.a\nfrom x where x.b='v';"

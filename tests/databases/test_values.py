@@ -14,7 +14,7 @@ CREATE TABLE Singer (id INTEGER, Name TEXT, Country TEXT, code TEXT, sex TEXT, n
 INSERT INTO Singer VALUES
     (1, 'Joe Sharp', 'France', 'UAL', 'F', 'a note that is much too long to be a value of use', x'00ff'),
     (2, 'Sharp', 'New York', 'ual2', 'M', '', NULL),
-    (3, 'Rose White', 'New York City', 'X1', 'F', ' two
+    (3, 'Rose White', 'New York City', 'AB10020030', 'F', ' two
 lines ', NULL),
     (4, 'id', 'the', '7', '+', NULL, NULL);
 CREATE TABLE pet (kind TEXT, country TEXT);
@@ -74,7 +74,7 @@ def test_whole_words_are_matched_closely(
     [
         "how many have the id",  # words a question has for other reasons
         "what of doghouses and category",  # parts of longer words
-        "what about UAX or X12",  # codes and numbers must be exact
+        "what about UALS or AB10020031",  # codes and numbers must be exact
         "any f or m",  # single letters keep their case
         "",
         "?!",

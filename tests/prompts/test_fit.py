@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,10 +174,17 @@ def test_tight_training_prompts_keep_the_gold_longest(wide: Database, cache: Pat
         assert column in prompt.prefix
 
 
-def test_matched_values_keep_to_the_columns_shown(wide: Database, cache: Path) -> None:
-    example = ask(0, "part_7 with value 7")
+def test_matched_values_and_foreign_keys_keep_to_what_is_shown(wide: Database, cache: Path) -> None:
+    example = ask(0, "part 7 and its field 7 3 with value 7 or value 3")
+    for match in ("part_3.field_3_3 ( value 3 )", "part_7.field_7_3 ( value 7 )"):
+        assert match in build_suffix(example, wide, OPTIONS, cache_folder=cache)
     prompt = fitted_prompt(wide, cache, example, 10_000, schema_filter="always", filter_tables=1)
-    assert "part_7.field_7_3 ( value 7 )" in prompt.suffix
-    assert "table part_7 " in prompt.prefix
-    narrow = replace(wide, schema=Schema(wide.schema.tables[:1]))
-    assert "value 7 )" not in fitted_prompt(narrow, cache, example, 10_000).suffix
+    (table,) = re.findall(r"^table (\w+)", prompt.prefix, re.MULTILINE)
+    assert re.findall(r"^(\w+)\.", prompt.suffix, re.MULTILINE) == [table]
+    for training_seed in (None, 0, 1):
+        prompt = fitted_prompt(
+            wide, cache, example, 10_000, schema_filter="always", training_seed=training_seed
+        )
+        shown = set(re.findall(r"^table (\w+)", prompt.prefix, re.MULTILINE))
+        keys = re.findall(r"^(\w+)\.id = (\w+)\.id$", prompt.prefix, re.MULTILINE)
+        assert {table for key in keys for table in key} <= shown
