@@ -4,7 +4,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
 
 from distilsql.distill.methods import METHODS
 from distilsql.report import Reference, Score, group_runs, load_runs
@@ -44,7 +44,7 @@ def test_labels_cover_neither_each_other_nor_points_and_stay_inside(make_run, pl
     assert figure is not None
     FigureCanvasAgg(figure).draw()
     axes = figure.axes[0]
-    boxes = {label.get_text(): label.get_window_extent() for label in labels(figure)}
+    boxes = {label.get_text(): Text.get_window_extent(label) for label in labels(figure)}
     assert set(places) <= set(boxes)
     for (one, first), (other, second) in combinations(boxes.items(), 2):
         assert not first.overlaps(second), f"{one} covers {other}"
@@ -52,6 +52,9 @@ def test_labels_cover_neither_each_other_nor_points_and_stay_inside(make_run, pl
     for text, box in boxes.items():
         assert frame.x0 <= box.x0, text
         assert box.x1 <= frame.x1, text
+        for line in axes.get_lines():
+            if line.is_dashed() and not text.startswith("teacher"):
+                assert not box.overlaps(line.get_window_extent()), f"{text} is struck through"
         for accuracy, cost in places.values():
             assert not box.contains(*axes.transData.transform((cost, 100 * accuracy))), text
 

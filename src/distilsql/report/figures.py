@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from distilsql.report.entries import Accuracy, Entry, Reference
-from distilsql.report.labels import LabelledPoint, place_labels
+from distilsql.report.labels import LabelledPoint, place_labels, place_line_label
 from distilsql.report.records import LogLine
 from distilsql.report.theme import LIGHT, Theme, dress, method_style, new_figure
 
@@ -43,29 +43,21 @@ def accuracy_against_cost(
     _cost_axis(axes, [cost for _, cost, _ in known])
     axes.set_ylabel(f"{known[0][2].metric} on {benchmark} (%)")
     if teacher is not None and above is not None:
-        axes.axhline(100 * above.mean, color=theme.faint, linestyle=(0, (5, 4)), linewidth=1.3)
-        axes.annotate(
-            f"{teacher.name} {100 * above.mean:.1f} %",
-            (1.0, 100 * above.mean),
-            xycoords=axes.get_yaxis_transform(),
-            xytext=(-4, 4),
-            textcoords="offset points",
-            ha="right",
-            color=theme.faint,
-            fontsize=9,
+        place_line_label(
+            axes, f"{teacher.name} {100 * above.mean:.1f} %", 100 * above.mean, points, theme.faint
         )
     place_labels(axes, points)
     return figure
 
 
 def _draw_point(axes: Axes, entry: Entry, cost: float, accuracy: Accuracy, theme: Theme) -> LabelledPoint:
-    color, marker = method_style(entry.method, theme)
+    color, marker, size = method_style(entry.method, theme)
     mean = 100 * accuracy.mean
     bar = None
     if accuracy.interval is not None:
         bar = (100 * accuracy.interval[0], 100 * accuracy.interval[1])
         axes.plot([cost, cost], bar, color=color, alpha=0.45, linewidth=2.2, solid_capstyle="round")
-    axes.plot([cost], [mean], marker, color=color, markersize=8, markeredgecolor=theme.background)
+    axes.plot([cost], [mean], marker, color=color, markersize=size, markeredgecolor=theme.background)
     return LabelledPoint(entry.label, cost, mean, color, bar)
 
 
@@ -80,7 +72,7 @@ def _set_limits(axes: Axes, points: Sequence[LabelledPoint], teacher: Accuracy |
 
 def _cost_axis(axes: Axes, costs: Sequence[float]) -> None:
     low, high = min(*costs, 1.0), max(*costs, 1.0)
-    axes.set_xlabel("training cost relative to SFT (seconds per example, × SFT)")
+    axes.set_xlabel("training cost: seconds per example relative to SFT")
     if high / low > _LOG_FROM:
         axes.set_xscale("log")
         axes.set_xlim(low / 1.45, high * 1.6)
@@ -138,7 +130,7 @@ def _draw_curves(
     row: Sequence[Axes], entry: Entry, part: Callable[[LogLine], float | None], theme: Theme
 ) -> None:
     """One line per seed, in the entry's colour; only the first is named in the legend."""
-    color, marker = method_style(entry.method, theme)
+    color, marker, size = method_style(entry.method, theme)
     label = entry.label
     for run in entry.runs:
         seconds_at = {line.step: line.train_seconds for line in run.log if line.train_seconds is not None}
@@ -155,7 +147,7 @@ def _draw_curves(
                 linestyle=_LINE_STYLES[entry.variant % len(_LINE_STYLES)],
                 linewidth=1.4,
                 marker=marker,
-                markersize=4,
+                markersize=size / 2,
                 markevery=max(1, len(curve) // 8),
                 label=label,
             )
@@ -216,4 +208,4 @@ def _name_totals(axes: Axes, entries: Sequence[Entry], totals: Sequence[float], 
             color=theme.faint,
             fontsize=9,
         )
-    axes.set_xlim(0, 1.28 * max(totals))
+    axes.set_xlim(0, 1.36 * max(totals))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Annotation
+from matplotlib.lines import Line2D
+from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 # Where a label may stand, as (distance in points, angle): near first, beside before above.
@@ -33,14 +34,10 @@ def place_labels(axes: Axes, points: Sequence[LabelledPoint], *, font_size: floa
     Labels are placed one by one from the top down, each at the nearest free place around its point. In a figure so
     crowded that a label has no free place, it stands where it covers least.
     """
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    figure.set_layout_engine("none")
+    _fix_layout(axes)
     frame = axes.get_window_extent()
     taken = [box for point in points for box in _obstacles(axes, point)]
-    taken += [text.get_window_extent() for text in axes.texts]
+    taken += [artist.get_window_extent().padded(_GAP) for artist in (*axes.texts, *_level_lines(axes))]
     annotations = []
     for point in sorted(points, key=lambda point: -point.y):
         annotation = axes.annotate(
@@ -53,10 +50,61 @@ def place_labels(axes: Axes, points: Sequence[LabelledPoint], *, font_size: floa
             color=point.color,
             fontsize=font_size,
             fontweight="bold",
+            # A thin line from the edge of the label to the point; shown only where the label stands far off.
+            arrowprops={
+                "arrowstyle": "-",
+                "color": point.color,
+                "alpha": 0.5,
+                "linewidth": 0.8,
+                "shrinkA": 0,
+            },
         )
         taken.append(_settle(annotation, _anchor(axes, point), frame, taken))
         annotations.append(annotation)
     return annotations
+
+
+def place_line_label(
+    axes: Axes, text: str, level: float, points: Sequence[LabelledPoint], color: str
+) -> None:
+    """Draw a dashed line at `level` and name it where no point or error bar is: at one of its ends or along it."""
+    axes.axhline(level, color=color, linestyle=(0, (5, 4)), linewidth=1.3)
+    label = axes.annotate(
+        text,
+        (0.5, level),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(0, 9),
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        color=color,
+        fontsize=9,
+    )
+    _fix_layout(axes)
+    frame, size = axes.get_window_extent(), label.get_window_extent()
+    obstacles = [box for point in points for box in _obstacles(axes, point)]
+    half = size.width / 2 / frame.width + 0.01
+    places = [(half + (1 - 2 * half) * i / 12, offset) for i in range(12, -1, -1) for offset in (9, -9)]
+
+    def cost(place: tuple[float, float]) -> float:
+        label.xy = (place[0], level)
+        label.set_position((0, place[1]))
+        return _cost(label.get_window_extent(), frame, obstacles)
+
+    cost(min(places, key=cost))  # leaves the label at the best place
+
+
+def _fix_layout(axes: Axes) -> None:
+    """Lay the figure out once and for all, so that what is measured stays true."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    FigureCanvasAgg(figure).draw()
+    figure.set_layout_engine("none")
+
+
+def _level_lines(axes: Axes) -> list[Line2D]:
+    """Lines right across the axes."""
+    return [line for line in axes.get_lines() if line.get_transform() == axes.get_yaxis_transform()]
 
 
 def _anchor(axes: Axes, point: LabelledPoint) -> tuple[float, float]:
@@ -79,7 +127,7 @@ def _settle(annotation: Annotation, anchor: tuple[float, float], frame: Bbox, ta
     figure = annotation.get_figure(root=True)
     assert figure is not None
     pixels_per_point = figure.dpi / 72
-    size = annotation.get_window_extent()
+    size = Text.get_window_extent(annotation)  # without its leader
     best: tuple[float, float, float] = (0.0, 0.0, 0.0)
     best_cost = math.inf
     for distance in _DISTANCES:
@@ -94,8 +142,8 @@ def _settle(annotation: Annotation, anchor: tuple[float, float], frame: Bbox, ta
             break
     dx, dy, distance = best
     annotation.set_position((dx / pixels_per_point, dy / pixels_per_point))
-    if distance >= _LEADER_FROM:
-        _draw_leader(annotation)
+    assert annotation.arrow_patch is not None
+    annotation.arrow_patch.set_visible(distance >= _LEADER_FROM)
     return _box_around(anchor[0] + dx, anchor[1] + dy, size)
 
 
@@ -114,22 +162,3 @@ def _cost(box: Bbox, frame: Bbox, taken: Sequence[Bbox]) -> float:
 
 def _area(box: Bbox) -> float:
     return float(box.width * box.height)
-
-
-def _draw_leader(annotation: Annotation) -> None:
-    """A thin line from the label to its point."""
-    axes = annotation.axes
-    assert isinstance(axes, Axes)
-    axes.annotate(
-        "",
-        annotation.xy,
-        xytext=annotation.get_position(),
-        textcoords="offset points",
-        arrowprops={
-            "arrowstyle": "-",
-            "color": annotation.get_color(),
-            "alpha": 0.5,
-            "linewidth": 0.8,
-            "shrinkA": 8,
-        },
-    )

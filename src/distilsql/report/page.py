@@ -121,9 +121,9 @@ def _figure(illustration: Illustration) -> str:
     alt = escape(illustration.alt, quote=True)
     size = "" if illustration.is_wide else ' class="half"'
     return (
-        f"<h2>{escape(illustration.caption)}</h2><figure{size}><picture>"
+        f'<h2>{escape(illustration.caption)}</h2><figure{size}><div class="scroll"><picture>'
         f'<source media="(prefers-color-scheme: dark)" srcset="{_data_uri(illustration.dark)}">'
-        f'<img src="{_data_uri(illustration.light)}" alt="{alt}"></picture>'
+        f'<img src="{_data_uri(illustration.light)}" alt="{alt}"></picture></div>'
         f"<figcaption>{alt}</figcaption></figure>"
     )
 

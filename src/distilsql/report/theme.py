@@ -63,14 +63,17 @@ DARK = Theme(
     ),
     phases=("#77839a", "#f0a94a", "#b08ad0", "#5ba0ea", "#6cc183", "#e08aa5", "#9aa5b5"),
 )
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h", "*", "<", ">")
+# Shape and size in points: some shapes need more room to look as large.
+MARKERS = (
+    ("o", 8), ("s", 7), ("^", 9), ("D", 7), ("v", 9), ("P", 9), ("X", 9), ("h", 9), ("*", 14), ("<", 9), (">", 9),
+)  # fmt: skip
 
 
-def method_style(method: str, theme: Theme) -> tuple[str, str]:
-    """Colour and marker: a method has the same in every figure and every report."""
+def method_style(method: str, theme: Theme) -> tuple[str, str, int]:
+    """Colour, marker and the marker's size: a method has the same in every figure and every report."""
     names = list(METHODS)
     place = names.index(method) if method in METHODS else len(names)
-    return theme.lines[place % len(theme.lines)], MARKERS[place % len(MARKERS)]
+    return theme.lines[place % len(theme.lines)], *MARKERS[place % len(MARKERS)]
 
 
 def new_figure(theme: Theme, width: float, height: float) -> Figure:
