@@ -60,7 +60,9 @@ def test_a_mentioned_value_is_found_in_every_column_that_holds_it(database: Path
         ("How many dogs are there?", ("pet", "kind"), ("dog",)),
         ("Was it Jo Sharp?", ("Singer", "Name"), ("Joe Sharp",)),  # one letter is missing
         ("flights of UAL please", ("Singer", "code"), ("UAL",)),
-        ("how many have sex F", ("Singer", "sex"), ("F",)),
+        ("Find how many have sex F", ("Singer", "sex"), ("F",)),
+        ("category of the cat", ("pet", "kind"), ("cat",)),  # the word, not the beginning of another
+        ("is f for F or not", ("Singer", "sex"), ("F",)),
     ],
 )
 def test_whole_words_are_matched_closely(

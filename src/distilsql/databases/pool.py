@@ -54,6 +54,10 @@ class ExecutionPool:
         for worker in list(self._started):
             worker.kill()
 
+    def process_ids(self) -> list[int]:
+        """The workers that are running now."""
+        return [worker.process_id for worker in list(self._started) if worker.is_alive()]
+
     def run(self, job: Job) -> Execution:
         """Run one job, waiting for a free worker first. Raises DataError where the database file is missing."""
         with self._worker(_kind_for(job)) as worker:

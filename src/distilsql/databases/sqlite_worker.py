@@ -6,6 +6,7 @@ length (big endian), then JSON. Data, not pickles: a worker that a hostile state
 can lie about rows but cannot run code in its parent.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -80,6 +81,9 @@ class Database:
         self._tables = frozenset(
             name.lower() for (name,) in tables if not name.lower().startswith("sqlite_")
         ).union(ALLOWED_TABLE_FUNCTIONS)
+        for name in ALLOWED_TABLE_FUNCTIONS:  # connected now: doing so needs more rights than calling them
+            with contextlib.suppress(sqlite3.OperationalError):
+                self.connection.execute(f"SELECT 1 FROM {name}('[]')").fetchall()
         modules = self.connection.execute("PRAGMA module_list").fetchall()
         self._modules = frozenset(name.lower() for (name,) in modules) - ALLOWED_TABLE_FUNCTIONS
         for name, value in SERVING_SQLITE_LIMITS.items():
@@ -238,7 +242,7 @@ def address_space_bytes() -> int:
 
 def encode(answer: dict[str, Any], max_bytes: int) -> bytes:
     try:
-        payload = json.dumps(answer, ensure_ascii=False, default=encode_bytes).encode()
+        payload = json.dumps(answer, ensure_ascii=False, default=encode_bytes).encode(errors="backslashreplace")
     except MemoryError:
         payload = None
     if payload is None or len(payload) > max_bytes:

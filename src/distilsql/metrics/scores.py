@@ -169,7 +169,9 @@ class Scores:
             "invented_columns": self.invented("column"),
             "verdicts": [asdict(verdict) | {"outcome": verdict.outcome.name} for verdict in self.verdicts],
         }
-        return json.dumps(document, indent=1, ensure_ascii=False)
+        text = json.dumps(document, indent=1, ensure_ascii=False)
+        # A prediction can hold half of a surrogate pair, which no file can.
+        return text.encode(errors="backslashreplace").decode()
 
     @classmethod
     def from_json(cls, text: str) -> "Scores":

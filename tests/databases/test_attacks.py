@@ -1,0 +1,93 @@
+"""What a hostile statement can do: nothing to any file, not past its limit, not with more than its memory."""
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from distilsql.databases.execute import MIB, Outcome, make_job
+from distilsql.databases.pool import ExecutionPool
+
+ATTACKS = json.loads(Path(__file__).with_name("attacks_sqlite.json").read_text())
+TIMEOUT_S = 0.4
+OVERTIME_S = 0.5
+MEMORY_BYTES = 96 * MIB
+SECRET = "the secret word"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("attacked")
+    (folder / "secret.txt").write_text(SECRET)
+    for name in ("people.sqlite", "other.sqlite"):
+        with closing(sqlite3.connect(folder / name)) as connection:
+            connection.execute("CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT, age INTEGER)")
+            rows = [(i, f"person number {i} of many", i % 90) for i in range(1, 201)]
+            connection.executemany("INSERT INTO people VALUES (?, ?, ?)", rows)
+            connection.commit()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with ExecutionPool(workers=1) as pool:
+        yield pool
+
+
+def snapshot(folder):
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
+
+
+def peak_bytes(process_id):
+    """The most resident memory the process ever had; 0 if it is gone."""
+    try:
+        status = Path(f"/proc/{process_id}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
+
+
+@pytest.mark.parametrize("mode", ["serving", "evaluation"])
+@pytest.mark.parametrize("attack", ATTACKS, ids=[attack["name"] for attack in ATTACKS])
+def test_attack(attack, mode, folder, pool):
+    def run(sql):
+        limits = {"timeout_s": TIMEOUT_S, "memory_bytes": MEMORY_BYTES}
+        return pool.run(make_job(folder / "people.sqlite", sql, mode=mode, **limits))
+
+    assert run("SELECT count(*) FROM people").rows == ((200,),)
+    (process_id,) = pool.process_ids()
+    before, idle_bytes = snapshot(folder), peak_bytes(process_id)
+    execution = run(attack["sql"].replace("{folder}", str(folder)))
+    assert execution.outcome.name in attack[mode], execution
+    assert snapshot(folder) == before
+    assert SECRET not in repr(execution.rows)
+    assert execution.seconds < TIMEOUT_S + OVERTIME_S
+    assert peak_bytes(process_id) < idle_bytes + MEMORY_BYTES
+    # Nothing is left behind: LIKE still ignores case, no temporary table stands before the real one.
+    answer = run("SELECT count(*) FROM people WHERE name LIKE 'PERSON%'")
+    assert (answer.outcome, answer.rows) == (Outcome.ROWS, ((200,),))
+
+
+def test_there_are_enough_attacks():
+    assert len({attack["name"] for attack in ATTACKS}) >= 40
+
+
+@pytest.mark.parametrize("mode", ["serving", "evaluation"])
+def test_honest_queries_that_look_like_attacks_run(mode, folder, pool):
+    """A keyword filter would stop these."""
+    for sql in (
+        "SELECT 'DROP TABLE people; ATTACH' AS pragma",
+        "SELECT replace(name, 'person', 'delete') FROM people LIMIT 1",
+        "WITH RECURSIVE t(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM t LIMIT 50) SELECT sum(a) FROM t",
+        "SELECT value FROM json_each('[1, 2]')",
+        "SELECT name, row_number() OVER (ORDER BY age) FROM people LIMIT 3",
+        "WITH vacuum AS (SELECT 1 AS a) SELECT count(*) FROM vacuum",
+        "SELECT strftime('%Y', '2020-01-01'), CAST('1' AS INTEGER), round(1.5), printf('%05d', 7)",
+        "SELECT count(*) FROM (SELECT 1 FROM people)",
+        "-- a comment\nSELECT 1",
+        "VALUES (1), (2)",
+    ):
+        execution = pool.run(make_job(folder / "people.sqlite", sql, mode=mode, memory_bytes=MEMORY_BYTES))
+        assert execution.outcome is Outcome.ROWS, (sql, execution)

@@ -1,0 +1,186 @@
+"""Suites: variants keep the keys, neighbours are wrong, a build is seeded and goes on where it stopped."""
+
+import json
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from distilsql.data.benchmark import Benchmark
+from distilsql.data.example import Example
+from distilsql.databases.database import Database
+from distilsql.databases.neighbours import constants, neighbours, with_ties_broken
+from distilsql.databases.schema import introspect
+from distilsql.databases.suite import load_suite
+from distilsql.databases.variants import read_template, write_variant
+from distilsql.errors import DataError
+from distilsql.metrics.build_suite import SuiteLimits, build_suite
+from distilsql.metrics.evaluate import evaluate
+
+SCHOOL = """
+CREATE TABLE teacher (id INTEGER PRIMARY KEY, name TEXT NOT NULL, town TEXT, age INTEGER,
+    boss INTEGER REFERENCES teacher (id));
+CREATE TABLE course (code TEXT PRIMARY KEY, title TEXT, teacher INTEGER NOT NULL REFERENCES teacher (id));
+CREATE TABLE mark (course TEXT, pupil TEXT, points REAL, PRIMARY KEY (course, pupil),
+    FOREIGN KEY (course) REFERENCES course (code));
+INSERT INTO teacher VALUES (1, 'Ada', 'Bath', 40, NULL), (2, 'Bob', 'York', 35, 1), (3, 'Cy', 'Bath', 60, 1);
+INSERT INTO course VALUES ('m1', 'Sets', 1), ('m2', 'Graphs', 1), ('h1', 'Rome', 3);
+INSERT INTO mark VALUES ('m1', 'p', 3.5), ('m1', 'q', 5), ('m2', 'p', 4), ('h1', 'r', 2);
+"""
+GOLDS = (
+    "SELECT count(*) FROM teacher WHERE age > 35",
+    "SELECT name FROM teacher WHERE town = 'Bath' AND age >= 40",
+    "SELECT T1.name, avg(T3.points) FROM teacher AS T1 JOIN course AS T2 ON T1.id = T2.teacher "
+    "JOIN mark AS T3 ON T3.course = T2.code GROUP BY T1.id",
+    "SELECT name FROM teacher ORDER BY age DESC LIMIT 1",
+    "SELECT DISTINCT town FROM teacher",
+)
+
+
+@pytest.fixture
+def school(tmp_path):
+    path = tmp_path / "school.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(SCHOOL)
+    examples = tuple(Example(f"dev/{i}", "school", f"Question {i}?", gold) for i, gold in enumerate(GOLDS))
+    return Benchmark("school:dev", examples, {"school": Database("school", path, introspect(path))}, "spider")
+
+
+def rows_of(path):
+    with closing(sqlite3.connect(path)) as connection:
+        return {
+            name: connection.execute(f"SELECT * FROM {name}").fetchall()
+            for name in ("teacher", "course", "mark")
+        }
+
+
+def test_variants_keep_keys_and_follow_from_the_seed(school, tmp_path):
+    pairs = [pair for gold in GOLDS for pair in constants(gold)]
+    template = read_template(school.databases["school"].path, pairs)
+    seen = []
+    for number in range(60):
+        path = tmp_path / f"variant-{number}.sqlite"
+        write_variant(template, path, f"seed/{number}")
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        seen.append(rows_of(path))
+    again = tmp_path / "again.sqlite"
+    write_variant(template, again, "seed/7")
+    assert rows_of(again) == seen[7]
+    assert any(not rows["course"] for rows in seen)
+    assert any(len(rows["mark"]) > 12 for rows in seen)
+    assert len({repr(rows) for rows in seen}) > 50
+    ages = {row[3] for rows in seen for row in rows["teacher"]}
+    assert {34, 35, 36, 39, 41} <= ages  # the golds' constants and their near-misses
+    assert any(row[2] in ("bATH", "Batha", "aBath", "Bat") for rows in seen for row in rows["teacher"])
+
+
+@pytest.mark.parametrize(
+    ("gold", "expected"),
+    [
+        ("SELECT a FROM t WHERE b > 3 AND c = 'x'", "SELECT a FROM t WHERE b > 3"),
+        ("SELECT a FROM t WHERE b > 3 AND c = 'x'", "SELECT a FROM t WHERE c = 'x'"),
+        ("SELECT a FROM t WHERE b > 3 AND c = 'x'", "SELECT a FROM t WHERE b >= 3 AND c = 'x'"),
+        ("SELECT a FROM t WHERE b > 3 AND c = 'x'", "SELECT a FROM t WHERE b > 3 or c = 'x'"),
+        ("SELECT a FROM t WHERE b > 3 AND c = 'x'", "SELECT a FROM t WHERE b > 4 AND c = 'x'"),
+        ("SELECT max(a) FROM t", "SELECT min ( a ) FROM t"),
+        ("SELECT DISTINCT a FROM t ORDER BY b", "SELECT a FROM t ORDER BY b"),
+        ("SELECT DISTINCT a FROM t ORDER BY b", "SELECT DISTINCT a FROM t"),
+        ("SELECT a FROM t ORDER BY b DESC LIMIT 1", "SELECT a FROM t ORDER BY b asc LIMIT 1"),
+        ("SELECT a FROM t UNION SELECT b FROM u", "SELECT a FROM t intersect SELECT b FROM u"),
+        ("SELECT a FROM t WHERE b BETWEEN 1 AND 2 AND c = 3", "SELECT a FROM t WHERE c = 3"),
+        ("SELECT a FROM t WHERE b BETWEEN 1 AND 2 AND c = 3", "SELECT a FROM t WHERE b BETWEEN 1 AND 2"),
+    ],
+)
+def test_neighbours(gold, expected):
+    assert expected in neighbours(gold)
+    assert "SELECT a FROM t WHERE b BETWEEN 1 or 2 AND c = 3" not in neighbours(gold)
+
+
+def test_constants_know_their_column():
+    sql = "SELECT a FROM t AS T1 WHERE T1.b >= 3 AND c LIKE '%x''y%' AND d BETWEEN 1.5 AND 2 AND e IN ('p', 'q')"
+    assert list(constants(sql)) == [("b", 3), ("c", "x'y"), ("d", 1.5), ("d", 2), ("e", "p"), ("e", "q")]
+
+
+def test_ties_are_broken_by_the_selected_columns():
+    sql = "SELECT a, b FROM t WHERE c = (SELECT d FROM u ORDER BY e LIMIT 1) ORDER BY f DESC LIMIT 2"
+    assert with_ties_broken(sql, "asc") == (
+        "SELECT a , b FROM t WHERE c = ( SELECT d FROM u ORDER BY e , 1 asc LIMIT 1 ) "
+        "ORDER BY f DESC , 1 asc, 2 asc LIMIT 2"
+    )
+
+
+WRONG = (
+    "SELECT count(*) FROM teacher WHERE age >= 36",  # right: ages are whole
+    "SELECT name FROM teacher WHERE town = 'Bath'",
+    "SELECT T1.name, avg(T3.points) FROM teacher AS T1 JOIN course AS T2 ON T1.id = T2.teacher "
+    "JOIN mark AS T3 ON T3.course = T2.code GROUP BY T1.name",
+    "SELECT name FROM teacher ORDER BY age DESC LIMIT 1",
+    "SELECT town FROM teacher GROUP BY town",
+)
+
+
+def test_a_suite_tells_what_the_original_lets_pass(school, tmp_path):
+    folder = tmp_path / "suite"
+    limits = SuiteLimits(candidates=60, patience=30)
+    seen = []
+    suite = build_suite(
+        school,
+        folder,
+        name="tiny",
+        seed=1,
+        limits=limits,
+        workers=1,
+        on_progress=lambda *step: seen.append(step),
+    )
+    assert seen == [("school", 1, 1)]
+    report = suite.reports["school"]
+    told = sum(variant["tells_apart"] for variant in report["variants"])
+    assert told > 5
+    assert report["neighbours"] == report["told_apart_by_the_original"] + told + len(
+        report["never_told_apart"]
+    )
+    assert all(variant["tells_apart"] > 0 for variant in report["variants"])
+    assert suite.label == f"tiny [{suite.checksum}]"
+
+    golds = [example.gold_sql for example in school.examples]
+    assert evaluate(golds, school, suite=suite, workers=1).accuracy == 1.0
+    on_original = evaluate(WRONG, school, keep_distinct=True, workers=1)
+    on_suite = evaluate(WRONG, school, keep_distinct=True, suite=suite, workers=1)
+    assert [v.is_correct for v in on_original.verdicts] == [True] * 5
+    assert [v.is_correct for v in on_suite.verdicts] == [True, False, False, True, True]
+    assert on_suite.metric == f"TS on tiny [{suite.checksum}]"
+    assert "variant-" in on_suite.verdicts[1].message
+
+    other = build_suite(school, tmp_path / "other", name="tiny", seed=1, limits=limits, workers=1)
+    assert other.checksum == suite.checksum
+    assert build_suite(
+        school, tmp_path / "third", name="tiny", seed=2, limits=limits, workers=1
+    ).checksum != (suite.checksum)
+
+
+def test_a_build_goes_on_where_it_stopped_and_refuses_what_does_not_fit(school, tmp_path):
+    folder = tmp_path / "suite"
+    limits = SuiteLimits(candidates=20, patience=20)
+    suite = build_suite(school, folder, name="tiny", limits=limits, workers=1)
+    finished = (folder / "school/report.json").stat().st_mtime_ns
+    build_suite(school, folder, name="tiny", limits=limits, workers=1)
+    assert (folder / "school/report.json").stat().st_mtime_ns == finished
+    (folder / "school/report.json").unlink()
+    with pytest.raises(DataError, match="not finished"):
+        load_suite(folder)
+    assert build_suite(school, folder, name="tiny", limits=limits, workers=1).checksum == suite.checksum
+    with pytest.raises(DataError, match="other settings"):
+        build_suite(school, folder, name="tiny", seed=5, limits=limits, workers=1)
+
+    report = json.loads((folder / "school/report.json").read_text())
+    (folder / "school" / report["variants"][0]["file"]).write_bytes(b"changed")
+    with pytest.raises(DataError, match="not the file that was built"):
+        load_suite(folder)
+    with pytest.raises(DataError, match="no test suite"):
+        load_suite(tmp_path)
+    with pytest.raises(DataError, match="not built with this gold"):
+        suite.databases("school", "SELECT 1")
+    with pytest.raises(DataError, match="no databases for zoo"):
+        suite.databases("zoo", "SELECT 1")
