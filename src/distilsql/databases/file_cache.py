@@ -50,9 +50,9 @@ def derived_files(file: FileIdentity, build: Callable[[Path], None], version: st
         growing = Path(tempfile.mkdtemp(prefix="building-", dir=folder))
         try:
             build(growing)
-            for stale in folder.glob(f"{name}-*"):
-                shutil.rmtree(stale, ignore_errors=True)
             growing.rename(kept)
+            for stale in set(folder.glob(f"{name}-*")) - {kept}:
+                shutil.rmtree(stale, ignore_errors=True)
         finally:
             shutil.rmtree(growing, ignore_errors=True)
     except OSError as error:

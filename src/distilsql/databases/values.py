@@ -18,7 +18,7 @@ from typing import Any
 import bm25s
 import numpy as np
 from bm25s.stopwords import STOPWORDS_EN_PLUS
-from rapidfuzz import fuzz
+from rapidfuzz import fuzz, process
 
 from distilsql.databases.connection import open_read_only
 from distilsql.databases.file_cache import FileIdentity, default_cache_folder, derived_files
@@ -107,9 +107,10 @@ def matched_values(
     The index of the database is built on first use and kept in `cache_folder` (see `default_cache_folder`).
     """
     index = load_value_index(path, cache_folder)
+    question = _Text.of(text)
     matches: dict[ColumnName, list[_Match]] = defaultdict(list)
     for position in index.candidates(text):
-        match = _match(index.values[position], text)
+        match = question.spelling(index.values[position])
         if match is not None:
             for column in index.columns[position]:
                 matches[column].append(match)
@@ -139,39 +140,46 @@ def _best(matches: list[_Match]) -> list[_Match]:
     return sorted(longest, key=lambda match: (-match.similarity, match.start - match.end, match.value))
 
 
-def _match(value: str, text: str) -> _Match | None:
-    """Where `text` spells `value`, in whole words; None if it does not.
+@dataclass(frozen=True)
+class _Text:
+    """A text and its runs of whole words that are short enough to spell a value: lower-case spelling to place."""
 
-    The similarity must be at least 0.9, or 0.85 where one contains the other ("dogs", "dog"). Numbers, values in
-    capitals (codes) and single letters must be there exactly, the last with their case.
-    """
-    lower, lower_text = value.lower(), text.lower()
-    aligned = fuzz.partial_ratio_alignment(lower, lower_text, score_cutoff=100 * _SIMILARITY_IF_CONTAINED)
-    if aligned is None:
-        return None
-    start, end = _whole_words(lower_text, aligned.dest_start, aligned.dest_end)
-    span = lower_text[start:end]
-    similarity = fuzz.ratio(lower, span) / 100
-    contained = lower in span or span in lower
-    exact = value.isupper() or re.search(r"\d", value + span)
-    if similarity < (1.0 if exact else _SIMILARITY_IF_CONTAINED if contained else _SIMILARITY):
-        return None
-    if lower in _COMMON or span in _COMMON or (len(value) == 1 and value != text[start:end]):
-        return None
-    return _Match(value, start, end, similarity)
+    text: str
+    runs: Mapping[str, tuple[int, int]]
 
+    @classmethod
+    def of(cls, text: str) -> "_Text":
+        words = [word.span() for word in re.finditer(r"\w+", text)]
+        runs: dict[str, tuple[int, int]] = {}
+        for first, (start, _) in enumerate(words):
+            for _, end in words[first:]:
+                if end - start > MAX_VALUE_CHARACTERS / _SIMILARITY_IF_CONTAINED:
+                    break
+                # Of equal words the one in capitals stands for all: only it can spell a code or an initial.
+                if text[start:end].isupper() or text[start:end].lower() not in runs:
+                    runs[text[start:end].lower()] = (start, end)
+        return cls(text, runs)
 
-def _whole_words(text: str, start: int, end: int) -> tuple[int, int]:
-    """The span widened to whole words, without punctuation and space around them."""
-    while start > 0 and text[start - 1].isalnum() and text[start].isalnum():
-        start -= 1
-    while 0 < end < len(text) and text[end].isalnum() and text[end - 1].isalnum():
-        end += 1
-    while start < end and not text[start].isalnum():
-        start += 1
-    while start < end and not text[end - 1].isalnum():
-        end -= 1
-    return start, end
+    def spelling(self, value: str) -> _Match | None:
+        """Where whole words spell `value`; None if none do.
+
+        The similarity must be at least 0.9, or 0.85 where one contains the other ("dogs", "dog"). Numbers, values
+        in capitals (codes) and single letters must be there exactly, the last with their case.
+        """
+        lower = value.lower()
+        nearest = process.extractOne(
+            lower, self.runs.keys(), scorer=fuzz.ratio, score_cutoff=100 * _SIMILARITY_IF_CONTAINED
+        )
+        if nearest is None or lower in _COMMON or nearest[0] in _COMMON:
+            return None
+        run, similarity = nearest[0], nearest[1] / 100
+        start, end = self.runs[run]
+        if len(value) == 1 and value != self.text[start:end]:
+            return None
+        exact = value.isupper() or re.search(r"\d", value + run)
+        contained = lower in run or run in lower
+        enough = 1.0 if exact else _SIMILARITY_IF_CONTAINED if contained else _SIMILARITY
+        return _Match(value, start, end, similarity) if similarity >= enough else None
 
 
 def _words(text: str) -> list[str]:

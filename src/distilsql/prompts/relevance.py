@@ -94,7 +94,8 @@ def _name_words(item: Table | Column) -> list[str]:
 
 def _split(text: str) -> list[str]:
     """The words of a name or a question, lower case: snake_case, camelCase and digits come apart."""
-    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_A-Za-z]+", text)]
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
+    return re.findall(r"[^\W\d_]+|\d+", apart.lower())
 
 
 def key_columns(schema: Schema) -> set[ColumnName]:

@@ -1,0 +1,78 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from distilsql.databases.file_cache import FileIdentity, derived_files
+from distilsql.errors import DataError
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "d.sqlite"
+    path.write_bytes(b"one")
+    return path
+
+
+def build(folder: Path) -> None:
+    (folder / "made").write_text("made")
+
+
+def test_a_state_is_built_once(file: Path, tmp_path: Path) -> None:
+    kept = derived_files(FileIdentity.of(file), build, "1", tmp_path / "cache")
+    (kept / "made").write_text("kept")
+    assert derived_files(FileIdentity.of(file), build, "1", tmp_path / "cache") == kept
+    assert (kept / "made").read_text() == "kept"
+
+
+@pytest.mark.parametrize("change", ["content", "time", "log", "version"])
+def test_another_state_is_built_anew_and_replaces_the_old_one(
+    file: Path, tmp_path: Path, change: str
+) -> None:
+    old = derived_files(FileIdentity.of(file), build, "1", tmp_path / "cache")
+    if change == "content":
+        file.write_bytes(b"two and more")
+    elif change == "time":
+        os.utime(file, ns=(1, 1))
+    elif change == "log":
+        file.with_name("d.sqlite-wal").write_bytes(b"written")
+    new = derived_files(FileIdentity.of(file), build, "2" if change == "version" else "1", tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == [new]
+    assert new != old
+
+
+def test_files_of_the_same_name_do_not_meet(file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere" / "d.sqlite"
+    other.parent.mkdir()
+    other.write_bytes(b"one")
+    folders = {derived_files(FileIdentity.of(path), build, "1", tmp_path / "cache") for path in (file, other)}
+    assert set((tmp_path / "cache").iterdir()) == folders
+    assert len(folders) == 2
+
+
+def test_a_failed_build_leaves_nothing(file: Path, tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        build(folder)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        derived_files(FileIdentity.of(file), fail, "1", tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_another_process_that_finished_first_is_believed(file: Path, tmp_path: Path) -> None:
+    identity = FileIdentity.of(file)
+
+    def build_late(folder: Path) -> None:
+        first = derived_files(identity, build, "1", tmp_path / "cache")
+        (first / "made").write_text("first")
+        build(folder)
+
+    kept = derived_files(identity, build_late, "1", tmp_path / "cache")
+    assert (kept / "made").read_text() == "first"
+    assert list((tmp_path / "cache").iterdir()) == [kept]
+
+
+def test_a_cache_that_cannot_be_written_says_what_to_do(file: Path) -> None:
+    with pytest.raises(DataError, match="cannot be written .* XDG_CACHE_HOME"):
+        derived_files(FileIdentity.of(file), build, "1", file / "below-a-file")
