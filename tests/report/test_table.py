@@ -8,7 +8,6 @@ from distilsql.report import (
     Reference,
     Score,
     comparison_table,
-    group_runs,
     load_runs,
     to_csv,
     to_markdown,
@@ -27,7 +26,7 @@ def build(make_run, **options):
         make_run("kid-0", method="kid", seed=0, accuracy={"demo:test": 0.6}, x_sft=2.0, teacher_share=0.25),
         make_run("kid-1", method="kid", seed=1, accuracy={"demo:test": 0.7}, x_sft=3.0),
     ]
-    return comparison_table(group_runs(load_runs(runs)), **options)
+    return comparison_table(load_runs(runs), **options)
 
 
 def terminal(table, width: int = 200) -> str:
@@ -60,11 +59,11 @@ def test_a_row_says_accuracy_spread_interval_and_cost(make_run) -> None:
 
 def test_columns_that_nobody_fills_are_left_out(make_run) -> None:
     runs = load_runs([make_run("sft", accuracy={"demo:test": 0.5})])
-    titles = comparison_table(group_runs(runs)).titles
+    titles = comparison_table(runs).titles
     assert "teacher share" not in titles
     assert "ExAccErr %" not in titles
     more = load_runs([make_run("kid", method="kid", excess_accumulated_error=12.5)])
-    table = comparison_table(group_runs(more))
+    table = comparison_table(more)
     assert table.rows[0][table.titles.index("ExAccErr %")].text == "12.5"
 
 
@@ -92,7 +91,7 @@ def test_csv_holds_the_numbers_in_full_with_one_column_each(make_run) -> None:
 
 def test_names_are_text_not_markup(make_run) -> None:
     runs = load_runs([make_run("a", method="own[bold]|x")])
-    table = comparison_table(group_runs(runs))
+    table = comparison_table(runs)
     assert "own[bold]|x" in terminal(table)
     assert "own[bold]\\|x" in to_markdown(table)
 

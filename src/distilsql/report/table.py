@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from distilsql.report.entries import Accuracy, Entry, Reference, benchmarks_of
+from distilsql.report.entries import Accuracy, Entry, Reference, benchmarks_of, group_runs
+from distilsql.report.records import RunRecord
 
 Value = str | float | int | None
 

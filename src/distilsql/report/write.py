@@ -49,7 +49,7 @@ def write_report(
     if not runs:
         raise RunError("There is no run to report on. Give one or more folders that `distilsql train` made.")
     entries = group_runs(runs)
-    table = comparison_table(entries, benchmark_order=benchmark_order, teacher=teacher)
+    table = comparison_table(runs, benchmark_order=benchmark_order, teacher=teacher)
     by_benchmark = {
         benchmark: illustration
         for benchmark in benchmarks_of(entries, benchmark_order)
