@@ -44,12 +44,16 @@ class ComparisonTable:
 
 
 def comparison_table(
-    entries: Sequence[Entry],
+    runs: Sequence[RunRecord],
     *,
     benchmark_order: Sequence[str] | None = None,
     teacher: Reference | None = None,
 ) -> ComparisonTable:
-    """One row per entry and one for the teacher. Columns that nobody has a value for are left out."""
+    """One row for the seeds of each configuration, and one for the teacher.
+
+    Columns that nobody has a value for are left out. `runs` holds at least one.
+    """
+    entries = group_runs(runs)
     columns = _columns(entries, benchmarks_of(entries, benchmark_order))
     rows = [tuple(column.cell(entry) for column in columns) for entry in entries]
     if teacher is not None:
