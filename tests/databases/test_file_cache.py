@@ -74,5 +74,5 @@ def test_another_process_that_finished_first_is_believed(file: Path, tmp_path: P
 
 
 def test_a_cache_that_cannot_be_written_says_what_to_do(file: Path) -> None:
-    with pytest.raises(DataError, match="cannot be written .* XDG_CACHE_HOME"):
+    with pytest.raises(DataError, match=r"cannot be written .* XDG_CACHE_HOME"):
         derived_files(FileIdentity.of(file), build, "1", file / "below-a-file")
