@@ -153,7 +153,8 @@ def _rows(answer: Answer) -> str:
     body = "".join("<tr>" + "".join(f"<td>{_value(value)}</td>" for value in row) + "</tr>" for row in shown)
     more = len(answer.rows) - len(shown)
     note = f'<div class="faint">and {more} more rows</div>' if more else ""
-    return _scrolled(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>") + note
+    rows = _scrolled(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+    return f'<div class="caption">rows of the prediction</div>{rows}{note}'
 
 
 def _value(value: object) -> str:
