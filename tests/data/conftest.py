@@ -21,7 +21,7 @@ ZOO = "CREATE TABLE animal (id INT, name TEXT); INSERT INTO animal VALUES (1, 'R
 def make_sqlite(path: Path, script: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(script)
+        connection.executescript(f"BEGIN; {script}; COMMIT;")  # one write to disk
     return path
 
 

@@ -128,7 +128,7 @@ def golds(file: str, field: str) -> list[tuple[str, str]]:
     ("file", "field", "databases", "run", "aliased"),
     [
         ("spider/dev.json", "query", "spider/database", 1034, 4),
-        ("bird/dev.json", "SQL", "bird/dev_databases", 432, 3),
+        pytest.param("bird/dev.json", "SQL", "bird/dev_databases", 432, 3, marks=pytest.mark.slow),
         pytest.param(
             "spider/train_spider.json", "query", "spider/database", 6901, 16, marks=pytest.mark.slow
         ),

@@ -30,7 +30,7 @@ needs_shared = pytest.mark.skipif(
 
 def make_sqlite(path: Path, script: str) -> Path:
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(script)
+        connection.executescript(f"BEGIN; {script}; COMMIT;")  # one write to disk
     return path
 
 

@@ -26,7 +26,7 @@ INSERT INTO pet VALUES ('dog', 'France'), ('cat', 'Spain');
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("db") / "music.sqlite"
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(SCRIPT)
+        connection.executescript(f"BEGIN; {SCRIPT}; COMMIT;")  # one write to disk
     return path
 
 

@@ -27,7 +27,7 @@ COMMENTS = Comments(
 
 def make_database(path: Path, script: str) -> Database:
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(script)
+        connection.executescript(f"BEGIN; {script}; COMMIT;")  # one write to disk
     return Database(path.stem, path, introspect(path))
 
 
