@@ -8,6 +8,7 @@ student's logits needs: ∂D/∂logit_v = slope_v − q_v · Σ_u slope_u. The c
 an autograd graph over the vocabulary; the tests compare it with autograd in float64.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -41,11 +42,11 @@ def reverse_kl_slope(teacher_NV: LogProbs, student_NV: LogProbs) -> LogProbs:
 
 def _log_mixture(teacher_NV: LogProbs, student_NV: LogProbs, teacher_share: float) -> LogProbs:
     """log(share·p + (1 − share)·q), computed without leaving log space."""
-    log_share = torch.log(torch.tensor([teacher_share, 1 - teacher_share], dtype=torch.float64)).tolist()
+    log_share = math.log(teacher_share), math.log1p(-teacher_share)
     return torch.logaddexp(teacher_NV + log_share[0], student_NV + log_share[1])
 
 
-def jensen_shannon(teacher_NV: LogProbs, student_NV: LogProbs, *, beta: float = 0.5) -> PerPosition:
+def jensen_shannon(teacher_NV: LogProbs, student_NV: LogProbs, *, beta: float | int = 0.5) -> PerPosition:
     """β·KL(p‖m) + (1−β)·KL(q‖m) with m = βp + (1−β)q. KID eq. 4 is β = 1/2; Agarwal et al. 2024 for any β.
 
     Tends to 0 as β tends to 0 or 1, which are therefore refused rather than turned into a KL.
@@ -60,7 +61,7 @@ def jensen_shannon(teacher_NV: LogProbs, student_NV: LogProbs, *, beta: float = 
     return beta * from_teacher_N + (1 - beta) * from_student_N
 
 
-def jensen_shannon_slope(teacher_NV: LogProbs, student_NV: LogProbs, *, beta: float = 0.5) -> LogProbs:
+def jensen_shannon_slope(teacher_NV: LogProbs, student_NV: LogProbs, *, beta: float | int = 0.5) -> LogProbs:
     log_m_NV = _log_mixture(teacher_NV, student_NV, beta)
     return (1 - beta) * student_NV.exp() * (student_NV - log_m_NV)
 
@@ -101,7 +102,7 @@ def entropy(logp_NV: LogProbs) -> PerPosition:
     return -(logp_NV.exp() * logp_NV).sum(-1)
 
 
-def _check_beta(beta: float) -> None:
+def _check_beta(beta: float | int) -> None:
     if not 0 < beta < 1:
         raise ValueError(f"JSD needs 0 < beta < 1, got {beta}: use forward or reverse KL for the end points.")
 

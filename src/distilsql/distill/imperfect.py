@@ -65,7 +65,9 @@ def choose_mask_positions(
         chosen = np.floor((np.arange(count) + phase) * length / max(count, 1)).astype(np.int64)
     else:
         if student_entropy_T is None or len(student_entropy_T) != length:
-            raise ValueError(f"{strategy.value} masking needs the student's entropy at all {length} positions")
+            raise ValueError(
+                f"{strategy.value} masking needs the student's entropy at all {length} positions"
+            )
         order = torch.argsort(student_entropy_T, descending=strategy is MaskStrategy.HARD, stable=True)
         chosen = order[:count].cpu().numpy()
     return torch.from_numpy(np.sort(chosen).astype(np.int64))

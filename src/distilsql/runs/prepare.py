@@ -7,11 +7,10 @@ from typing import Any
 
 from distilsql.data.benchmark import Benchmark
 from distilsql.data.example import Example
-from distilsql.databases.database import Database
 from distilsql.databases.normalise import normalise_sql
 from distilsql.distill.tree import PromptTree
 from distilsql.errors import DataError
-from distilsql.prompts.codes import Prompt, PromptOptions
+from distilsql.prompts.codes import PromptOptions
 from distilsql.prompts.fit import fit_prompt
 from distilsql.runs.recipe import PromptSettings
 
@@ -76,15 +75,15 @@ def prepare(
     settings: PromptSettings,
     *,
     training: bool,
-    over_length: str | None = None,
+    filter_seed: int = 0,
 ) -> Prepared:
     """Tokenise a benchmark. In training, examples that do not fit the budget are dropped and counted; in
-    prediction every example is kept, its prompt shortened as far as the rules go.
+    prediction every example is kept, its prompt shortened as far as the rules go. `filter_seed` draws the random
+    columns that the schema filter shows beside the gold ones in training.
 
     Raises:
         DataError: nothing is left, or `over_length` is "error" and something would be dropped.
     """
-    rule = over_length or settings.over_length
     text = _Tokens(tokenizer)
     options = replace(prompt_options(settings), max_prefix_tokens=settings.max_prompt_tokens)
     examples: list[TokenizedExample] = []
@@ -94,7 +93,14 @@ def prepare(
     dropped: list[str] = []
     for example in benchmark.examples:
         database = benchmark.databases[example.db_id]
-        prompt = _fitted(example, database, options, settings, text)
+        prompt = fit_prompt(
+            example,
+            database,
+            options,
+            text.count,
+            settings.max_prompt_tokens,
+            training_seed=filter_seed if training else None,
+        )
         if prompt.rule != "whole":
             shortened[prompt.rule] += 1
         gold = (*text.plain(normalise_sql(example.gold_sql)), tokenizer.eos_token_id)
@@ -109,7 +115,7 @@ def prepare(
             continue
         examples.append(TokenizedExample(example, key, question, gold))
     report = LengthReport(len(benchmark.examples), dict(shortened), tuple(dropped))
-    if dropped and rule == "error":
+    if dropped and settings.over_length == "error":
         raise DataError(
             f"{len(dropped)} examples of {benchmark.name} exceed the length budget, first {dropped[0]}."
         )
@@ -119,12 +125,6 @@ def prepare(
             f"prompt.max_completion_tokens = {settings.max_completion_tokens}: raise them."
         )
     return Prepared(tuple(examples), prefixes, report)
-
-
-def _fitted(
-    example: Example, database: Database, options: PromptOptions, settings: PromptSettings, text: "_Tokens"
-) -> Prompt:
-    return fit_prompt(example, database, options, text.count, settings.max_prompt_tokens)
 
 
 def _too_long(prompt_tokens: int, gold_tokens: int, settings: PromptSettings) -> str:

@@ -85,7 +85,9 @@ class _Trainer:
         for reason in benchmark.skipped[:1]:
             self.report(Progress(f"{len(benchmark.skipped)} examples left out: {reason}"))
         self.engines: Engines = load_engines(recipe, accelerator.device)
-        self.prepared: Prepared = prepare(benchmark, self.engines.tokenizer, recipe.prompt, training=True)
+        self.prepared: Prepared = prepare(
+            benchmark, self.engines.tokenizer, recipe.prompt, training=True, filter_seed=recipe.seed
+        )
         for sentence in self.prepared.lengths.sentences():
             self.report(Progress(sentence))
         self.windows = WindowStream(

@@ -1,0 +1,278 @@
+"""The command line: thin commands over `runs` and `report`. Nothing heavy is imported before a command needs it."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+
+from distilsql import __version__
+from distilsql.errors import DataError, DistilSQLError
+
+if TYPE_CHECKING:
+    from distilsql.data.benchmark import Benchmark
+    from distilsql.metrics.scores import Scores
+
+app = typer.Typer(
+    help="Distil a large text-to-SQL language model into a small one, and judge it by running the SQL.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Look at benchmarks and own question/SQL pairs.", no_args_is_help=True)
+suite_app = typer.Typer(
+    help="Test suites: many databases that tell wrong queries from right ones.", no_args_is_help=True
+)
+app.add_typer(data_app, name="data")
+app.add_typer(suite_app, name="suite")
+
+Root = Annotated[
+    Path | None, typer.Option("--data", help="Folder that holds spider/, bird/, … [DISTILSQL_DATA]")
+]
+OwnDatabase = Annotated[Path | None, typer.Option("--database", help="SQLite file that own pairs are about")]
+On = Annotated[
+    str, typer.Option("--on", help="Benchmark such as spider:dev, or a .jsonl/.csv file of own pairs")
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Replace a recipe key: --set train.steps=200")
+]
+Limit = Annotated[int | None, typer.Option("--limit", help="Only this many examples (a seeded draw)")]
+
+
+def main() -> None:
+    """Run the command line; errors are a sentence and a non-zero exit status, never a traceback."""
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except DistilSQLError as error:
+        _fail(str(error))
+    except (KeyboardInterrupt, click.Abort):
+        _fail("stopped. Run the same command again to go on from where it was saved.", status=130)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        _fail(f"{error.strerror or error}{where}. Check the path, its permissions and the free disk space.")
+
+
+def _fail(message: str, status: int = 1) -> None:
+    print(f"distilsql: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"distilsql {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the demo's runs and report go")] = Path("runs/demo"),
+    minutes: Annotated[float, typer.Option(help="About how long training may take in all")] = 4.0,
+) -> None:
+    """The whole story on an embedded benchmark, in minutes, on a CPU."""
+    from distilsql.runs.demo import run_demo
+
+    run_demo(out, minutes=minutes)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (TOML); see recipes/")],
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/<recipe's name>")] = None,
+    settings: Settings = None,
+    overwrite: Annotated[bool, typer.Option(help="Delete the run that is there and start anew")] = False,
+) -> None:
+    """Train by a recipe: any method, sft included. The same command resumes an interrupted run."""
+    from distilsql.runs.recipe import load_recipe
+
+    resolved = load_recipe(recipe, settings or [])
+    folder = out or Path("runs") / (resolved.name or recipe.stem)
+    from distilsql.runs.progress import training_bar
+    from distilsql.runs.train import train as run_training
+
+    with training_bar() as report:
+        run = run_training(resolved, folder, overwrite=overwrite, report=report)
+    print(
+        f"Finished: {run.path}. Next: distilsql predict {run.path} --on {resolved.data.valid or 'spider:dev'}"
+    )
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run folder, or any model folder together with --recipe")],
+    on: On,
+    data: Root = None,
+    database: OwnDatabase = None,
+    beams: Annotated[int, typer.Option(min=1, help="1 is greedy")] = 1,
+    limit: Limit = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Recipe whose prompt settings a plain model is asked with")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Prediction file; default: inside the run")] = None,
+) -> None:
+    """Answer a benchmark's questions and write predictions/<benchmark>.jsonl."""
+    from distilsql.errors import RunError
+    from distilsql.runs.folder import RunFolder
+    from distilsql.runs.predict import benchmark_for, load_any, load_student, recipe_of
+    from distilsql.runs.predict import predict as run_predict
+    from distilsql.runs.recipe import load_recipe
+
+    folder = RunFolder(run)
+    if recipe is None:
+        resolved = recipe_of(folder)
+        benchmark = _limited(benchmark_for(resolved, on, data, database), limit)
+        model = load_student(folder, beams=beams)
+    else:
+        resolved = load_recipe(recipe)
+        benchmark = _limited(benchmark_for(resolved, on, data, database), limit)
+        model = load_any(str(run), resolved.prompt, beams=beams, precision=resolved.train.precision)
+        if out is None:
+            raise RunError(f"{run} is not a run folder, so say where predictions go: --out predictions.jsonl")
+    path = out or folder.predictions(benchmark.name)
+    with _bar("predicting") as on_progress:
+        run_predict(model, benchmark, path, on_progress=on_progress)
+    print(f"Wrote {path}. Next: distilsql evaluate {run if recipe is None else path} --on {on}")
+
+
+@app.command()
+def evaluate(
+    target: Annotated[Path, typer.Argument(help="A run folder or a prediction file of any system")],
+    on: On,
+    data: Root = None,
+    database: OwnDatabase = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column of a CSV prediction file that holds the SQL")
+    ] = None,
+    keep_distinct: Annotated[
+        bool, typer.Option(help="Spider: do not remove DISTINCT before running")
+    ] = False,
+    limit: Limit = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write scores of a prediction file here (JSON)")
+    ] = None,
+) -> None:
+    """Judge predictions by running them; verdicts equal the official evaluators'."""
+    from distilsql.runs.evaluate import evaluate_file, evaluate_run
+    from distilsql.runs.folder import RunFolder, write_text
+    from distilsql.runs.recipe import load_recipe
+
+    folder = RunFolder(target)
+    if target.is_dir():
+        options = load_recipe(folder.recipe).data
+        data = data or (Path(options.root) if options.root else None)
+        database = database or (Path(options.database) if options.database else None)
+    benchmark = _limited(_load(on, data, database), limit)
+    with _bar("running SQL") as on_progress:
+        if target.is_dir():
+            scores = evaluate_run(folder, benchmark, keep_distinct=keep_distinct, on_progress=on_progress)
+        else:
+            scores = evaluate_file(
+                target, benchmark, column=column, keep_distinct=keep_distinct, on_progress=on_progress
+            )
+    if out is not None:
+        write_text(out, scores.to_json())
+    _print_scores(scores)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders")],
+    out: Annotated[Path, typer.Option(help="Where table, figures and page go")] = Path("report"),
+    title: Annotated[str, typer.Option(help="Title of the page")] = "Accuracy against cost",
+) -> None:
+    """Accuracy against cost: table, figures and a page, from run folders."""
+    from rich.console import Console
+
+    from distilsql.report import comparison_table, load_runs, to_terminal, write_report
+
+    records = load_runs(runs)
+    paths = write_report(records, out, title=title)
+    Console().print(to_terminal(comparison_table(records), title))
+    print(f"Page: {paths.page}")
+
+
+@app.command()
+def methods(
+    markdown: Annotated[bool, typer.Option(help="Print the method reference, docs/methods.md")] = False,
+) -> None:
+    """The table of methods: divergence, completions trained on, gold likelihood."""
+    from distilsql.method_reference import method_reference, print_methods
+
+    if markdown:
+        print(method_reference(), end="")
+    else:
+        print_methods()
+
+
+@data_app.command("check")
+def data_check(
+    target: Annotated[str, typer.Argument(help="A data folder, a benchmark's name, or a file of own pairs")],
+    data: Root = None,
+    database: OwnDatabase = None,
+) -> None:
+    """Report every missing database, malformed record and gold query that does not run, all at once."""
+    from distilsql.data.check import check
+
+    with _bar("running golds") as on_progress:
+        report = check(target, data, database=database, progress=on_progress)
+    for checked in report.benchmarks:
+        print(
+            f"{checked.name}: {checked.examples} examples, {checked.databases} databases, "
+            f"{checked.gold_runs} golds run ({checked.gold_empty} with an empty result)"
+        )
+    for problem in report.problems:
+        print(f"  {problem}")
+    if report.problems:
+        raise DataError(f"{len(report.problems)} problems in {target}, listed above.")
+
+
+def _load(on: str, data: Path | None, database: Path | None) -> "Benchmark":
+    from distilsql.data.benchmark import load_benchmark
+
+    benchmark = load_benchmark(on, root=data, database=database, missing_databases="skip")
+    if benchmark.skipped:
+        print(f"{len(benchmark.skipped)} examples left out: {benchmark.skipped[0]}", file=sys.stderr)
+    return benchmark
+
+
+def _limited(benchmark: "Benchmark", limit: int | None) -> "Benchmark":
+    return benchmark if limit is None else benchmark.take(limit, 0)
+
+
+def _print_scores(scores: "Scores") -> None:
+    low, high = scores.interval
+    print(
+        f"{scores.metric} on {scores.benchmark}: {scores.accuracy:.1%} "
+        f"(95 % interval {low:.1%} to {high:.1%}), {scores.correct} of {len(scores.verdicts)}"
+    )
+    print(f"valid SQL: {scores.valid_sql_rate:.1%}")
+    print(", ".join(f"{outcome.value}: {count}" for outcome, count in scores.outcomes().items() if count))
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar with the time left, on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+if __name__ == "__main__":
+    main()

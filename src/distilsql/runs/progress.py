@@ -1,0 +1,46 @@
+"""Progress of a training in the terminal: a bar with the time left, and sentences above it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from distilsql.runs.train import Progress as TrainingProgress
+
+
+@contextmanager
+def training_bar(
+    description: str = "training", console: Console | None = None
+) -> Iterator[Callable[["TrainingProgress"], None]]:
+    """A reporter for `train`. Where standard error is no terminal, only sentences are printed."""
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    ]
+    console = console or Console(stderr=True)
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(description, total=None, loss="–")
+
+        def report(progress: "TrainingProgress") -> None:
+            if progress.message:
+                bar.console.print(progress.message, highlight=False, markup=False)
+            if progress.steps:
+                loss = "–" if progress.loss is None else f"{progress.loss:.3f}"
+                bar.update(task, completed=progress.step, total=progress.steps, loss=loss)
+
+        yield report

@@ -1,0 +1,107 @@
+"""Divergences: zero iff equal, never negative, equal to independent float64 formulas, gradients equal to autograd."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distilsql.distill.divergences import (
+    DIVERGENCES,
+    forward_kl,
+    jensen_shannon,
+    jensen_shannon_with,
+    reverse_kl,
+    total_variation,
+)
+
+ALL = [*DIVERGENCES.values(), jensen_shannon_with(0.1), jensen_shannon_with(0.9)]
+IDS = [*DIVERGENCES, "jsd-0.1", "jsd-0.9"]
+
+
+def log_probs(seed: int, rows: int = 5, vocabulary: int = 11, scale: float = 2.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.log_softmax(
+        scale * torch.randn(rows, vocabulary, generator=generator, dtype=torch.float64), -1
+    )
+
+
+def formula(name: str, p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Textbook definitions on probabilities, written without the code under test."""
+    kl = lambda a, b: np.sum(a * np.log(a / b), -1)  # noqa: E731
+    if name == "forward-kl":
+        return kl(p, q)
+    if name == "reverse-kl":
+        return kl(q, p)
+    if name == "jensen-shannon":
+        return 0.5 * kl(p, 0.5 * (p + q)) + 0.5 * kl(q, 0.5 * (p + q))
+    if name == "jsd-0.1":
+        return 0.1 * kl(p, 0.1 * p + 0.9 * q) + 0.9 * kl(q, 0.1 * p + 0.9 * q)
+    if name == "jsd-0.9":
+        return 0.9 * kl(p, 0.9 * p + 0.1 * q) + 0.1 * kl(q, 0.9 * p + 0.1 * q)
+    if name == "total-variation":
+        return 0.5 * np.sum(np.abs(p - q), -1)
+    if name == "skewed-forward-kl":
+        return kl(p, 0.1 * p + 0.9 * q)
+    assert name == "skewed-reverse-kl"
+    return kl(q, 0.9 * p + 0.1 * q)
+
+
+@pytest.mark.parametrize(("name", "divergence"), list(zip(IDS, ALL, strict=True)), ids=IDS)
+@given(seed=st.integers(0, 10_000), scale=st.floats(0.1, 8))
+@settings(max_examples=20, deadline=None)
+def test_value_equals_the_textbook_formula(name, divergence, seed, scale):
+    teacher, student = log_probs(seed, scale=scale), log_probs(seed + 1, scale=scale)
+    expected = formula(name, teacher.exp().numpy(), student.exp().numpy())
+    assert divergence(teacher, student).numpy() == pytest.approx(expected, abs=1e-12, rel=1e-9)
+
+
+@pytest.mark.parametrize("divergence", ALL, ids=IDS)
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=15, deadline=None)
+def test_zero_iff_equal_and_never_negative(divergence, seed):
+    teacher, student = log_probs(seed), log_probs(seed + 1)
+    assert (divergence(teacher, student) > 1e-4).all()
+    assert divergence(teacher, teacher).abs().max() < 1e-12
+    in_float32 = divergence(teacher.float(), student.float())
+    assert (in_float32 >= 0).all()
+
+
+@pytest.mark.parametrize("divergence", ALL, ids=IDS)
+def test_logit_gradient_equals_autograd(divergence):
+    teacher = log_probs(0)
+    logits = torch.randn(5, 11, dtype=torch.float64, requires_grad=True)
+    student = torch.log_softmax(logits, -1)
+    divergence(teacher, student).sum().backward()
+    closed_form = divergence.logit_gradient(teacher, student.detach())
+    torch.testing.assert_close(closed_form, logits.grad, atol=1e-12, rtol=1e-9)
+
+
+def test_reverse_kl_gradient_is_the_closed_form_of_the_design():
+    teacher, student = log_probs(3), log_probs(4)
+    q = student.exp()
+    expected = q * (student - teacher - reverse_kl(teacher, student).unsqueeze(-1))
+    torch.testing.assert_close(DIVERGENCES["reverse-kl"].logit_gradient(teacher, student), expected)
+
+
+def test_kl_directions_are_not_exchanged():
+    # p is peaked, q is flat over two tokens: KL(p‖q) = ln 2 stays small, KL(q‖p) is large.
+    peaked = torch.log(torch.tensor([[1 - 1e-6, 1e-6]], dtype=torch.float64))
+    flat = torch.log(torch.tensor([[0.5, 0.5]], dtype=torch.float64))
+    assert forward_kl(peaked, flat).item() == pytest.approx(math.log(2), abs=1e-4)
+    assert reverse_kl(peaked, flat).item() > 6
+
+
+def test_jsd_is_not_a_mixture_of_kls_and_vanishes_at_its_ends():
+    teacher, student = log_probs(5), log_probs(6)
+    mixture = 0.9 * forward_kl(teacher, student) + 0.1 * reverse_kl(teacher, student)
+    assert (jensen_shannon(teacher, student, beta=0.9) < 0.5 * mixture).all()
+    assert jensen_shannon(teacher, student, beta=1e-9).max() < 1e-6
+    assert jensen_shannon(teacher, student, beta=1 - 1e-9).max() < 1e-6
+    assert (jensen_shannon(teacher, student) <= math.log(2)).all()
+    assert (total_variation(teacher, student) <= 1).all()
+    for end in (0, 1):
+        with pytest.raises(ValueError, match="0 < beta < 1"):
+            jensen_shannon(teacher, student, beta=end)

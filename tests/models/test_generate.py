@@ -1,0 +1,161 @@
+"""Generation: equals `transformers`' own, batched equals one by one, and SWITCH is what it says."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from families import VOCABULARY, make_model, random_tree
+
+from distilsql.distill.tree import PromptTree
+from distilsql.models.generate import (
+    GenerationOptions,
+    SwitchOptions,
+    ThresholdSchedule,
+    beam_search,
+    choose_tokens,
+    generate,
+    switch_generate,
+    uniform_stream,
+)
+from distilsql.models.tree_model import TreeModel
+
+EOS = 2
+GREEDY = GenerationOptions(eos_token_id=EOS, vocabulary_size=VOCABULARY, max_new_tokens=12)
+SAMPLED = GenerationOptions(eos_token_id=EOS, vocabulary_size=VOCABULARY, max_new_tokens=12, temperature=1.0)
+
+
+def reference(model, prompt, **options):
+    ids = torch.tensor([prompt])
+    written = model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, **options
+    )
+    return tuple(written[0, len(prompt) :].tolist())
+
+
+def streams(count, seed=0):
+    return [uniform_stream(seed, number) for number in range(count)]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_greedy_and_beams_equal_transformers(family, beams):
+    model = make_model(family, seed=1, spread=3.0)
+    tree, _ = random_tree(7, questions=5)
+    runner = TreeModel(model)
+    mine = generate(runner, tree, GREEDY) if beams == 1 else beam_search(runner, tree, GREEDY, beams=beams)
+    theirs = [reference(model, tree.prefix + question, num_beams=beams) for question in tree.questions]
+    assert mine == theirs
+
+
+@pytest.mark.parametrize("options", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_batched_equals_one_by_one(family, options):
+    model = TreeModel(make_model(family, seed=2, spread=3.0))
+    tree, _ = random_tree(8, questions=5)
+    together = generate(model, tree, options, streams=streams(5))
+    for number, question in enumerate(tree.questions):
+        alone = generate(
+            model, PromptTree(tree.prefix, (question,)), options, streams=[uniform_stream(0, number)]
+        )
+        assert alone == [together[number]]
+
+
+def test_a_cached_prefix_gives_the_same_completions(family):
+    model = TreeModel(make_model(family, seed=3, spread=3.0))
+    tree, _ = random_tree(9)
+    assert generate(model, tree, GREEDY, prefix=model.run_prefix(tree.prefix)) == generate(
+        model, tree, GREEDY
+    )
+
+
+def test_eos_ends_a_completion_and_is_part_of_it():
+    model = make_model("llama", seed=4, spread=3.0)
+    tree, _ = random_tree(10, questions=6)
+    first = generate(TreeModel(model), tree, GREEDY)[0]
+    # Declare the third token EOS: every completion must now stop at its first occurrence.
+    stop = GenerationOptions(eos_token_id=first[2], vocabulary_size=VOCABULARY, max_new_tokens=12)
+    for completion in generate(TreeModel(model), tree, stop):
+        assert completion.count(first[2]) <= 1
+        assert len(completion) == 12 or completion[-1] == first[2]
+    never = GenerationOptions(eos_token_id=VOCABULARY + 5, vocabulary_size=VOCABULARY, max_new_tokens=4)
+    assert [len(completion) for completion in generate(TreeModel(model), tree, never)] == [4] * 6
+
+
+def test_sampling_follows_the_distribution_and_never_takes_what_has_no_mass():
+    logp = torch.log(torch.tensor([[0.5, 0.0, 0.3, 0.2]])).expand(20_000, -1)
+    uniforms = np.random.default_rng(0).random(20_000)
+    chosen = choose_tokens(logp, 1.0, uniforms)
+    shares = torch.bincount(chosen, minlength=4) / len(chosen)
+    assert shares.tolist() == pytest.approx([0.5, 0.0, 0.3, 0.2], abs=0.015)
+    assert shares[1] == 0
+    colder = torch.bincount(choose_tokens(logp, 0.5, uniforms), minlength=4) / len(chosen)
+    assert colder[0] == pytest.approx(0.25 / 0.38, abs=0.015)
+    assert choose_tokens(logp[:1], 1.0, np.array([0.0])).item() == 0
+    assert choose_tokens(logp[:1], 1.0, np.array([1 - 1e-16])).item() == 3
+
+
+def test_sampling_needs_a_stream_per_question():
+    model = TreeModel(make_model("llama"))
+    tree, _ = random_tree(11)
+    with pytest.raises(ValueError, match="random stream"):
+        generate(model, tree, SAMPLED)
+
+
+# ---- SWITCH --------------------------------------------------------------------------------------------------
+
+
+def sequential_switch(student, teacher, prompt, options):
+    """The definition, a token at a time, whole sequences through stock forwards."""
+    written, taken = [], []
+    for position in range(GREEDY.max_new_tokens):
+        ids = torch.tensor([list(prompt) + written])
+        with torch.no_grad():
+            q = torch.softmax(student(input_ids=ids).logits[0, -1].double(), -1)
+            p = torch.softmax(teacher(input_ids=ids).logits[0, -1].double(), -1)
+        m = (p + q) / 2
+        jsd = 0.5 * (p * (p / m).log()).sum() + 0.5 * (q * (q / m).log()).sum()
+        taken.append(bool(jsd > options.threshold * math.exp(-options.decay * position)))
+        written.append(int((p if taken[-1] else q).argmax()))
+        if written[-1] == EOS:
+            break
+    return tuple(written), tuple(taken)
+
+
+@pytest.mark.parametrize("family_name", ["llama", "gpt2"])
+def test_switch_equals_the_sequential_definition(family_name):
+    student, teacher = (make_model(family_name, seed=seed, spread=4.0) for seed in (5, 6))
+    tree, _ = random_tree(12, questions=5)
+    options = SwitchOptions(threshold=0.6, decay=0.04)
+    expected = [
+        sequential_switch(student, teacher, tree.prefix + question, options) for question in tree.questions
+    ]
+    written = switch_generate(TreeModel(student), TreeModel(teacher), tree, GREEDY, options)
+    assert [(each.tokens, each.from_teacher) for each in written] == expected
+    shares = [sum(each.from_teacher) / len(each.tokens) for each in written]
+    assert 0 < sum(shares) / len(shares) < 1, "the case must have both student and teacher tokens"
+
+
+def test_switch_at_its_ends_is_the_student_alone_or_the_teacher_alone():
+    student, teacher = (TreeModel(make_model("llama", seed=seed, spread=2.0)) for seed in (5, 6))
+    tree, _ = random_tree(13)
+    never = SwitchOptions(threshold=math.log(2) + 1e-6, decay=0.0)
+    always = SwitchOptions(threshold=0.0, decay=0.0)
+    alone = switch_generate(student, teacher, tree, SAMPLED, never, streams=streams(4))
+    assert [each.tokens for each in alone] == generate(student, tree, SAMPLED, streams=streams(4))
+    led = switch_generate(student, teacher, tree, SAMPLED, always, streams=streams(4))
+    assert [each.tokens for each in led] == generate(teacher, tree, SAMPLED, streams=streams(4))
+    assert all(all(each.from_teacher) for each in led)
+
+
+def test_schedules():
+    exponential, linear, constant = (SwitchOptions(0.4, 0.1, schedule) for schedule in ThresholdSchedule)
+    assert [o.at(0) for o in (exponential, linear, constant)] == [0.4] * 3
+    assert exponential.at(10) == pytest.approx(0.4 / math.e)
+    assert linear.at(5) == pytest.approx(0.2)
+    assert linear.at(20) == 0
+    assert constant.at(100) == 0.4
+
+
+def test_random_streams_depend_on_seed_and_example_alone():
+    assert uniform_stream(0, 1, 2)(5).tolist() == uniform_stream(0, 1, 2)(5).tolist()
+    assert uniform_stream(0, 1, 2)(5).tolist() != uniform_stream(1, 1, 2)(5).tolist()
+    assert uniform_stream(0, 1, 2)(5).tolist()[:3] == uniform_stream(0, 1, 2)(3).tolist()
