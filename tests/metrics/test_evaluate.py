@@ -10,6 +10,7 @@ from distilsql.databases.execute import Job
 from distilsql.databases.pool import ExecutionPool
 from distilsql.errors import DataError
 from distilsql.metrics.compare import compare_predictions
+from distilsql.metrics.efficiency import measure_r_ves
 from distilsql.metrics.evaluate import evaluate
 from distilsql.metrics.golds import GoldResults
 from distilsql.metrics.scores import Scores, VerdictOutcome
@@ -160,6 +161,33 @@ def test_golds_run_once_in_a_process_and_once_on_disk(shop, shop_file, tmp_path)
         again = evaluate(predictions, shop, pool=pool, golds=golds)
         assert len(pool.jobs) == 6 + 1  # the file has changed, so its golds are run again
         assert again.accuracy == 1.0
+
+
+def test_plugged_values_forgive_a_wrong_value_and_say_so(shop, pool):
+    predictions = golds_of(shop)
+    predictions[1] = "SELECT name FROM shop WHERE city = 'Air'"
+    predictions[5] = "SELECT name FROM shop WHERE staff > 2"
+    assert evaluate(predictions, shop, pool=pool).correct == 4
+    scores = evaluate(predictions, shop, plug_values=True, pool=pool)
+    assert scores.correct == 6
+    assert scores.metric == "EX with plugged values"
+    assert (
+        scores.verdicts[1].message == "right with the gold's values: SELECT name FROM shop WHERE city = 'Ayr'"
+    )
+    assert scores.verdicts[1].predicted_sql == predictions[1]
+
+
+def test_r_ves_rewards_only_what_is_right(shop, bird_shop, pool):
+    predictions = ["SELECT 0", *golds_of(bird_shop)[1:]]
+    scores = measure_r_ves(evaluate(predictions, bird_shop, pool=pool), bird_shop, repeats=3)
+    rewards = [verdict.reward for verdict in scores.verdicts]
+    assert rewards[0] == 0
+    assert all(0.25 <= reward <= 1.25 for reward in rewards[1:])
+    assert 0 < scores.r_ves < 112
+    with pytest.raises(DataError, match="R-VES is BIRD's"):
+        measure_r_ves(evaluate(golds_of(shop), shop, pool=pool), shop)
+    with pytest.raises(DataError, match="Spider's"):
+        evaluate(predictions, bird_shop, plug_values=True, pool=pool)
 
 
 def test_progress_ends_at_the_total(shop, pool):

@@ -242,7 +242,9 @@ def address_space_bytes() -> int:
 
 def encode(answer: dict[str, Any], max_bytes: int) -> bytes:
     try:
-        payload = json.dumps(answer, ensure_ascii=False, default=encode_bytes).encode(errors="backslashreplace")
+        payload = json.dumps(answer, ensure_ascii=False, default=encode_bytes).encode(
+            errors="backslashreplace"
+        )
     except MemoryError:
         payload = None
     if payload is None or len(payload) > max_bytes:

@@ -232,8 +232,9 @@ def _renew_key(
             row[index] = number + 1 if dice.random() < 0.8 else dice.choice(pools[index])
         elif dice.random() < 0.5:
             row[index] = dice.choice(table.values[index] or pools[index])
-            if isinstance(row[index], str) and dice.random() < 0.5:
-                row[index] = f"{row[index]}{number}"
+            key = row[index]
+            if isinstance(key, str) and dice.random() < 0.5:
+                row[index] = key + str(number)
 
 
 def _adopt(

@@ -15,6 +15,7 @@ from distilsql.errors import DataError
 from distilsql.metrics import bird, execution
 from distilsql.metrics.golds import GoldResults
 from distilsql.metrics.hardness import clauses_of, hardness
+from distilsql.metrics.plugging import plugged
 from distilsql.metrics.scores import Scores, Verdict, VerdictOutcome
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def evaluate(
     timeout_s: float = DEFAULT_TIMEOUT_S,
     workers: int | None = None,
     suite: "Suite | None" = None,
+    plug_values: bool = False,
     on_progress: OnProgress | None = None,
     pool: ExecutionPool | None = None,
     golds: GoldResults | None = None,
@@ -70,25 +72,30 @@ def evaluate(
     """The verdict on each prediction, in the order of the benchmark's examples, by the benchmark's own evaluator.
 
     With a `suite`, a prediction must be right on the benchmark's database and on every database of the suite
-    (Spider only). `pool` and `golds` are kept by a caller that judges several files; otherwise they are made here.
-    Raises DataError if the number of predictions is not that of the examples, a database is missing, or a gold
-    query does not run.
+    (Spider only). With `plug_values` a wrong prediction is tried again with the gold's values in place of its own,
+    and the metric's name says so (Spider only). `pool` and `golds` are kept by a caller that judges several files;
+    otherwise they are made here. Raises DataError if the number of predictions is not that of the examples, a
+    database is missing, or a gold query does not run.
     """
-    _check(predictions, benchmark, suite)
+    _check(predictions, benchmark, suite, plug_values)
     tasks = [
         _read(prediction, example, benchmark, keep_distinct)
         for prediction, example in zip(predictions, benchmark.examples, strict=True)
     ]
     with ExecutionPool(workers) if pool is None else nullcontext(pool) as open_pool:
         session = _Session(benchmark.evaluator, timeout_s, open_pool, golds or GoldResults(), on_progress)
-        verdicts = _judge(tasks, session)
-        if suite is not None:
-            verdicts = _judge_on_suite(verdicts, tasks, suite, session)
-    metric = "EX" if suite is None else f"TS on {suite.label}"
+        verdicts = _judge_everywhere(tasks, suite, session)
+        if plug_values:
+            verdicts = _judge_plugged(verdicts, tasks, suite, session)
+    metric = ("EX" if suite is None else f"TS on {suite.label}") + (
+        " with plugged values" if plug_values else ""
+    )
     return Scores(benchmark.name, benchmark.evaluator, metric, keep_distinct, tuple(verdicts))
 
 
-def _check(predictions: Sequence[str], benchmark: Benchmark, suite: "Suite | None") -> None:
+def _check(
+    predictions: Sequence[str], benchmark: Benchmark, suite: "Suite | None", plug_values: bool
+) -> None:
     if not benchmark.examples:
         raise DataError(f"{benchmark.name} has no examples, so there is nothing to judge.")
     if len(predictions) != len(benchmark.examples):
@@ -96,8 +103,8 @@ def _check(predictions: Sequence[str], benchmark: Benchmark, suite: "Suite | Non
             f"{len(predictions)} predictions for the {len(benchmark.examples)} examples of {benchmark.name}; give "
             "one prediction for each example, in the benchmark's order."
         )
-    if suite is not None and benchmark.evaluator != "spider":
-        raise DataError("A test suite judges Spider's kind of benchmark; judge BIRD without one.")
+    if (suite is not None or plug_values) and benchmark.evaluator != "spider":
+        raise DataError("Test suites and plugged values are Spider's; judge BIRD without them.")
 
 
 def _read(prediction: str, example: Example, benchmark: Benchmark, keep_distinct: bool) -> _Task:
@@ -193,6 +200,29 @@ def _bird_verdict(draft: Verdict, gold: Execution, predicted: Execution) -> Verd
 
 def _suite_databases(suite: "Suite", draft: Verdict) -> tuple[Path, ...]:
     return suite.databases(draft.db_id, execution.read_gold(draft.gold_sql, keep_distinct=True))
+
+
+def _judge_everywhere(tasks: Sequence[_Task], suite: "Suite | None", session: _Session) -> list[Verdict]:
+    verdicts = _judge(tasks, session)
+    return verdicts if suite is None else _judge_on_suite(verdicts, tasks, suite, session)
+
+
+def _judge_plugged(
+    verdicts: Sequence[Verdict], tasks: Sequence[_Task], suite: "Suite | None", session: _Session
+) -> list[Verdict]:
+    """Wrong predictions again, right if any exchange of their values is right on every database."""
+    wrong = [index for index, verdict in enumerate(verdicts) if not verdict.is_correct]
+    copies = [
+        (index, replace(tasks[index], sql=sql))
+        for index in wrong
+        for sql in plugged(tasks[index].sql, tasks[index].gold_sql)
+    ]
+    found = list(verdicts)
+    tried = _judge_everywhere([copy for _, copy in copies], suite, session)
+    for (index, copy), verdict in zip(copies, tried, strict=True):
+        if verdict.is_correct and not found[index].is_correct:
+            found[index] = replace(verdict, message=f"right with the gold's values: {copy.sql}")
+    return found
 
 
 def _judge_on_suite(

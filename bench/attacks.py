@@ -1,0 +1,104 @@
+"""What hostile SQLite statements do with and without the layers, as data and as the table of docs/security.md.
+
+    python bench/attacks.py
+
+Every attack of tests/databases/attacks_sqlite.json runs in both modes, on a fresh worker each. Outcome, seconds,
+peak memory above an idle worker's and files changed go to bench/results/attacks.json, the table to standard output.
+"""
+
+import json
+import platform
+import sqlite3
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from distilsql.databases.execute import LIMITS, MIB, Mode, make_job
+from distilsql.databases.pool import ExecutionPool
+
+ROOT = Path(__file__).resolve().parent.parent
+ATTACKS = ROOT / "tests" / "databases" / "attacks_sqlite.json"
+RESULTS = ROOT / "bench" / "results" / "attacks.json"
+TIMEOUT_S = 1.0
+MODES: tuple[Mode, ...] = ("evaluation", "serving")
+
+
+def make_folder(folder: Path) -> None:
+    (folder / "secret.txt").write_text("secret")
+    for name in ("people.sqlite", "other.sqlite"):
+        with closing(sqlite3.connect(folder / name)) as connection:
+            connection.execute("CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT, age INTEGER)")
+            rows = [(i, f"person number {i} of many", i % 90) for i in range(1, 201)]
+            connection.executemany("INSERT INTO people VALUES (?, ?, ?)", rows)
+            connection.commit()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def peak_mib(process_id: int) -> float | None:
+    """The most memory the process ever had, None if it was killed."""
+    try:
+        lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), None)
+
+
+def run(attack: dict[str, Any], mode: Mode, make: Callable[[Path], None]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as name, ExecutionPool(workers=1) as pool:
+        folder = Path(name)
+        make(folder)
+        database = folder / "people.sqlite"
+        pool.run(make_job(database, "SELECT 1", mode=mode))
+        (process_id,) = pool.process_ids()
+        before, idle = contents(folder), peak_mib(process_id)
+        sql = attack["sql"].replace("{folder}", name)
+        execution = pool.run(make_job(database, sql, mode=mode, timeout_s=TIMEOUT_S))
+        peak = peak_mib(process_id)
+        return {
+            "outcome": execution.outcome.value,
+            "message": execution.message.replace(name, "…")[:120],
+            "seconds": round(execution.seconds, 3),
+            "extra_mib": None if peak is None or idle is None else round(peak - idle, 1),
+            "files_changed": contents(folder) != before,
+        }
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    lines = ["| | attack | evaluation | serving |", "|---|---|---|---|"]
+    for result in results:
+        cells = []
+        for mode in MODES:
+            seen = result[mode]
+            memory = "killed" if seen["extra_mib"] is None else f"{seen['extra_mib']:.0f} MiB"
+            cells.append(f"{seen['outcome']}, {seen['seconds']:.2f} s, {memory}")
+        lines.append(f"| {result['kind']} | {result['name']} | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    attacks = json.loads(ATTACKS.read_text())
+    results = [
+        {"kind": attack["kind"], "name": attack["name"]}
+        | {mode: run(attack, mode, make_folder) for mode in MODES}
+        for attack in attacks
+    ]
+    document = {
+        "command": "python bench/attacks.py",
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "timeout_s": TIMEOUT_S,
+        "memory_mib": {mode: LIMITS[mode].memory_bytes // MIB for mode in MODES},
+        "attacks": results,
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Measure BIRD's R-VES: how fast the right predictions are beside their golds."""
+
+from dataclasses import replace
+
+from distilsql.data.benchmark import Benchmark
+from distilsql.databases.execute import Job, Outcome, make_job
+from distilsql.databases.pool import ExecutionPool
+from distilsql.errors import DataError
+from distilsql.metrics import bird
+from distilsql.metrics.scores import Scores, Verdict
+
+OFFICIAL_REPEATS = 100
+
+
+def measure_r_ves(
+    scores: Scores, benchmark: Benchmark, *, repeats: int = OFFICIAL_REPEATS, timeout_s: float = bird.BUDGET_S
+) -> Scores:
+    """The same scores with every verdict's `reward`. Gold and prediction run in turn, one at a time, `repeats` times.
+
+    A wrong prediction's reward is 0. Raises DataError if `scores` are not BIRD's or not of this benchmark.
+    """
+    if scores.evaluator != "bird":
+        raise DataError(f"R-VES is BIRD's; {scores.benchmark} is judged by {scores.evaluator}'s rules.")
+    if [verdict.example_id for verdict in scores.verdicts] != [e.example_id for e in benchmark.examples]:
+        raise DataError(f"These scores are not of {benchmark.name}; give the benchmark they were judged on.")
+    with ExecutionPool(workers=1) as pool:
+        rewards = [_reward(verdict, benchmark, repeats, timeout_s, pool) for verdict in scores.verdicts]
+    pairs = zip(scores.verdicts, rewards, strict=True)
+    return replace(scores, verdicts=tuple(replace(verdict, reward=reward) for verdict, reward in pairs))
+
+
+def _reward(
+    verdict: Verdict, benchmark: Benchmark, repeats: int, timeout_s: float, pool: ExecutionPool
+) -> float:
+    if not verdict.is_correct:
+        return 0.0
+    path = benchmark.databases[verdict.db_id].path
+    gold = make_job(path, verdict.gold_sql, timeout_s=timeout_s, decoding="strict")
+    predicted = make_job(path, verdict.predicted_sql, timeout_s=timeout_s, decoding="strict")
+    seconds = [(_seconds(predicted, pool), _seconds(gold, pool)) for _ in range(repeats)]
+    return bird.reward(bird.speed_ratio([g for _, g in seconds], [p for p, _ in seconds]))
+
+
+def _seconds(job: Job, pool: ExecutionPool) -> float:
+    execution = pool.run(job)
+    if execution.outcome is not Outcome.ROWS:
+        raise DataError(
+            f"A query that ran before does not any more ({execution.message}): {job.sql!r}. Was the machine busy, "
+            "or the database changed?"
+        )
+    return execution.seconds
