@@ -10,8 +10,9 @@ import json
 import platform
 import sqlite3
 import tempfile
-from collections.abc import Callable
-from contextlib import closing
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,31 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def peak_mib(process_id: int) -> float | None:
-    """The most memory the process ever had, None if it was killed."""
+def peak_mib(process_id: int) -> float:
+    """The most memory the process ever had, 0 if it is gone."""
     try:
         lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
     except OSError:
-        return None
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), None)
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+
+
+@contextmanager
+def watched_peak(process_id: int) -> Iterator[list[float]]:
+    """A list that grows by what was seen every few milliseconds: a killed process cannot be asked afterwards."""
+    seen, done = [peak_mib(process_id)], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.003):
+            seen.append(peak_mib(process_id))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
 
 
 def run(attack: dict[str, Any], mode: Mode, make: Callable[[Path], None]) -> dict[str, Any]:
@@ -57,13 +76,13 @@ def run(attack: dict[str, Any], mode: Mode, make: Callable[[Path], None]) -> dic
         (process_id,) = pool.process_ids()
         before, idle = contents(folder), peak_mib(process_id)
         sql = attack["sql"].replace("{folder}", name)
-        execution = pool.run(make_job(database, sql, mode=mode, timeout_s=TIMEOUT_S))
-        peak = peak_mib(process_id)
+        with watched_peak(process_id) as seen:
+            execution = pool.run(make_job(database, sql, mode=mode, timeout_s=TIMEOUT_S))
         return {
             "outcome": execution.outcome.value,
             "message": execution.message.replace(name, "…")[:120],
             "seconds": round(execution.seconds, 3),
-            "extra_mib": None if peak is None or idle is None else round(peak - idle, 1),
+            "extra_mib": round(max(*seen, peak_mib(process_id)) - idle, 1),
             "files_changed": contents(folder) != before,
         }
 
@@ -74,8 +93,7 @@ def table(results: list[dict[str, Any]]) -> str:
         cells = []
         for mode in MODES:
             seen = result[mode]
-            memory = "killed" if seen["extra_mib"] is None else f"{seen['extra_mib']:.0f} MiB"
-            cells.append(f"{seen['outcome']}, {seen['seconds']:.2f} s, {memory}")
+            cells.append(f"{seen['outcome']}, {seen['seconds']:.2f} s, {seen['extra_mib']:.0f} MiB")
         lines.append(f"| {result['kind']} | {result['name']} | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)
 

@@ -20,7 +20,7 @@ from distilsql.errors import DataError, RunError
 
 WORKER_FILE = Path(__file__).with_name("sqlite_worker.py")
 # How long after its limit a worker may still be on its way to say so before it is killed.
-GRACE_S = 0.3
+GRACE_S = 0.25
 START_TIMEOUT_S = 60.0
 KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 Answer = TypeVar("Answer")
@@ -196,9 +196,10 @@ class WorkerProcess:
             return Execution(Outcome.TIMEOUT, message=message, seconds=time.perf_counter() - started)
         except (OSError, EOFError, ValueError):
             return self._died(started)
-        execution = _decode(payload)
-        if execution.outcome is Outcome.TOO_LARGE:
-            self.kill()  # the next job starts with all of its memory
+        answer = json.loads(payload, object_hook=_restore_bytes)
+        execution = _decode(answer)
+        if execution.outcome is Outcome.TOO_LARGE or answer.get("leaves_traces"):
+            self.kill()  # the next job gets a process with all of its memory and no settings but ours
         return execution
 
     def _died(self, started: float) -> Execution:
@@ -245,8 +246,7 @@ def _command(kind: _Kind) -> list[str]:
     return [*python, "-c", program]
 
 
-def _decode(payload: bytearray) -> Execution:
-    answer = json.loads(payload, object_hook=_restore_bytes)
+def _decode(answer: dict[str, Any]) -> Execution:
     return Execution(
         Outcome[answer["outcome"]],
         tuple(map(tuple, answer.get("rows", ()))),

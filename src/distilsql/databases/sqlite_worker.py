@@ -28,6 +28,8 @@ except ImportError:  # not a POSIX system: the parent's clock and SQLite's own l
 KEPT_CONNECTIONS = 32
 STEPS_BETWEEN_CLOCK_READS = 5000
 PARENT_CHECK_S = 0.25
+# No benchmark's result has a cell near this; without a limit one call of randomblob takes all the memory there is.
+LONGEST_CELL_BYTES = 100_000_000
 
 # Functions that only compute on their arguments. Absent are those that reach files, load code, name the engine's
 # insides or allocate by number (randomblob, zeroblob).
@@ -67,6 +69,7 @@ class Database:
         self.refused = ""
         self.connection = sqlite3.connect(read_only_uri(path), uri=True, isolation_level=None)
         self.connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)  # no ATTACH, so no VACUUM INTO either
+        self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_CELL_BYTES)
         for pragma in (f"hard_heap_limit={heap_bytes}", "query_only=1", "temp_store=2", "mmap_size=0"):
             self.connection.execute(f"PRAGMA {pragma}").fetchall()
         if hasattr(self.connection, "enable_load_extension"):
@@ -142,6 +145,7 @@ class Worker:
             answer = failure(error, database, time.perf_counter() - started >= job["timeout_s"])
         if database is not None and not only_reads(job["sql"]):
             self._forget(database)
+            answer["leaves_traces"] = answer["outcome"] not in ("SQL_ERROR", "DENIED")
         answer["seconds"] = time.perf_counter() - started
         return answer
 
@@ -160,14 +164,16 @@ class Worker:
         return self._open[key]
 
     def _forget(self, database: Database) -> None:
-        """A statement other than a query may leave settings or temporary tables behind; the next gets none."""
         for key in [key for key, value in self._open.items() if value is database]:
             del self._open[key]
         database.connection.close()
 
 
 def only_reads(sql: str) -> bool:
-    """Whether the connection is surely unchanged afterwards: what is not plainly a query is not."""
+    """Whether connection and process are surely unchanged afterwards: what is not plainly a query is not.
+
+    A PRAGMA can set what lasts, some of it for the whole process (`hard_heap_limit`, which can only be lowered).
+    """
     return sql.lstrip(" \t\r\n(").lower().startswith(("select", "with", "values"))
 
 
