@@ -75,12 +75,11 @@ def _version(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where the demo's runs and report go")] = Path("runs/demo"),
-    minutes: Annotated[float, typer.Option(help="About how long training may take in all")] = 4.0,
 ) -> None:
     """The whole story on an embedded benchmark, in minutes, on a CPU."""
     from distilsql.runs.demo import run_demo
 
-    run_demo(out, minutes=minutes)
+    run_demo(out)
 
 
 @app.command()

@@ -90,7 +90,7 @@ def test_a_frozen_head_gets_no_gradient():
 
 
 def test_bfloat16_inputs_are_judged_in_float32():
-    hidden, weight, _, teacher_hidden, _, weights, _ = inputs()
+    hidden, weight, _, _, _, weights, _ = inputs()
     # The teacher's logits equal the student's: rounding in bfloat16 probabilities would show as a negative KL.
     head = Head(weight.detach().bfloat16())
     parts = completion_loss(
@@ -104,7 +104,7 @@ def test_bfloat16_inputs_are_judged_in_float32():
 
 
 def test_rows_that_do_not_match_are_refused():
-    hidden, weight, _, teacher_hidden, teacher_weight, weights, targets = inputs()
+    hidden, weight, _, _, _, weights, targets = inputs()
     with pytest.raises(ValueError, match="6 rows of targets for 7"):
         completion_loss(hidden, Head(weight), vocabulary_size=V, likelihood=Likelihood(targets[:-1], weights))
     with pytest.raises(ValueError, match="needs a distillation term"):

@@ -8,16 +8,17 @@ from distilsql.distill.divergences import jensen_shannon
 from distilsql.distill.tree import Branch, PromptTree
 from distilsql.models.tree_model import TreeModel
 
-# Mean JSD in nats between tree and padded layout. Rounding stays far below; a model that ignores the mask or the
-# positions (sliding windows, recurrence, its own mask handling) is far above.
-TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-6, torch.bfloat16: 2e-3}
+# Median JSD in nats between tree and padded layout. In bfloat16, SmolLM2-135M whole or cut to 20 or 15 of its layers
+# measured up to 6e-4 from rounding, and at least 2.5e-2 where the mask was ignored (as sliding windows, recurrence
+# or an own mask handling would). The median, because a cut model's rounding has a long tail.
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-6, torch.bfloat16: 5e-3}
 
 
 @torch.no_grad()
 def layout_difference(
     model: TreeModel, tree: PromptTree, branches: Sequence[Branch], vocabulary_size: int
 ) -> float:
-    """Mean JSD (nats) over completion positions between the tree layout and the padded layout."""
+    """Median JSD (nats) over completion positions between the tree layout and the padded layout."""
     head = model.head()
     kept = model.layout
     distributions = []
@@ -25,7 +26,7 @@ def layout_difference(
         model.layout = layout  # type: ignore[assignment]
         distributions.append(head.log_probs(model.completion_hidden(tree, branches), vocabulary_size))
     model.layout = kept
-    return float(jensen_shannon(distributions[0], distributions[1]).mean().clamp_min(0))
+    return float(jensen_shannon(distributions[0], distributions[1]).median().clamp_min(0))
 
 
 def tree_is_exact(

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 EOS, PAD, MASK = "<eos>", "<pad>", "<mask>"
 
@@ -36,6 +37,7 @@ def save_tiny_llama(
     max_positions: int = 1024,
 ) -> int:
     """Save a randomly initialised Llama with tied embeddings; returns its number of parameters."""
+    transformers_logging.disable_progress_bar()
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from distilsql.data.benchmark import Benchmark
@@ -66,6 +66,7 @@ def prompt_options(settings: PromptSettings) -> PromptOptions:
         include_matched_values=settings.matched_values,
         include_comments=settings.comments,
         schema_filter=settings.schema_filter,
+        max_prefix_tokens=max(settings.max_prompt_tokens - settings.question_tokens, 1),
     )
 
 
@@ -85,7 +86,7 @@ def prepare(
         DataError: nothing is left, or `over_length` is "error" and something would be dropped.
     """
     text = _Tokens(tokenizer)
-    options = replace(prompt_options(settings), max_prefix_tokens=settings.max_prompt_tokens)
+    options = prompt_options(settings)
     examples: list[TokenizedExample] = []
     prefixes: dict[str, tuple[int, ...]] = {}
     keys_by_text: dict[str, str] = {}

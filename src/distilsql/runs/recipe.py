@@ -54,6 +54,11 @@ class PromptSettings(_Section):
         "when_needed", description="cut the schema to what is relevant: never, over budget, or always"
     )
     max_prompt_tokens: int = Field(1024, ge=16, description="budget of prefix and question")
+    question_tokens: int = Field(
+        128,
+        ge=0,
+        description="room kept for the question in a prefix that must not depend on it (filter never)",
+    )
     max_completion_tokens: int = Field(
         128, ge=4, description="longest query trained on or generated, EOS included"
     )
@@ -126,7 +131,11 @@ class TrainOptions(_Section):
     questions_per_tree: int = Field(
         16, ge=1, description="questions of one database that share a forward pass"
     )
-    trees_per_step: int = Field(1, ge=1, description="trees in one optimizer step")
+    trees_per_step: int = Field(
+        1,
+        ge=1,
+        description="full trees in one optimizer step: at most questions_per_tree times this many examples",
+    )
     precision: Literal["bfloat16", "float32"] = Field(
         "bfloat16", description="compute; trained weights stay float32"
     )

@@ -1,8 +1,9 @@
 """Which examples make up each optimizer window: a pure function of seed and step, so that a run resumes exactly.
 
 In every epoch each example is seen once. Examples are shuffled within their database and cut into trees of
-`questions_per_tree`; trees are shuffled and dealt to windows of `trees_per_step`. Trees of one window usually
-belong to different databases.
+`questions_per_tree`; trees are shuffled and dealt to windows of at most questions_per_tree · trees_per_step
+examples. A database's last tree may be small, and so is the tree of a prompt that was cut for its question: such
+trees share a window, so that a step always learns from about the same number of examples.
 """
 
 from collections.abc import Sequence
@@ -39,28 +40,41 @@ class Sampler:
             for examples in by_prefix.values()
             for start in range(0, len(examples), self.questions_per_tree)
         ]
-        order = rng.permutation(len(trees)).tolist()
-        return [
-            [trees[tree] for tree in order[start : start + self.trees_per_step]]
-            for start in range(0, len(order), self.trees_per_step)
-        ]
-
-    def windows_per_epoch(self) -> int:
-        return len(self.epoch(0))
+        largest = self.questions_per_tree * self.trees_per_step
+        windows: list[list[TreeOfExamples]] = []
+        room = 0
+        for number in rng.permutation(len(trees)).tolist():
+            size = len(trees[number].examples)
+            if size > room:
+                windows.append([])
+                room = largest
+            windows[-1].append(trees[number])
+            room -= size
+        return windows
 
 
 class WindowStream:
-    """Windows by step number, an epoch's order computed once."""
+    """Windows by step number, counted from 0 through all epochs. Epochs may differ a little in their number of
+    windows, since trees are packed in another order each time."""
 
     def __init__(self, sampler: Sampler) -> None:
         self.sampler = sampler
-        self.per_epoch = sampler.windows_per_epoch()
-        self._epoch = -1
-        self._windows: list[list[TreeOfExamples]] = []
+        self._epoch = 0
+        self._first_step = 0
+        self._windows = sampler.epoch(0)
+
+    def steps(self, epochs: float) -> int:
+        """Optimizer steps of this many epochs, at least one."""
+        whole = sum(len(self.sampler.epoch(epoch)) for epoch in range(int(epochs)))
+        part = round((epochs % 1) * len(self.sampler.epoch(int(epochs)))) if epochs % 1 else 0
+        return max(1, whole + part)
 
     def window(self, step: int) -> list[TreeOfExamples]:
-        """The window of a step, counted from 0 through all epochs."""
-        epoch, index = divmod(step, self.per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._windows = epoch, self.sampler.epoch(epoch)
-        return self._windows[index]
+        """The window of a step; steps are usually asked for in order."""
+        if step < self._first_step:
+            self._epoch, self._first_step, self._windows = 0, 0, self.sampler.epoch(0)
+        while step >= self._first_step + len(self._windows):
+            self._first_step += len(self._windows)
+            self._epoch += 1
+            self._windows = self.sampler.epoch(self._epoch)
+        return self._windows[step - self._first_step]

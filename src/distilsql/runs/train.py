@@ -98,7 +98,7 @@ class _Trainer:
                 recipe.train.trees_per_step,
             )
         )
-        self.steps = recipe.train.steps or max(1, round((recipe.train.epochs or 0) * self.windows.per_epoch))
+        self.steps = recipe.train.steps or self.windows.steps(recipe.train.epochs or 1)
         self.optimizer = MasterAdamW(
             self.engines.student.model,
             learning_rate=recipe.train.learning_rate,

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# The CPU experiment of docs/results.md, from the repository root. Every command resumes where it was interrupted.
+# Needs models/smollm2-135m (an ordinary transformers folder) and DISTILSQL_DATA (the folder that holds spider/).
+set -euo pipefail
+for run in teacher student-start sft kid rkd; do
+    distilsql train "recipes/smollm2/$run.toml"
+done
+for benchmark in spider:dev spider:indomain-test; do
+    for run in teacher student-start sft kid rkd; do
+        distilsql predict "runs/$run" --on "$benchmark" --limit "${LIMIT:-100}"
+        distilsql evaluate "runs/$run" --on "$benchmark" --limit "${LIMIT:-100}"
+    done
+done
+distilsql compare runs/student-start runs/sft runs/rkd runs/kid --out runs/report --title "SmolLM2-135M on Spider"
