@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from distilsql import __version__
@@ -42,16 +41,22 @@ Settings = Annotated[
 Limit = Annotated[int | None, typer.Option("--limit", help="Only this many examples (a seeded draw)")]
 
 
+# typer carries click inside itself; the root of its usage errors is reachable only through a public one.
+_UsageError: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+
+
 def main() -> None:
     """Run the command line; errors are a sentence and a non-zero exit status, never a traceback."""
     try:
         sys.exit(app(standalone_mode=False) or 0)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+    except _UsageError as error:
+        error.show()  # type: ignore[attr-defined]
+        sys.exit(2)
     except DistilSQLError as error:
         _fail(str(error))
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _fail("stopped. Run the same command again to go on from where it was saved.", status=130)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""

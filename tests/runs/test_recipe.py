@@ -1,0 +1,60 @@
+"""Recipes: defaults, overrides, precedence, and refusals that name the key that was meant."""
+
+import pytest
+
+from distilsql.errors import RecipeError
+from distilsql.runs.recipe import known_keys, load_recipe, make_recipe
+
+MINIMAL = {"method": "sft", "student": {"path": "m"}, "data": {"train": "demo:train"}, "train": {"steps": 3}}
+
+
+def test_defaults_are_the_papers():
+    recipe = make_recipe(MINIMAL)
+    assert recipe.train.learning_rate == 2e-4
+    assert (recipe.student.lora_rank, recipe.student.lora_scale) == (64, 32)
+    assert recipe.distill.mask_share == 0.2
+    assert recipe.gold_weight == 1
+
+
+def test_precedence_is_flag_then_recipe_then_default(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        "method='sft'\n[student]\npath='m'\n[data]\ntrain='demo:train'\n[train]\nsteps=3\nclip_norm=9.0\n"
+    )
+    assert load_recipe(path).train.clip_norm == 9
+    assert load_recipe(path, ["train.clip_norm=2"]).train.clip_norm == 2
+    assert load_recipe(path, ["data.root=/some/where"]).data.root == "/some/where"
+    assert load_recipe(path).name == "mine"
+
+
+def test_the_saved_recipe_gives_the_same_recipe(tmp_path):
+    recipe = make_recipe(MINIMAL, ["student.keep_layers=[0, 2]", "train.trackers=['tensorboard']", "seed=7"])
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml())
+    assert load_recipe(tmp_path / "recipe.toml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.learning_rat=1", "did you mean train.learning_rate"),
+        ("distil.mask_share=0.1", "did you mean distill"),
+        ("student.rank=4", "unknown key student.rank"),
+        ("train.steps=zero", "train.steps"),
+        ("train.epochs=2", "exactly one of train.steps and train.epochs"),
+        ("distill.mask_share=1.5", "distill.mask_share"),
+        ("distill.jsd_beta=1", "distill.jsd_beta"),
+        ("method=rkd", "needs a teacher"),
+        ("method=kidd", "did you mean kid"),
+        ("train.evaluate_every_steps=5", "data.valid"),
+        ("train.steps", "section.key=value"),
+        ("method.x=1", "not a section"),
+    ],
+)
+def test_bad_values_are_refused_with_the_cure(override, message):
+    with pytest.raises(RecipeError, match=message.replace(".", r"\.")):
+        make_recipe(MINIMAL, [override])
+
+
+def test_every_key_is_documented():
+    undocumented = [key for key, field in known_keys().items() if not field.description]
+    assert set(undocumented) <= {"seed", "train.log_every_steps", "train.save_every_steps"}

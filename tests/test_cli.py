@@ -1,0 +1,63 @@
+"""The command line: starts at once, documents itself, and turns every misuse into a sentence and a status."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distilsql.distill.methods import METHODS
+from distilsql.method_reference import method_reference
+
+ROOT = Path(__file__).parents[1]
+
+
+def distilsql(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "distilsql.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=60)
+
+
+def test_help_names_every_command_and_methods_lists_every_row():
+    shown = distilsql("--help").stdout
+    for command in ("demo", "train", "predict", "evaluate", "compare", "methods", "data", "suite"):
+        assert f" {command} " in shown
+    listed = distilsql("methods").stdout
+    assert all(method in listed for method in METHODS)
+
+
+def test_the_method_reference_is_current():
+    committed = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert committed == method_reference(), "run `make docs`"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["train", "nowhere.toml"], 1, ["nowhere.toml", "cannot be read"]),
+        (["train", "typo.toml"], 1, ["train.stepz", "did you mean train.steps?"]),
+        (["train", "broken.toml"], 1, ["not valid TOML"]),
+        (["train", "method.toml"], 1, ["'kidd'", "did you mean kid?"]),
+        (["train", "good.toml"], 1, ["no-such-model"]),
+        (["train", "good.toml", "--set", "data.train=missing.jsonl"], 1, ["missing.jsonl"]),
+        (["predict", "nowhere", "--on", "demo:test"], 1, ["nowhere is not a run folder"]),
+        (["evaluate", "missing.txt", "--on", "demo:test"], 1, ["missing.txt"]),
+        (["evaluate", "short.txt", "--on", "demo:test"], 1, ["short.txt", "300"]),
+        (["evaluate", "short.txt", "--on", "spider:nope"], 1, ["spider:nope", "spider:dev"]),
+        (["compare", "nowhere"], 1, ["nowhere"]),
+        (["data", "check", "missing.jsonl"], 1, ["missing.jsonl"]),
+        (["nonsense"], 2, ["nonsense"]),
+    ],
+)
+def test_misuse_is_a_sentence_and_a_status(tmp_path, arguments, status, words):
+    good = "method = 'sft'\n[student]\npath = 'no-such-model'\n[data]\ntrain = 'demo:train'\n[train]\nsteps = 1\n"
+    (tmp_path / "good.toml").write_text(good)
+    (tmp_path / "typo.toml").write_text(good.replace("steps", "stepz"))
+    (tmp_path / "method.toml").write_text(good.replace("'sft'", "'kidd'"))
+    (tmp_path / "broken.toml").write_text("method = \n")
+    (tmp_path / "short.txt").write_text("SELECT 1\n")
+    result = distilsql(*arguments, cwd=tmp_path)
+    assert result.returncode == status, result.stderr
+    assert "Traceback" not in result.stderr
+    shown = " ".join((result.stderr + result.stdout).split())
+    for word in words:
+        assert word in shown, shown
