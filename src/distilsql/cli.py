@@ -13,7 +13,6 @@ from distilsql.errors import DataError, DistilSQLError
 
 if TYPE_CHECKING:
     from distilsql.data.benchmark import Benchmark
-    from distilsql.metrics.scores import Scores
 
 app = typer.Typer(
     help="Distil a large text-to-SQL language model into a small one, and judge it by running the SQL.",
@@ -158,13 +157,20 @@ def evaluate(
     keep_distinct: Annotated[
         bool, typer.Option(help="Spider: do not remove DISTINCT before running")
     ] = False,
-    limit: Limit = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Also write scores of a prediction file here (JSON)")
+    suite: Annotated[Path | None, typer.Option(help="Folder of a test suite: TS instead of EX")] = None,
+    plug_values: Annotated[
+        bool, typer.Option(help="Spider: also try the gold's values (inflates scores)")
+    ] = False,
+    against: Annotated[
+        Path | None, typer.Option(help="Another prediction file: a paired comparison with it")
     ] = None,
+    tables: Annotated[bool, typer.Option(help="Also by hardness, clause and database")] = False,
+    limit: Limit = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the scores here (JSON)")] = None,
 ) -> None:
     """Judge predictions by running them; verdicts equal the official evaluators'."""
-    from distilsql.runs.evaluate import evaluate_file, evaluate_run
+    from distilsql.metrics.compare import compare_predictions
+    from distilsql.runs.evaluate import evaluate_file, evaluate_run, score_lines
     from distilsql.runs.folder import RunFolder, write_text
     from distilsql.runs.recipe import load_recipe
 
@@ -176,14 +182,25 @@ def evaluate(
     benchmark = _limited(_load(on, data, database), limit)
     with _bar("running SQL") as on_progress:
         if target.is_dir():
-            scores = evaluate_run(folder, benchmark, keep_distinct=keep_distinct, on_progress=on_progress)
+            scores = evaluate_run(
+                folder, benchmark, keep_distinct=keep_distinct, suite=suite, on_progress=on_progress
+            )
         else:
             scores = evaluate_file(
-                target, benchmark, column=column, keep_distinct=keep_distinct, on_progress=on_progress
+                target,
+                benchmark,
+                column=column,
+                keep_distinct=keep_distinct,
+                suite=suite,
+                plug_values=plug_values,
+                on_progress=on_progress,
             )
     if out is not None:
         write_text(out, scores.to_json())
-    _print_scores(scores)
+    print("\n".join(score_lines(scores, tables=tables)))
+    if against is not None:
+        other = evaluate_file(against, benchmark, column=column, keep_distinct=keep_distinct, suite=suite)
+        print(f"\nfrom {against} to {target}: {compare_predictions(other, scores)}")
 
 
 @app.command()
@@ -201,6 +218,53 @@ def compare(
     paths = write_report(records, out, title=title)
     Console().print(to_terminal(comparison_table(records), title))
     print(f"Page: {paths.page}")
+
+
+@app.command()
+def exposure(
+    run: Annotated[Path, typer.Argument(help="A finished run, whose student and teacher are compared")],
+    on: On,
+    data: Root = None,
+    database: OwnDatabase = None,
+    limit: Limit = 100,
+    length: Annotated[int, typer.Option(min=1, help="l: how many tokens errors are accumulated over")] = 15,
+    samples: Annotated[int, typer.Option(min=1, help="Samples per prompt and model")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the samples and the interval")] = 0,
+) -> None:
+    """ExAccErr: how much more a student errs along its own samples than along its teacher's (exposure bias)."""
+    from distilsql.errors import RunError
+    from distilsql.runs.exposure import ExposureOptions, measure_exposure
+    from distilsql.runs.folder import RunFolder, read_json, write_json
+    from distilsql.runs.predict import benchmark_for, load_any, load_student, recipe_of
+
+    folder = RunFolder(run)
+    recipe = recipe_of(folder)
+    if recipe.teacher is None:
+        raise RunError(f"{run} has no teacher in its recipe to compare its student with.")
+    benchmark = _limited(benchmark_for(recipe, on, data, database), limit)
+    student = load_student(folder).decoder
+    teacher = load_any(
+        recipe.teacher.path, recipe.prompt, precision=recipe.train.precision, adapter=recipe.teacher.adapter
+    ).decoder
+    options = ExposureOptions(length=length, samples_per_prompt=samples, seed=seed)
+    size = min(student.vocabulary_size, teacher.vocabulary_size)
+    with _bar("sampling") as on_progress:
+        result = measure_exposure(
+            student.model,
+            teacher.model,
+            student.tokenizer,
+            size,
+            benchmark,
+            recipe.prompt,
+            options,
+            on_progress,
+        )
+    write_json(run / "exposure.json", result.to_json())
+    summary = read_json(folder.summary)
+    summary["excess_accumulated_error"] = result.excess_accumulated_error
+    write_json(folder.summary, summary)
+    low, high = result.interval
+    print(f"ExAccErr({length}) on {on}: {result.excess_accumulated_error:.1f} % ({low:.1f} to {high:.1f})")
 
 
 @app.command()
@@ -238,6 +302,32 @@ def data_check(
         raise DataError(f"{len(report.problems)} problems in {target}, listed above.")
 
 
+@suite_app.command("build")
+def suite_build(
+    on: On,
+    out: Annotated[Path, typer.Option(help="Folder of the suite")],
+    data: Root = None,
+    database: OwnDatabase = None,
+    name: Annotated[str, typer.Option(help="Scores on the suite are labelled with this name")] = "",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same suite")] = 0,
+) -> None:
+    """Make variants of each database that tell wrong queries from the gold ones. An interrupted build resumes."""
+    from distilsql.metrics.build_suite import build_suite
+
+    benchmark = _load(on, data, database)
+    with _bar("databases") as on_progress:
+        suite = build_suite(
+            benchmark,
+            out,
+            name=name or out.name,
+            seed=seed,
+            on_progress=lambda _, done, total: on_progress(done, total),
+        )
+    for db_id, report in suite.reports.items():
+        print(f"{db_id}: {len(report['variants'])} databases for {len(report['golds'])} gold queries")
+    print(f"Suite {suite.label} in {out}. Next: distilsql evaluate PREDICTIONS --on {on} --suite {out}")
+
+
 def _load(on: str, data: Path | None, database: Path | None) -> "Benchmark":
     from distilsql.data.benchmark import load_benchmark
 
@@ -249,16 +339,6 @@ def _load(on: str, data: Path | None, database: Path | None) -> "Benchmark":
 
 def _limited(benchmark: "Benchmark", limit: int | None) -> "Benchmark":
     return benchmark if limit is None else benchmark.take(limit, 0)
-
-
-def _print_scores(scores: "Scores") -> None:
-    low, high = scores.interval
-    print(
-        f"{scores.metric} on {scores.benchmark}: {scores.accuracy:.1%} "
-        f"(95 % interval {low:.1%} to {high:.1%}), {scores.correct} of {len(scores.verdicts)}"
-    )
-    print(f"valid SQL: {scores.valid_sql_rate:.1%}")
-    print(", ".join(f"{outcome.value}: {count}" for outcome, count in scores.outcomes().items() if count))
 
 
 @contextmanager

@@ -1,0 +1,92 @@
+"""From a finished run to predictions, scores and a comparison; and ExAccErr."""
+
+import json
+
+import pytest
+
+from distilsql.data.benchmark import load_benchmark
+from distilsql.errors import RunError
+from distilsql.metrics.scores import Scores
+from distilsql.report import load_runs, write_report
+from distilsql.runs.evaluate import evaluate_run
+from distilsql.runs.exposure import ExposureOptions, measure_exposure
+from distilsql.runs.predict import benchmark_for, load_student, predict
+from distilsql.runs.scoring import Decoder
+from distilsql.runs.train import train
+
+
+@pytest.fixture
+def benchmark(world):
+    return load_benchmark(str(world / "pairs.jsonl"), database=world / "singers.sqlite")
+
+
+def test_a_run_learns_its_pairs_and_is_judged_by_running_them(recipe, world, tmp_path, benchmark):
+    run = train(recipe("sft", "train.steps=150", "train.learning_rate=5e-3"), tmp_path / "run")
+    spec = benchmark_for(recipe("sft"), str(world / "pairs.jsonl"), None, None)
+    written = predict(load_student(run), spec, run.predictions(spec.name))
+    scores = evaluate_run(run, spec)
+    assert scores.accuracy >= 0.8, written
+    assert Scores.from_json(run.scores(spec.name).read_text()).accuracy == scores.accuracy
+    lines = [json.loads(line) for line in run.predictions(spec.name).read_text().splitlines()]
+    assert [line["sql"] for line in lines] == written
+    assert [line["example_id"] for line in lines] == [example.example_id for example in spec.examples]
+    page = write_report(load_runs([run.path]), tmp_path / "report", title="t").page
+    assert "sft" in page.read_text()
+
+
+def test_beams_score_at_least_their_share_and_lora_adapters_open(recipe, tmp_path, benchmark):
+    settings = recipe("sft", "student.tuning=lora", "student.save_merged=false", "train.steps=2")
+    run = train(settings, tmp_path / "run")
+    assert (run.model / "adapter_config.json").exists()
+    assert len(predict(load_student(run, beams=3), benchmark, tmp_path / "out.jsonl")) == 10
+
+
+def test_an_interrupted_prediction_goes_on(recipe, tmp_path, benchmark, monkeypatch):
+    run = train(recipe("sft", "train.steps=2"), tmp_path / "run")
+    model = load_student(run)
+    small = type(model)(Decoder(**{**vars(model.decoder), "questions_per_batch": 3}), model.prompt)
+    whole = predict(small, benchmark, tmp_path / "whole.jsonl")
+
+    def stop(done, total):
+        if done >= 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(small, benchmark, tmp_path / "cut.jsonl", on_progress=stop)
+    with (tmp_path / "cut.jsonl.unfinished").open("a") as file:
+        file.write('{"example_id": "half a li')
+    asked = []
+    assert (
+        predict(small, benchmark, tmp_path / "cut.jsonl", on_progress=lambda done, _: asked.append(done))
+        == whole
+    )
+    assert len(asked) == 5
+    assert not (tmp_path / "cut.jsonl.unfinished").exists()
+
+
+def test_predicting_from_an_unfinished_run_says_what_to_do(recipe, tmp_path):
+    run = train(recipe("sft", "train.steps=1"), tmp_path / "run")
+    (run.model / "config.json").unlink()
+    for file in run.model.iterdir():
+        file.unlink()
+    run.model.rmdir()
+    with pytest.raises(RunError, match="finish it"):
+        load_student(run)
+
+
+def test_exposure_of_a_student_that_is_its_teacher_is_undefined_and_of_another_is_finite(
+    tiny_models, benchmark, recipe
+):
+    from distilsql.models.load import load_model, load_tokenizer
+    from distilsql.models.tree_model import TreeModel
+
+    tokenizer = load_tokenizer(tiny_models["student"])
+    student = TreeModel(load_model(tiny_models["student"], "float32"))
+    teacher = TreeModel(load_model(tiny_models["teacher"], "float32"))
+    prompt, options = recipe("sft").prompt, ExposureOptions(length=5, samples_per_prompt=2)
+    size = len(tokenizer)
+    result = measure_exposure(student, teacher, tokenizer, size, benchmark, prompt, options)
+    again = measure_exposure(student, teacher, tokenizer, size, benchmark, prompt, options)
+    assert result == again
+    assert result.interval[0] <= result.excess_accumulated_error <= result.interval[1]
+    assert result.prompts == 10
