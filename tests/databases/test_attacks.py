@@ -12,7 +12,7 @@ from distilsql.databases.execute import MIB, Outcome, make_job
 from distilsql.databases.pool import ExecutionPool
 
 ATTACKS = json.loads(Path(__file__).with_name("attacks_sqlite.json").read_text())
-TIMEOUT_S = 0.4
+TIMEOUT_S = 0.25
 OVERTIME_S = 0.5
 MEMORY_BYTES = 96 * MIB
 SECRET = "the secret word"

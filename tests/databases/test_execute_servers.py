@@ -16,7 +16,7 @@ from distilsql.databases.pool import ExecutionPool
 pytest.importorskip("sqlalchemy", reason="server databases need `pip install 'distilsql[sql]'`")
 
 ATTACKS = json.loads(Path(__file__).with_name("attacks_servers.json").read_text())
-TIMEOUT_S = 0.6
+TIMEOUT_S = 0.5
 OVERTIME_S = 0.5
 MEMORY_BYTES = 256 * MIB
 SETUP = """

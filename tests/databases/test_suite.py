@@ -160,6 +160,42 @@ def test_a_suite_tells_what_the_original_lets_pass(school, tmp_path):
     ).checksum != (suite.checksum)
 
 
+def test_a_right_query_does_not_lose_under_a_tie(school, tmp_path):
+    """Who is first among the oldest is SQLite's choice; two ways to choose are both right."""
+    limits = SuiteLimits(candidates=60, patience=30)
+    suite = build_suite(school, tmp_path / "suite", name="tiny", seed=1, limits=limits, workers=1)
+    variants = suite.reports["school"]["variants"]
+    assert any(variant["unstable_golds"] for variant in variants)
+    golds = [example.gold_sql for example in school.examples]
+    for direction in ("ASC", "DESC"):
+        predictions = [
+            *golds[:3],
+            f"SELECT name FROM teacher ORDER BY age DESC, name {direction} LIMIT 1",
+            golds[4],
+        ]
+        assert evaluate(predictions, school, suite=suite, workers=1).accuracy == 1.0
+
+
+def test_a_circle_of_keys_is_kept(tmp_path):
+    path = tmp_path / "circle.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            """CREATE TABLE club (id INTEGER PRIMARY KEY, captain INTEGER REFERENCES player (id));
+            CREATE TABLE player (id INTEGER PRIMARY KEY, club INTEGER NOT NULL REFERENCES club (id));
+            INSERT INTO club VALUES (10, 71), (20, 72);
+            INSERT INTO player VALUES (71, 10), (72, 20), (73, 20);"""
+        )
+    template = read_template(path, [])
+    sizes = set()
+    for number in range(30):
+        variant = tmp_path / f"variant-{number}.sqlite"
+        write_variant(template, variant, str(number))
+        with closing(sqlite3.connect(variant)) as connection:
+            assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+            sizes.update(connection.execute("SELECT count(*) FROM player").fetchone())
+    assert len(sizes) > 5
+
+
 def test_a_build_goes_on_where_it_stopped_and_refuses_what_does_not_fit(school, tmp_path):
     folder = tmp_path / "suite"
     limits = SuiteLimits(candidates=20, patience=20)

@@ -53,6 +53,8 @@ PAIRS = [
     ([(1, 2), (2, 1), (1, 1)], [(2, 1), (1, 2), (1, 1)], True, EQUAL),
     ([(0, 1, 2), (1, 2, 0)], [(0, 2, 1), (1, 0, 2)], False, EQUAL),
     ([(0, 1, 2), (1, 2, 0)], [(0, 1, 2), (2, 1, 0)], False, DIFFERENT),
+    # Every row has the same cells, the columns as lists are another bag.
+    ([(0, 1, 0, 1, 0, 1), (0, 1, 0, 1, 1, 0)], [(0, 1, 0, 1, 0, 1), (0, 1, 1, 0, 1, 0)], True, DIFFERENT),
     # The official evaluator sorts a row's cells by their text before it compares them: '1.5' < '1<' but '1.0' < '1.5'.
     ([(1, 1.5)], [(1.0, 1.5)], False, DIFFERENT),
     ([(1, 2.5)], [(1.0, 2.5)], False, EQUAL),

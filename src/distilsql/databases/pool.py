@@ -119,6 +119,8 @@ class ExecutionPool:
             raise RunError("This pool of SQL workers is closed; make a new ExecutionPool.")
         worker = WorkerProcess(kind)
         self._started.add(worker)
+        if self._closed:  # in the meantime, by another thread
+            worker.kill()
         worker.wait_until_ready()
         return worker
 
@@ -163,7 +165,7 @@ class WorkerProcess:
         """No query's clock runs before its process does. Raises RunError if the process does not come up."""
         try:
             self._receive(START_TIMEOUT_S)
-        except (TimeoutError, OSError, EOFError) as error:
+        except (TimeoutError, OSError, EOFError, ValueError) as error:
             self.kill()
             raise RunError(
                 f"The process that runs SQL did not start (status {self._process.returncode}). Is this Python, "
