@@ -46,7 +46,7 @@ class Limits:
 
 
 LIMITS: dict[Mode, Limits] = {
-    "evaluation": Limits(timeout_s=30.0, memory_bytes=2048 * MIB, max_rows=None, max_bytes=512 * MIB),
+    "evaluation": Limits(timeout_s=30.0, memory_bytes=2048 * MIB, max_rows=None, max_bytes=128 * MIB),
     "serving": Limits(timeout_s=5.0, memory_bytes=256 * MIB, max_rows=1000, max_bytes=16 * MIB),
 }
 

@@ -22,6 +22,8 @@ WORKER_FILE = Path(__file__).with_name("sqlite_worker.py")
 # How long after its limit a worker may still be on its way to say so before it is killed.
 GRACE_S = 0.25
 START_TIMEOUT_S = 60.0
+READY_BYTES = 100
+TRANSFER_S = 60.0
 KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 Answer = TypeVar("Answer")
 
@@ -164,7 +166,7 @@ class WorkerProcess:
     def wait_until_ready(self) -> None:
         """No query's clock runs before its process does. Raises RunError if the process does not come up."""
         try:
-            self._receive(START_TIMEOUT_S)
+            self._receive(START_TIMEOUT_S, READY_BYTES)
         except (TimeoutError, OSError, EOFError, ValueError) as error:
             self.kill()
             raise RunError(
@@ -191,7 +193,7 @@ class WorkerProcess:
         request = {**vars(job), **vars(job.limits), "limits": None}
         try:
             self._send(json.dumps(request).encode())
-            payload = self._receive(job.limits.timeout_s + GRACE_S)
+            payload = self._receive(job.limits.timeout_s + GRACE_S, job.limits.max_bytes)
         except TimeoutError:
             self.kill()
             message = "killed: it did not stop at its time limit"
@@ -217,10 +219,12 @@ class WorkerProcess:
         while view:
             view = view[self._stdin.write(view) or 0 :]
 
-    def _receive(self, timeout_s: float) -> bytearray:
+    def _receive(self, timeout_s: float, max_bytes: int) -> bytearray:
         """The next frame. The time limit is for its first byte: what follows is on its way already."""
         (size,) = struct.unpack(">I", self._read(4, timeout_s))
-        return self._read(size, timeout_s + 60)
+        if size > max_bytes:
+            raise ValueError(f"a worker that keeps its limits does not send {size} bytes")
+        return self._read(size, timeout_s + TRANSFER_S)
 
     def _read(self, size: int, timeout_s: float) -> bytearray:
         data = bytearray()
@@ -241,8 +245,9 @@ def _command(kind: _Kind) -> list[str]:
     python = [sys.executable, "-I", "-X", "utf8"]
     if not kind.driver:
         return [*python, "-S", str(WORKER_FILE), str(os.getpid()), str(kind.memory_bytes)]
+    path = [os.path.abspath(entry) for entry in sys.path if entry]
     program = (
-        f"import sys; sys.path[:0] = {sys.path!r}; from distilsql.databases.server_worker import main; "
+        f"import sys; sys.path += {path!r}; from distilsql.databases.server_worker import main; "
         f"main({os.getpid()}, {kind.memory_bytes}, {kind.driver!r})"
     )
     return [*python, "-c", program]
