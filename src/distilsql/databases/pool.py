@@ -20,7 +20,7 @@ from distilsql.errors import DataError, RunError
 
 WORKER_FILE = Path(__file__).with_name("sqlite_worker.py")
 # How long after its limit a worker may still be on its way to say so before it is killed.
-GRACE_S = 0.25
+GRACE_S = 0.15
 START_TIMEOUT_S = 60.0
 READY_BYTES = 100
 TRANSFER_S = 60.0
