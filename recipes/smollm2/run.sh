@@ -5,7 +5,7 @@ set -euo pipefail
 for run in teacher student-start sft kid rkd; do
     distilsql train "recipes/smollm2/$run.toml"
 done
-for benchmark in spider:dev spider:indomain-test; do
+for benchmark in spider:indomain-test spider:dev; do
     for run in teacher student-start sft kid rkd; do
         distilsql predict "runs/$run" --on "$benchmark" --limit "${LIMIT:-100}"
         distilsql evaluate "runs/$run" --on "$benchmark" --limit "${LIMIT:-100}"

@@ -67,6 +67,16 @@ def test_a_cached_prefix_gives_the_same_completions(family):
     )
 
 
+def test_a_model_in_the_padded_layout_writes_the_same(family):
+    model = make_model(family, seed=3, spread=3.0)
+    tree, _ = random_tree(9)
+    padded, shared = TreeModel(model, layout="padded"), TreeModel(model)
+    assert generate(padded, tree, SAMPLED, streams=streams(4)) == generate(
+        shared, tree, SAMPLED, streams=streams(4)
+    )
+    assert beam_search(padded, tree, GREEDY, beams=2) == beam_search(shared, tree, GREEDY, beams=2)
+
+
 def test_eos_ends_a_completion_and_is_part_of_it():
     model = make_model("llama", seed=4, spread=3.0)
     tree, _ = random_tree(10, questions=6)

@@ -1,9 +1,12 @@
 """Recipes: defaults, overrides, precedence, and refusals that name the key that was meant."""
 
+from typing import get_args
+
 import pytest
 
+from distilsql.distill.divergences import DIVERGENCES
 from distilsql.errors import RecipeError
-from distilsql.runs.recipe import known_keys, load_recipe, make_recipe
+from distilsql.runs.recipe import DivergenceName, known_keys, load_recipe, make_recipe
 
 MINIMAL = {"method": "sft", "student": {"path": "m"}, "data": {"train": "demo:train"}, "train": {"steps": 3}}
 
@@ -44,6 +47,8 @@ def test_the_saved_recipe_gives_the_same_recipe(tmp_path):
         ("distill.mask_share=1.5", "distill.mask_share"),
         ("distill.jsd_beta=1", "distill.jsd_beta"),
         ("method=rkd", "needs a teacher"),
+        ("distill.gold_weight=0", "nothing to learn from"),
+        ("distill.divergence=kl", "distill.divergence"),
         ("method=kidd", "did you mean kid"),
         ("train.evaluate_every_steps=5", "data.valid"),
         ("train.steps", "section.key=value"),
@@ -53,6 +58,10 @@ def test_the_saved_recipe_gives_the_same_recipe(tmp_path):
 def test_bad_values_are_refused_with_the_cure(override, message):
     with pytest.raises(RecipeError, match=message.replace(".", r"\.")):
         make_recipe(MINIMAL, [override])
+
+
+def test_the_names_of_divergences_are_those_that_exist():
+    assert set(get_args(DivergenceName)) == set(DIVERGENCES)
 
 
 def test_every_key_is_documented():

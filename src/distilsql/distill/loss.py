@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from distilsql.distill.divergences import Divergence
@@ -218,12 +218,3 @@ def _rows_of(distillation: Distillation | None, rows: slice) -> Distillation | N
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def row_log_probs(
-    hidden_ND: Float[Tensor, "N D"], head: Head, vocabulary_size: int, target_N: Int[Tensor, " N"]
-) -> Float[Tensor, " N"]:
-    """log q of each row's target token, without gradient."""
-    with torch.no_grad():
-        log_probs_NV = head.log_probs(hidden_ND, vocabulary_size)
-        return log_probs_NV.gather(-1, target_N.unsqueeze(-1)).squeeze(-1)

@@ -53,6 +53,12 @@ def generate(
     """
     count = len(tree.questions)
     uniforms = _uniforms(streams, count, options)
+    if model.layout == "padded" and count > 1:
+        # A model that cannot run a tree exactly answers one question at a time.
+        return [
+            generate(model, alone, options, streams=streams and [streams[row]])[0]
+            for row, alone in enumerate(_one_by_one(tree))
+        ]
     state = model.run_prompts(tree, prefix)
     written: list[list[int]] = [[] for _ in range(count)]
     alive = list(range(count))
@@ -72,6 +78,10 @@ def generate(
             tokens_B = tokens_B[going_on]
         hidden_BD = decoding.step(tokens_B)
     return [tuple(tokens) for tokens in written]
+
+
+def _one_by_one(tree: PromptTree) -> list[PromptTree]:
+    return [PromptTree(tree.prefix, (question,)) for question in tree.questions]
 
 
 def choose_tokens(logp_BV: Tensor, temperature: float, uniform_B: np.ndarray) -> Tensor:
@@ -115,6 +125,11 @@ def beam_search(
 
     A question is done when no open hypothesis can beat its best finished one, or at `max_new_tokens`.
     """
+    if model.layout == "padded" and len(tree.questions) > 1:
+        return [
+            beam_search(model, alone, options, beams=beams, length_penalty=length_penalty)[0]
+            for alone in _one_by_one(tree)
+        ]
     state = model.run_prompts(tree, prefix)
     head = model.head()
     searches = [_Beam(beams, length_penalty) for _ in tree.questions]
@@ -252,6 +267,11 @@ def switch_generate(
     """
     count = len(tree.questions)
     uniforms = _uniforms(streams, count, options)
+    if "padded" in (student.layout, teacher.layout) and count > 1:
+        return [
+            switch_generate(student, teacher, alone, options, switch, streams=streams and [streams[row]])[0]
+            for row, alone in enumerate(_one_by_one(tree))
+        ]
     alive = list(range(count))
     student_rows, student_hidden = start_decoding(
         student, student.run_prompts(tree), alive, options.max_new_tokens

@@ -5,7 +5,7 @@ float32 and no second set of gradients stays in memory.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -99,7 +99,3 @@ def learning_rate_at(step: int, steps: int, peak: float, warmup_share: float, fi
         return peak * (step + 1) / warmup
     progress = (step - warmup) / max(steps - warmup, 1)
     return peak * (final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
-def all_finite(values: Iterable[Tensor]) -> bool:
-    return all(bool(torch.isfinite(value).all()) for value in values)

@@ -16,6 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from distilsql.distill.methods import METHODS, Method
 from distilsql.errors import RecipeError
 
+DivergenceName = Literal[
+    "forward-kl", "reverse-kl", "jensen-shannon", "total-variation", "skewed-forward-kl", "skewed-reverse-kl"
+]
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,7 +73,7 @@ class PromptSettings(_Section):
 
 
 class DistillOptions(_Section):
-    divergence: str | None = Field(None, description="replace the method's divergence")
+    divergence: DivergenceName | None = Field(None, description="replace the method's divergence")
     gold_weight: float | None = Field(
         None,
         ge=0,
@@ -172,6 +176,8 @@ class Recipe(_Section):
             raise ValueError(f"unknown method {self.method!r}{_nearest(self.method, METHODS)}")
         if METHODS[self.method].needs_teacher and self.teacher is None:
             raise ValueError(f"method {self.method} needs a teacher: add [teacher] with a path")
+        if not METHODS[self.method].needs_teacher and self.gold_weight == 0:
+            raise ValueError(f"method {self.method} has nothing to learn from with distill.gold_weight = 0")
         if (self.train.steps is None) == (self.train.epochs is None):
             raise ValueError("give exactly one of train.steps and train.epochs")
         if self.train.evaluate_every_steps and not self.data.valid:

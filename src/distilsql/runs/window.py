@@ -68,11 +68,7 @@ class Denominators:
 
 
 def resolve_divergence(recipe: Recipe) -> Divergence | None:
-    """The method's divergence, or the one the recipe puts in its place.
-
-    Raises:
-        KeyError: no such divergence.
-    """
+    """The method's divergence, or the one the recipe puts in its place."""
     name = recipe.distill.divergence or recipe.row.divergence
     if name is None or not recipe.row.needs_teacher:
         return None

@@ -1,0 +1,75 @@
+"""What a recipe can ask of training beyond the method: trackers, adapters, evaluation on the way, refusals."""
+
+import json
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from distilsql.errors import ModelError
+from distilsql.models.load import load_tokenizer
+from distilsql.models.tiny import save_tiny_llama, train_tokenizer
+from distilsql.runs.train import Progress, train
+
+
+def test_tensorboard_gets_the_numbers(recipe, tmp_path):
+    run = train(recipe("sft", "train.trackers=['tensorboard']", "train.steps=2"), tmp_path / "run")
+    events = list(run.path.rglob("events.out.tfevents.*"))
+    assert events
+    assert events[0].stat().st_size > 100
+
+
+def test_evaluation_on_the_way_runs_the_sql_and_is_logged(recipe, world, tmp_path):
+    said: list[str] = []
+    settings = ("train.evaluate_every_steps=2", f"data.valid='{world / 'pairs.jsonl'}'", "data.valid_limit=4")
+
+    def report(progress: Progress) -> None:
+        said.append(progress.message)
+
+    run = train(recipe("sft", *settings), tmp_path / "run", report=report)
+    logged = [json.loads(line) for line in run.log.read_text().splitlines()]
+    accuracies = {line["step"]: line["valid_accuracy"] for line in logged if "valid_accuracy" in line}
+    assert set(accuracies) == {2, 4}
+    assert all(0 <= accuracy <= 1 for accuracy in accuracies.values())
+    assert any("execution accuracy" in sentence for sentence in said)
+    seconds = json.loads(run.summary.read_text())["seconds_by_phase"]
+    assert seconds["evaluation"] > 0
+
+
+def test_a_teacher_with_its_adapter_is_another_teacher(recipe, tmp_path, tiny_models):
+    lora = recipe(
+        "sft",
+        f"student.path='{tiny_models['teacher']}'",
+        "student.tuning=lora",
+        "student.save_merged=false",
+        "train.learning_rate=0.05",
+    )
+    adapter = train(lora, tmp_path / "adapter").model
+    assert (adapter / "adapter_config.json").exists()
+    plain = train(recipe("rkd", "train.steps=1"), tmp_path / "plain")
+    adapted = train(recipe("rkd", "train.steps=1", f"teacher.adapter='{adapter}'"), tmp_path / "adapted")
+    first = [json.loads(run.log.read_text().splitlines()[0]) for run in (plain, adapted)]
+    assert first[0]["negative_log_likelihood"] == pytest.approx(first[1]["negative_log_likelihood"])
+    assert first[0]["divergence"] != pytest.approx(first[1]["divergence"], rel=1e-3)
+
+
+def test_a_student_of_fewer_layers_opens_in_transformers(recipe, tmp_path, tiny_models):
+    settings = (f"student.path='{tiny_models['teacher']}'", "student.keep_layers=[0, 3]")
+    run = train(recipe("rkd", *settings), tmp_path / "run")
+    assert AutoModelForCausalLM.from_pretrained(run.model).config.num_hidden_layers == 2
+    assert load_tokenizer(run.model).eos_token_id is not None
+
+
+def test_a_teacher_of_another_tokenizer_or_without_one_is_refused(recipe, tmp_path):
+    other = train_tokenizer(["quite other words, about boats and trains"] * 4, 300)
+    save_tiny_llama(tmp_path / "other", other, hidden_size=16, layers=1, heads=2, seed=0)
+    with pytest.raises(ModelError, match="one model family"):
+        train(recipe("rkd", f"teacher.path='{tmp_path / 'other'}'"), tmp_path / "run")
+    for file in (tmp_path / "other").glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelError, match="tokenizer"):
+        train(recipe("rkd", f"teacher.path='{tmp_path / 'other'}'"), tmp_path / "again")
+
+
+def test_an_unknown_mask_token_is_refused(recipe, tmp_path):
+    with pytest.raises(ModelError, match="not a token of the student's vocabulary"):
+        train(recipe("kid", "distill.mask_token='<nope>'"), tmp_path / "run")
