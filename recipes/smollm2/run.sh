@@ -7,8 +7,8 @@ for run in teacher student-start sft kid rkd; do
 done
 for benchmark in spider:indomain-test spider:dev; do
     for run in teacher student-start sft kid rkd; do
-        distilsql predict "runs/$run" --on "$benchmark" --limit "${LIMIT:-100}"
-        distilsql evaluate "runs/$run" --on "$benchmark" --limit "${LIMIT:-100}"
+        distilsql predict "runs/$run" --on "$benchmark" --limit "${LIMIT:-40}"
+        distilsql evaluate "runs/$run" --on "$benchmark" --limit "${LIMIT:-40}"
     done
 done
 distilsql compare runs/student-start runs/sft runs/rkd runs/kid --out runs/report --title "SmolLM2-135M on Spider"

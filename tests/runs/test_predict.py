@@ -21,11 +21,11 @@ def benchmark(world):
 
 
 def test_a_run_learns_its_pairs_and_is_judged_by_running_them(recipe, world, tmp_path, benchmark):
-    run = train(recipe("sft", "train.steps=150", "train.learning_rate=5e-3"), tmp_path / "run")
+    run = train(recipe("sft", "train.steps=120"), tmp_path / "run")
     spec = benchmark_for(recipe("sft"), str(world / "pairs.jsonl"), None, None)
     written = predict(load_student(run), spec, run.predictions(spec.name))
     scores = evaluate_run(run, spec)
-    assert scores.accuracy >= 0.8, written
+    assert scores.accuracy >= 0.7, written
     assert Scores.from_json(run.scores(spec.name).read_text()).accuracy == scores.accuracy
     lines = [json.loads(line) for line in run.predictions(spec.name).read_text().splitlines()]
     assert [line["sql"] for line in lines] == written

@@ -42,7 +42,7 @@ _VOCABULARY = 1200
 
 
 def run_demo(
-    out: Path, *, teacher_steps: int = 1500, student_steps: int = 150, console: Console | None = None
+    out: Path, *, teacher_steps: int = 2300, student_steps: int = 150, console: Console | None = None
 ) -> None:
     """Train, distil, judge and report into `out`. Interrupted, it goes on where it stopped."""
     console = console or Console(stderr=True)
