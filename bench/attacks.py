@@ -100,6 +100,8 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     attacks = json.loads(ATTACKS.read_text())
+    for attack in attacks:  # a statement of megabytes is written as its beginning and what is repeated
+        attack["sql"] += attack.get("then", "") * attack.get("times", 0)
     results = [
         {"kind": attack["kind"], "name": attack["name"]}
         | {mode: run(attack, mode, make_folder) for mode in MODES}

@@ -12,6 +12,8 @@ from distilsql.databases.execute import MIB, Outcome, make_job
 from distilsql.databases.pool import ExecutionPool
 
 ATTACKS = json.loads(Path(__file__).with_name("attacks_sqlite.json").read_text())
+for _attack in ATTACKS:  # a statement of megabytes is written as its beginning and what is repeated
+    _attack["sql"] += _attack.get("then", "") * _attack.get("times", 0)
 TIMEOUT_S = 0.25
 OVERTIME_S = 0.5
 PATIENT_S = 20.0  # for what has to answer on a busy machine too
