@@ -66,7 +66,7 @@ def test_a_teacher_of_another_tokenizer_or_without_one_is_refused(recipe, tmp_pa
         train(recipe("rkd", f"teacher.path='{tmp_path / 'other'}'"), tmp_path / "run")
     for file in (tmp_path / "other").glob("tokenizer*"):
         file.unlink()
-    with pytest.raises(ModelError, match="tokenizer"):
+    with pytest.raises(ModelError, match="comes without a tokenizer"):
         train(recipe("rkd", f"teacher.path='{tmp_path / 'other'}'"), tmp_path / "again")
 
 

@@ -52,13 +52,13 @@ def generate(
         ValueError: sampling without a stream per question.
     """
     count = len(tree.questions)
-    uniforms = _uniforms(streams, count, options)
     if model.layout == "padded" and count > 1:
         # A model that cannot run a tree exactly answers one question at a time.
         return [
             generate(model, alone, options, streams=streams and [streams[row]])[0]
             for row, alone in enumerate(_one_by_one(tree))
         ]
+    uniforms = _uniforms(streams, count, options)
     state = model.run_prompts(tree, prefix)
     written: list[list[int]] = [[] for _ in range(count)]
     alive = list(range(count))
@@ -266,12 +266,12 @@ def switch_generate(
     token itself is drawn at `options.temperature` from whichever model supplies it.
     """
     count = len(tree.questions)
-    uniforms = _uniforms(streams, count, options)
     if "padded" in (student.layout, teacher.layout) and count > 1:
         return [
             switch_generate(student, teacher, alone, options, switch, streams=streams and [streams[row]])[0]
             for row, alone in enumerate(_one_by_one(tree))
         ]
+    uniforms = _uniforms(streams, count, options)
     alive = list(range(count))
     student_rows, student_hidden = start_decoding(
         student, student.run_prompts(tree), alive, options.max_new_tokens

@@ -78,6 +78,8 @@ def shared_vocabulary_size(
     Raises:
         ModelError: a model has fewer outputs than the tokenizer has tokens, or the tokenizers differ.
     """
+    if teacher_path is not None:  # first: the wrong tokenizer explains more than a wrong number of outputs
+        check_same_tokenizer(tokenizer, load_teacher_tokenizer(teacher_path), teacher_path)
     size = len(tokenizer)
     models = [("student", student)] + ([("teacher", teacher)] if teacher is not None else [])
     for role, model in models:
@@ -87,8 +89,6 @@ def shared_vocabulary_size(
                 f"The {role} has {outputs:,} output tokens but the tokenizer {size:,}: they do not belong "
                 "together. Use the tokenizer the model was trained with, or model.resize_token_embeddings."
             )
-    if teacher_path is not None:
-        check_same_tokenizer(tokenizer, load_teacher_tokenizer(teacher_path), teacher_path)
     return size
 
 

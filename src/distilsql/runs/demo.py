@@ -161,7 +161,7 @@ def _show(
     records = load_runs([run.path for run in runs])
     reference = _reference(teacher, scores["teacher"])
     best = max(METHODS, key=lambda method: scores[method].accuracy)
-    answers = [_answer(test, index, scores[best], best) for index in _varied(test)]
+    answers = [_answer(test, index, scores[best], best) for index in _varied(test, scores[best])]
     paths = write_report(
         records,
         out / "report",
@@ -174,7 +174,10 @@ def _show(
     terminal.print(
         to_terminal(comparison_table(records, benchmark_order=[TEST], teacher=reference), "Measured")
     )
-    terminal.print(f"\nThree test questions, answered by the student of [bold]{best}[/bold]:")
+    terminal.print(
+        f"\nThree test questions and the answers of [bold]{best}[/bold]'s student: the first it got right, the "
+        "first it got wrong, and the first on a database that training never saw"
+    )
     for answer in answers:
         mark = "right" if answer.is_correct else "wrong"
         terminal.print(f"\n  {answer.question} [{answer.db_id}]", highlight=False, markup=False)
@@ -192,13 +195,19 @@ def _reference(teacher: RunFolder, scores: Scores) -> Reference:
     return Reference("teacher", {TEST: score}, int(read_json(teacher.summary)["student_parameters"]))
 
 
-def _varied(test: Benchmark) -> list[int]:
-    """The first questions of three different databases, one of them unseen in training where there is one."""
-    first: dict[str, int] = {}
-    for index, example in enumerate(test.examples):
-        first.setdefault(example.db_id, index)
-    order = sorted(first.values())
-    return [order[0], order[len(order) // 2], order[-1]]
+def _varied(test: Benchmark, scores: Scores) -> list[int]:
+    """The first question answered rightly, the first answered wrongly, and the first on a database that training
+    never saw: one of each kind, where there is one, and none twice."""
+    unseen = {example.db_id for example in load_benchmark("demo:test-unseen").examples}
+    kinds = (
+        [index for index, verdict in enumerate(scores.verdicts) if verdict.is_correct],
+        [index for index, verdict in enumerate(scores.verdicts) if not verdict.is_correct],
+        [index for index, example in enumerate(test.examples) if example.db_id in unseen],
+    )
+    chosen: list[int] = []
+    for kind in kinds:
+        chosen += [index for index in kind if index not in chosen][:1]
+    return chosen
 
 
 def _answer(test: Benchmark, index: int, scores: Scores, model: str) -> Answer:
