@@ -161,6 +161,9 @@ def evaluate(
     plug_values: Annotated[
         bool, typer.Option(help="Spider: also try the gold's values (inflates scores)")
     ] = False,
+    r_ves: Annotated[
+        bool, typer.Option("--r-ves", help="BIRD: also time right predictions against gold")
+    ] = False,
     against: Annotated[
         Path | None, typer.Option(help="Another prediction file: a paired comparison with it")
     ] = None,
@@ -195,6 +198,10 @@ def evaluate(
                 plug_values=plug_values,
                 on_progress=on_progress,
             )
+    if r_ves:
+        from distilsql.metrics.efficiency import measure_r_ves
+
+        scores = measure_r_ves(scores, benchmark)
     if out is not None:
         write_text(out, scores.to_json())
     print("\n".join(score_lines(scores, tables=tables)))
@@ -226,6 +233,9 @@ def exposure(
     on: On,
     data: Root = None,
     database: OwnDatabase = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Another teacher than the run's: folder or hub name")
+    ] = None,
     limit: Limit = 100,
     length: Annotated[int, typer.Option(min=1, help="l: how many tokens errors are accumulated over")] = 15,
     samples: Annotated[int, typer.Option(min=1, help="Samples per prompt and model")] = 1,
@@ -233,25 +243,29 @@ def exposure(
 ) -> None:
     """ExAccErr: how much more a student errs along its own samples than along its teacher's (exposure bias)."""
     from distilsql.errors import RunError
+    from distilsql.models.load import check_same_tokenizer
     from distilsql.runs.exposure import ExposureOptions, measure_exposure
     from distilsql.runs.folder import RunFolder, read_json, write_json
     from distilsql.runs.predict import benchmark_for, load_any, load_student, recipe_of
 
     folder = RunFolder(run)
     recipe = recipe_of(folder)
-    if recipe.teacher is None:
-        raise RunError(f"{run} has no teacher in its recipe to compare its student with.")
+    if teacher is None and recipe.teacher is None:
+        raise RunError(
+            f"{run} has no teacher in its recipe to compare its student with: name one with --teacher."
+        )
+    path = teacher or (recipe.teacher.path if recipe.teacher else "")
+    adapter = recipe.teacher.adapter if recipe.teacher and teacher is None else None
     benchmark = _limited(benchmark_for(recipe, on, data, database), limit)
     student = load_student(folder).decoder
-    teacher = load_any(
-        recipe.teacher.path, recipe.prompt, precision=recipe.train.precision, adapter=recipe.teacher.adapter
-    ).decoder
+    other = load_any(path, recipe.prompt, precision=recipe.train.precision, adapter=adapter).decoder
+    check_same_tokenizer(student.tokenizer, other.tokenizer, path)
     options = ExposureOptions(length=length, samples_per_prompt=samples, seed=seed)
-    size = min(student.vocabulary_size, teacher.vocabulary_size)
+    size = min(student.vocabulary_size, other.vocabulary_size)
     with _bar("sampling") as on_progress:
         result = measure_exposure(
             student.model,
-            teacher.model,
+            other.model,
             student.tokenizer,
             size,
             benchmark,
