@@ -1,8 +1,11 @@
 """Keep what runs measured, not their weights: copies logs, summaries, recipes and scores into docs/results/NAME/.
 
+Questions and gold queries belong to the benchmarks and are left out; example ids stand for them.
+
 python bench/collect_results.py NAME RUN [RUN …]
 """
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -21,9 +24,13 @@ def collect(name: str, runs: list[Path]) -> Path:
         for file in KEPT:
             if (run / file).exists():
                 shutil.copy(run / file, folder / file)
-        for kind in ("predictions", "scores"):
-            if (run / kind).is_dir():
-                shutil.copytree(run / kind, folder / kind)
+        for scores in sorted((run / "scores").glob("*.json")):
+            document = json.loads(scores.read_text(encoding="utf-8"))
+            for verdict in document["verdicts"]:
+                del verdict["question"], verdict["gold_sql"]
+            (folder / "scores").mkdir(exist_ok=True)
+            text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+            (folder / "scores" / scores.name).write_text(text, encoding="utf-8")
     return target
 
 
