@@ -262,3 +262,11 @@ def test_a_full_disk_keeps_the_previous_checkpoint(recipe, tmp_path, monkeypatch
     assert state["step"] == 2
     monkeypatch.setattr(checkpoint, "save_file", real)
     assert_same_weights(train(settings, tmp_path / "whole"), train(settings, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("method", ["gkd-rkl", "imitkd", "switch"])
+def test_generated_completions_are_counted_themselves(recipe, tmp_path, method):
+    """Per token, the loss is the mean over the tokens that were generated, not over the dataset's."""
+    run = train(recipe(method, "distill.reduction=per_token"), tmp_path / "run")
+    for line in log_of(run):
+        assert line["loss"] == pytest.approx(line["divergence"], rel=1e-4)

@@ -1,0 +1,41 @@
+"""The run folder: files whole or not at all, names that files can have, and refusals."""
+
+import pytest
+
+from distilsql.errors import RunError
+from distilsql.runs.checkpoint import load_checkpoint
+from distilsql.runs.folder import existing_run, file_name, open_run, read_json, write_text
+
+
+def test_benchmark_names_become_file_names():
+    assert file_name("spider:dev") == "spider-dev"
+    assert file_name("bird:dev+evidence") == "bird-dev+evidence"
+    assert file_name("some/where/my pairs.jsonl") == "my-pairs"
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "scores.json"
+    write_text(path, "old")
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_entering_a_run_again_needs_the_same_recipe(tmp_path):
+    open_run(tmp_path / "run", "a = 1\n")
+    assert open_run(tmp_path / "run", "a = 1\n").path == tmp_path / "run"
+    with pytest.raises(RunError, match=r"there: a = 1; here: a = 2"):
+        open_run(tmp_path / "run", "a = 2\n")
+
+
+def test_what_is_missing_or_broken_is_named(tmp_path):
+    with pytest.raises(RunError, match="not a run folder"):
+        existing_run(tmp_path)
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(RunError, match=r"broken\.json"):
+        read_json(tmp_path / "broken.json")
+    assert load_checkpoint(tmp_path / "none") is None
+    (tmp_path / "last").mkdir()
+    with pytest.raises(RunError, match="Delete it"):
+        load_checkpoint(tmp_path / "last")
