@@ -104,11 +104,8 @@ def _divergences(
 
 
 def _batches(prepared: Prepared, size: int) -> list[list[TokenizedExample]]:
-    by_prefix: dict[str, list[TokenizedExample]] = {}
-    for example in prepared.examples:
-        by_prefix.setdefault(example.prefix_key, []).append(example)
     return [
         examples[start : start + size]
-        for examples in by_prefix.values()
+        for examples in prepared.by_prefix()
         for start in range(0, len(examples), size)
     ]

@@ -59,6 +59,13 @@ class Prepared:
             self.prefixes[examples[0].prefix_key], tuple(example.question for example in examples)
         )
 
+    def by_prefix(self) -> list[list[TokenizedExample]]:
+        """Examples that share a prefix, together; prefixes and examples in the order of `examples`."""
+        groups: dict[str, list[TokenizedExample]] = {}
+        for example in self.examples:
+            groups.setdefault(example.prefix_key, []).append(example)
+        return list(groups.values())
+
 
 def prompt_options(settings: PromptSettings) -> PromptOptions:
     return PromptOptions(

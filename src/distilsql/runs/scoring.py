@@ -36,10 +36,7 @@ def answer_all(
     decoder: Decoder, prepared: Prepared, on_batch: Callable[[int], None] | None = None
 ) -> Iterator[tuple[TokenizedExample, str]]:
     """Each example with its predicted SQL, grouped by prefix and by length of the question."""
-    by_prefix: dict[str, list[TokenizedExample]] = {}
-    for example in prepared.examples:
-        by_prefix.setdefault(example.prefix_key, []).append(example)
-    for examples in by_prefix.values():
+    for examples in prepared.by_prefix():
         examples = sorted(examples, key=lambda example: len(example.question))
         for start in range(0, len(examples), decoder.questions_per_batch):
             batch = examples[start : start + decoder.questions_per_batch]
