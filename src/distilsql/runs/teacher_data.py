@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from distilsql.distill.methods import Source
-from distilsql.models.generate import Completion, GenerationOptions, generate
+from distilsql.models.generate import Completion, generate
 from distilsql.runs.engines import Engines
 from distilsql.runs.folder import RunFolder, write_text
 from distilsql.runs.ledger import Phase
@@ -40,25 +40,21 @@ def ensure_teacher_completions(
     known = _read(run)
     with trainer.ledger.phase(Phase.GENERATION):
         for item in _missing(recipe, prepared, known):
-            for example, completion in zip(item.examples, _written(recipe, engines, item), strict=True):
+            for example, completion in zip(
+                item.examples, _written(recipe, engines, trainer, item), strict=True
+            ):
                 known[example.example.example_id] = completion
             _append(run, engines, item.examples, known)
     trainer.teacher_completions = known
 
 
-def _written(recipe: Recipe, engines: Engines, item: WindowTree) -> list[Completion]:
+def _written(recipe: Recipe, engines: Engines, trainer: WindowTrainer, item: WindowTree) -> list[Completion]:
     assert engines.teacher is not None
     assert engines.teacher_prefixes is not None
-    options = GenerationOptions(
-        engines.eos_token_id,
-        engines.vocabulary_size,
-        recipe.prompt.max_completion_tokens,
-        recipe.generation.temperature,
-    )
     return generate(
         engines.teacher,
         item.tree,
-        options,
+        trainer.generation_options(),
         streams=[item.stream(recipe.seed, Use.TEACHER, row) for row in range(len(item.examples))],
         prefix=engines.teacher_prefixes.get(item.prefix_key, item.tree.prefix),
     )

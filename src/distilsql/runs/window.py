@@ -110,7 +110,7 @@ class WindowTrainer:
         if rows:
             tree = PromptTree(item.tree.prefix, tuple(item.tree.questions[row] for row in rows))
             streams = [item.stream(self.recipe.seed, Use.SAMPLING, row) for row in rows]
-            written = generate(self.engines.student, tree, self._generation(), streams=streams)
+            written = generate(self.engines.student, tree, self.generation_options(), streams=streams)
             for row, completion in zip(rows, written, strict=True):
                 completions[row] = completion
         made = [completion for completion in completions if completion is not None]
@@ -131,7 +131,7 @@ class WindowTrainer:
             self.engines.student,
             teacher,
             item.tree,
-            self._generation(),
+            self.generation_options(),
             SwitchOptions(options.threshold, options.decay, ThresholdSchedule(options.schedule)),
             streams=[item.stream(self.recipe.seed, Use.SAMPLING, row) for row in range(len(item.examples))],
             teacher_prefix=cache.get(item.prefix_key, item.tree.prefix),
@@ -143,7 +143,8 @@ class WindowTrainer:
         self.ledger.count("switch_teacher_tokens", from_teacher)
         return Trained([completion.tokens for completion in written], from_teacher, tokens)
 
-    def _generation(self) -> GenerationOptions:
+    def generation_options(self) -> GenerationOptions:
+        """How on-policy and teacher completions are generated."""
         return GenerationOptions(
             self.engines.eos_token_id,
             self.engines.vocabulary_size,
