@@ -1,0 +1,168 @@
+"""Does filling a step with questions of one database cost accuracy? Grouped and ungrouped training, several seeds.
+
+    python bench/grouping.py --data ../shared/data --model models/smollm2-135m --out runs/grouping
+
+Both arms see the same number of examples in steps of sixteen: `grouped` takes sixteen questions of one database
+(one tree of sixteen), `ungrouped` takes them as an ordinary trainer does, from anywhere (sixteen trees of one).
+A tree equals its sequences run alone (tests/models/test_tree_model.py), so the arms differ in the sampling alone.
+Data: Spider's in-domain split, cut to databases with a short prompt, because `ungrouped` runs every prompt anew.
+
+Execution accuracy and gold's negative log-likelihood on the test part, for each arm and seed, and the paired
+difference with its interval go to bench/results/grouping.json. Runs that are finished are not run again.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from distilsql.data.benchmark import Benchmark, load_benchmark
+from distilsql.metrics.evaluate import evaluate
+from distilsql.metrics.statistics import bootstrap_interval, paired_bootstrap
+from distilsql.models.load import load_tokenizer
+from distilsql.runs.folder import RunFolder
+from distilsql.runs.predict import Model, load_student, predict
+from distilsql.runs.prepare import prepare
+from distilsql.runs.recipe import PromptSettings, Recipe, make_recipe
+from distilsql.runs.train import train
+from distilsql.runs.window_tree import as_branches
+
+RESULTS = Path(__file__).with_name("results") / "grouping.json"
+ARMS = {"grouped": (16, 1), "ungrouped": (1, 16)}  # questions per tree, trees per step
+PROMPT = {"values": False, "matched_values": False, "comments": False, "schema_filter": "never"}
+
+
+def short_prompts_only(data: Path, out: Path, model: str, longest: int) -> Path:
+    """A data folder with Spider's training questions on databases whose prompt has at most `longest` tokens."""
+    benchmark = load_benchmark("spider:train_spider", root=data)
+    settings = PromptSettings(max_prompt_tokens=2048, **PROMPT)
+    prepared = prepare(benchmark, load_tokenizer(model), settings, training=True)
+    short = {
+        example.example.db_id
+        for example in prepared.examples
+        if len(prepared.prefixes[example.prefix_key]) <= longest
+    }
+    records = json.loads((data / "spider" / "train_spider.json").read_text())
+    spider = out / "data" / "spider"
+    spider.mkdir(parents=True, exist_ok=True)
+    kept = [record for record in records if record["db_id"] in short]
+    (spider / "train_spider.json").write_text(json.dumps(kept))
+    for name in ("tables.json", "database"):
+        if not (spider / name).exists():
+            (spider / name).symlink_to((data / "spider" / name).resolve())
+    return spider.parent
+
+
+def recipe(arm: str, seed: int, data: Path, model: str, steps: int) -> Recipe:
+    questions, trees = ARMS[arm]
+    return make_recipe(
+        {
+            "method": "sft",
+            "name": f"{arm}-seed{seed}",
+            "seed": seed,
+            "student": {"path": model, "tuning": "full"},
+            "data": {"train": "spider:indomain-train", "root": str(data)},
+            "prompt": {**PROMPT, "max_prompt_tokens": 512},
+            "train": {
+                "steps": steps,
+                "learning_rate": 1e-4,
+                "questions_per_tree": questions,
+                "trees_per_step": trees,
+                "calibration_windows": 0,
+                "save_every_steps": 25,
+            },
+        }
+    )
+
+
+@torch.no_grad()
+def gold_nll(model: Model, benchmark: Benchmark) -> dict[str, float]:
+    """Negative log-likelihood of each gold completion, nats per token."""
+    decoder = model.decoder
+    prepared = prepare(benchmark, decoder.tokenizer, model.prompt, training=False)
+    result = {}
+    for examples in prepared.by_prefix():
+        golds = [example.gold for example in examples]
+        hidden_ND = decoder.model.completion_hidden(prepared.tree(examples), as_branches(golds))
+        logp_NV = decoder.model.head().log_probs(hidden_ND, decoder.vocabulary_size)
+        picked_N = logp_NV.gather(1, torch.tensor([t for gold in golds for t in gold])[:, None])[:, 0]
+        for example, logp in zip(examples, picked_N.split([len(gold) for gold in golds]), strict=True):
+            result[example.example.example_id] = -float(logp.mean())
+    return result
+
+
+def run_arm(arm: str, seed: int, data: Path, model: str, out: Path, steps: int) -> dict[str, list[float]]:
+    """Per test example: whether the answer is right, and gold's NLL."""
+    scores = out / f"{arm}-seed{seed}.json"
+    if not scores.exists():
+        folder = out / f"{arm}-seed{seed}"
+        train(recipe(arm, seed, data, model, steps), folder, report=lambda p: print(arm, seed, p, flush=True))
+        student = load_student(RunFolder(folder))
+        test = load_benchmark("spider:indomain-test", root=data)
+        predicted = predict(student, test, folder / "predictions.jsonl")
+        nll = gold_nll(student, test)
+        verdicts = evaluate(predicted, test).verdicts
+        scores.write_text(
+            json.dumps(
+                {
+                    "correct": [float(verdict.is_correct) for verdict in verdicts],
+                    "nll": [nll[example.example_id] for example in test.examples],
+                }
+            )
+        )
+    return json.loads(scores.read_text())
+
+
+def compared(results: dict[str, list[dict[str, list[float]]]], key: str) -> dict[str, Any]:
+    """Each arm's mean with the interval over examples, its seeds, and ungrouped minus grouped, paired by example."""
+    by_example = {arm: np.mean([run[key] for run in runs], axis=0) for arm, runs in results.items()}
+    low, high, p = paired_bootstrap(by_example["grouped"], by_example["ungrouped"])
+    return {
+        **{
+            arm: {
+                "mean": float(values.mean()),
+                "interval": bootstrap_interval(values),
+                "seeds": [float(np.mean(run[key])) for run in results[arm]],
+            }
+            for arm, values in by_example.items()
+        },
+        "ungrouped_minus_grouped": float((by_example["ungrouped"] - by_example["grouped"]).mean()),
+        "interval": [low, high],
+        "p": p,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="the data folder, holding spider/")
+    parser.add_argument("--model", required=True, help="the model that is fine-tuned, a transformers folder")
+    parser.add_argument("--out", type=Path, required=True, help="runs go here; finished ones are kept")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--longest-prompt", type=int, default=240, help="tokens of a database's prompt")
+    arguments = parser.parse_args()
+    data = short_prompts_only(arguments.data, arguments.out, arguments.model, arguments.longest_prompt)
+    results: dict[str, list[dict[str, list[float]]]] = {arm: [] for arm in ARMS}
+    for seed in range(arguments.seeds):
+        for arm in ARMS:
+            results[arm].append(run_arm(arm, seed, data, arguments.model, arguments.out, arguments.steps))
+    document = {
+        "command": "python bench/grouping.py --data ../shared/data --model models/smollm2-135m "
+        "--out runs/grouping",
+        "model": Path(arguments.model).name,
+        "steps": arguments.steps,
+        "questions_per_step": 16,
+        "longest_prompt_tokens": arguments.longest_prompt,
+        "test_examples": len(results["grouped"][0]["correct"]),
+        "execution_accuracy": compared(results, "correct"),
+        "gold_negative_log_likelihood": compared(results, "nll"),
+    }
+    RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+    print(json.dumps(document, indent=1))
+
+
+if __name__ == "__main__":
+    main()
