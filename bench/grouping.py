@@ -37,7 +37,7 @@ PROMPT = {"values": False, "matched_values": False, "comments": False, "schema_f
 
 def short_prompts_only(data: Path, out: Path, model: str, longest: int) -> Path:
     """A data folder with Spider's training questions on databases whose prompt has at most `longest` tokens."""
-    benchmark = load_benchmark("spider:train_spider", root=data)
+    benchmark = load_benchmark("spider:train_spider", root=data, missing_databases="skip")
     settings = PromptSettings(max_prompt_tokens=2048, **PROMPT)
     prepared = prepare(benchmark, load_tokenizer(model), settings, training=True)
     short = {
@@ -101,7 +101,7 @@ def run_arm(arm: str, seed: int, data: Path, model: str, out: Path, steps: int) 
         folder = out / f"{arm}-seed{seed}"
         train(recipe(arm, seed, data, model, steps), folder, report=lambda p: print(arm, seed, p, flush=True))
         student = load_student(RunFolder(folder))
-        test = load_benchmark("spider:indomain-test", root=data)
+        test = load_benchmark("spider:indomain-test", root=data, missing_databases="skip")
         predicted = predict(student, test, folder / "predictions.jsonl")
         nll = gold_nll(student, test)
         verdicts = evaluate(predicted, test).verdicts
