@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="the model that is fine-tuned, a transformers folder")
     parser.add_argument("--out", type=Path, required=True, help="runs go here; finished ones are kept")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--longest-prompt", type=int, default=240, help="tokens of a database's prompt")
     arguments = parser.parse_args()
     data = short_prompts_only(arguments.data, arguments.out, arguments.model, arguments.longest_prompt)
