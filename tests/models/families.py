@@ -1,5 +1,6 @@
 """Small random models of every family of the papers, and random trees to run through them."""
 
+import copy
 import random
 
 import torch
@@ -13,7 +14,9 @@ from transformers import (
     Qwen2Config,
 )
 
-from distilsql.distill.tree import Branch, PromptTree
+from distilsql.distill.divergences import DIVERGENCES
+from distilsql.distill.loss import Distillation, Head, Likelihood, completion_loss
+from distilsql.distill.tree import Branch, PromptTree, targets
 
 VOCABULARY = 97
 _TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
@@ -64,10 +67,15 @@ FAMILIES: dict[str, PreTrainedConfig] = {
 }
 
 
-def make_model(family: str, seed: int = 0, spread: float = 1.0):
+def make_model(family: str, seed: int = 0, spread: float = 1.0, head_size: int | None = None):
     """A random model; `spread` > 1 makes its distributions less flat, so that argmax and EOS vary."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(FAMILIES[family]).eval()
+    config = copy.deepcopy(FAMILIES[family])
+    if head_size:
+        config.hidden_size = head_size * config.num_attention_heads
+        if getattr(config, "head_dim", None):
+            config.head_dim = head_size
+    model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(spread)
@@ -86,3 +94,31 @@ def random_tree(seed: int, questions: int = 4) -> tuple[PromptTree, list[Branch]
         Branch(question, tokens(rng, 1, 8)) for question in range(questions) for _ in range(rng.randint(0, 3))
     ]
     return tree, branches or [Branch(0, tokens(rng, 1, 8))]
+
+
+def loss_and_gradients(model, hidden_ND, branches):
+    """A loss with both terms, and the gradient of every trained parameter."""
+    generator = torch.Generator().manual_seed(1)
+
+    def fixed(draw, *shape):
+        return draw(*shape, generator=generator).to(hidden_ND.device)
+
+    weights = fixed(torch.rand, len(hidden_ND))
+    teacher = Distillation(
+        fixed(torch.randn, len(hidden_ND), 8),
+        Head(fixed(torch.randn, VOCABULARY, 8)),
+        DIVERGENCES["reverse-kl"],
+        weights,
+    )
+    parts = completion_loss(
+        hidden_ND,
+        model.head(),
+        vocabulary_size=VOCABULARY,
+        distillation=teacher,
+        likelihood=Likelihood(targets(branches).to(hidden_ND.device), weights),
+        chunk_rows=5,
+    )
+    model.model.zero_grad()
+    parts.total.backward()
+    gradients = {name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None}
+    return parts.total.detach(), gradients

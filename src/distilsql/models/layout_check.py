@@ -32,10 +32,16 @@ def layout_difference(
 def tree_is_exact(
     model: TreeModel, tree: PromptTree, branches: Sequence[Branch], vocabulary_size: int
 ) -> bool:
-    """False where the layouts differ by more than rounding, or the model cannot run a tree at all."""
+    """False where the layouts differ by more than rounding, or the model cannot run a tree at all.
+
+    Where FlexAttention does not compile or is not exact, a dense mask is tried, and the model keeps it.
+    """
     try:
-        difference = layout_difference(model, tree, branches, vocabulary_size)
+        exact = layout_difference(model, tree, branches, vocabulary_size) <= TOLERANCE[model.dtype]
     except (TypeError, ValueError, RuntimeError, AttributeError):
+        exact = False
         model.layout = "padded"
-        return False
-    return difference <= TOLERANCE[model.dtype]
+    if not exact and model.attention == "flex":
+        model.attention, model.layout = "dense", "tree"
+        return tree_is_exact(model, tree, branches, vocabulary_size)
+    return exact

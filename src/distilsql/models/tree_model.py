@@ -2,8 +2,8 @@
 
 `TreeModel` wraps any `transformers` causal LM (with or without LoRA). Its layouts give the same hidden states:
 
-- `tree`: one row of tokens, attention by parts (`attention.py`) on the CPU for models that take an attention
-  implementation, a dense 4-D mask through the stock forward elsewhere;
+- `tree`: one row of tokens. Models that take an attention implementation run attention by parts (`attention.py`)
+  on a CPU and a block mask (`flex_attention.py`) on a GPU; the others a dense 4-D mask through the stock forward;
 - `padded`: every prompt and completion as a sequence of its own, right-padded. The reference in tests, and the
   fall-back for models that cannot run a tree exactly.
 """
@@ -31,9 +31,10 @@ from distilsql.distill.tree import (
     question_nodes,
 )
 from distilsql.models.attention import IMPLEMENTATION, KeyValue, TreeContext, attend_on_tree
+from distilsql.models.flex_attention import fits_flex_attention, flex_pass
 
 Layout = Literal["tree", "padded"]
-AttentionKind = Literal["parts", "dense"]
+AttentionKind = Literal["parts", "flex", "dense"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class TreeModel:
         self.decoder: Any = self.causal_lm.base_model
         self.layout: Layout = layout
         self.attention: AttentionKind = attention or default_attention(self.causal_lm)
-        if self.attention == "parts":
+        if self.attention != "dense":
             self.causal_lm.set_attn_implementation(IMPLEMENTATION)
 
     @property
@@ -178,31 +179,39 @@ class TreeModel:
         self, layout: PassLayout, past_prefix: list[KeyValue] | None, past_rest: list[KeyValue] | None
     ) -> tuple[Tensor, TreeContext]:
         """Hidden states (T, D) of the new tokens, and their keys and values."""
-        token_ids_1T = torch.from_numpy(layout.token_ids_T).to(self.device).unsqueeze(0)
-        position_ids_1T = torch.from_numpy(layout.nodes.depth_T).to(self.device).unsqueeze(0)
-        if self.attention == "parts":
+        if self.attention == "dense":
+            return self._run_dense(layout, past_prefix, past_rest)
+        token_count = len(layout.token_ids_T)
+        context: TreeContext
+        if self.attention == "flex":
+            layout, context = flex_pass(layout, past_prefix, past_rest, self.device)
+        else:
             groups = layout.groups() if len(layout.rest_nodes()) else None
             context = _TreePass(layout.new_prefix_length, groups, past_prefix, past_rest)
-            # A 4-D mask is passed on as it is; attention by parts does not read it.
-            unread_mask = torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device)
-            output = self.decoder(
-                input_ids=token_ids_1T,
-                position_ids=position_ids_1T,
-                attention_mask=unread_mask,
-                use_cache=False,
-                tree=context,
-            )
-            return output.last_hidden_state[0], context
-        return self._run_dense(layout, token_ids_1T, position_ids_1T, past_prefix, past_rest)
+        token_ids_1T, position_ids_1T = self._inputs(layout)
+        # A 4-D mask is passed on as it is; attention on a tree does not read it.
+        unread_mask = torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device)
+        output = self.decoder(
+            input_ids=token_ids_1T,
+            position_ids=position_ids_1T,
+            attention_mask=unread_mask,
+            use_cache=False,
+            tree=context,
+        )
+        return output.last_hidden_state[0, :token_count], context
+
+    def _inputs(self, layout: PassLayout) -> tuple[Tensor, Tensor]:
+        """Token ids and position ids (1, T); a padding token, whose depth is −1, is given position 0."""
+        position_ids_T = np.maximum(layout.nodes.depth_T, 0)
+        return (
+            torch.from_numpy(layout.token_ids_T).to(self.device).unsqueeze(0),
+            torch.from_numpy(position_ids_T).to(self.device).unsqueeze(0),
+        )
 
     def _run_dense(
-        self,
-        layout: PassLayout,
-        token_ids_1T: Tensor,
-        position_ids_1T: Tensor,
-        past_prefix: list[KeyValue] | None,
-        past_rest: list[KeyValue] | None,
+        self, layout: PassLayout, past_prefix: list[KeyValue] | None, past_rest: list[KeyValue] | None
     ) -> tuple[Tensor, TreeContext]:
+        token_ids_1T, position_ids_1T = self._inputs(layout)
         allowed = layout.dense_mask().to(self.device)
         mask = torch.zeros(allowed.shape, dtype=self.dtype, device=self.device)
         mask.masked_fill_(~allowed, torch.finfo(self.dtype).min)
@@ -228,15 +237,25 @@ class TreeModel:
         return output.last_hidden_state[0], context
 
     def _padded_hidden(self, tree: PromptTree, branches: Sequence[Branch], micro_batch: int = 8) -> Tensor:
-        """The reference layout: each branch with its whole prompt as one right-padded row."""
-        parts = []
-        for start in range(0, len(branches), micro_batch):
-            rows = [branch for branch in branches[start : start + micro_batch] if branch.tokens]
-            if rows:
-                parts.append(self._padded_rows(tree, rows))
-        return torch.cat(parts) if parts else self._no_rows()
+        """The reference layout: each branch with its whole prompt as one right-padded row.
 
-    def _padded_rows(self, tree: PromptTree, branches: Sequence[Branch]) -> Tensor:
+        Rows of like length run together, so that little is padded; the result is in the order of `branches`. The
+        longest run first: what does not fit into memory fails at once.
+        """
+        written = [number for number, branch in enumerate(branches) if branch.tokens]
+        if not written:
+            return self._no_rows()
+        lengths = [len(tree.questions[branch.question]) + len(branch.tokens) for branch in branches]
+        by_length = sorted(written, key=lambda number: -lengths[number])
+        hidden: dict[int, Tensor] = {}
+        for start in range(0, len(by_length), micro_batch):
+            numbers = by_length[start : start + micro_batch]
+            rows = self._padded_rows(tree, [branches[number] for number in numbers])
+            hidden.update(zip(numbers, rows, strict=True))
+        return torch.cat([hidden[number] for number in written])
+
+    def _padded_rows(self, tree: PromptTree, branches: Sequence[Branch]) -> list[Tensor]:
+        """Hidden states (tokens, D) that predict each branch."""
         prompts = [tree.prefix + tree.questions[branch.question] for branch in branches]
         sequences = [prompt + branch.tokens[:-1] for prompt, branch in zip(prompts, branches, strict=True)]
         width = max(map(len, sequences))
@@ -251,12 +270,10 @@ class TreeModel:
             position_ids=torch.arange(width, device=self.device).expand(len(sequences), -1),
             use_cache=False,
         )
-        return torch.cat(
-            [
-                output.last_hidden_state[row, len(prompt) - 1 : len(sequence)]
-                for row, (prompt, sequence) in enumerate(zip(prompts, sequences, strict=True))
-            ]
-        )
+        return [
+            output.last_hidden_state[row, len(prompt) - 1 : len(sequence)]
+            for row, (prompt, sequence) in enumerate(zip(prompts, sequences, strict=True))
+        ]
 
     def _no_rows(self) -> Tensor:
         return torch.zeros(0, self.causal_lm.config.hidden_size, dtype=self.dtype, device=self.device)
@@ -268,9 +285,13 @@ def _base_model(model: Any) -> Any:
 
 
 def default_attention(causal_lm: Any) -> AttentionKind:
-    """By parts where the kernels and the model allow it: CPU tensors, and layers that take `tree=`."""
-    on_cpu = next(causal_lm.parameters()).device.type == "cpu"
-    return "parts" if on_cpu and getattr(causal_lm, "_supports_attention_backend", False) else "dense"
+    """By parts on a CPU, by blocks on a GPU that fits, for models whose layers take `tree=`; dense elsewhere."""
+    if not getattr(causal_lm, "_supports_attention_backend", False):
+        return "dense"
+    device = next(causal_lm.parameters()).device
+    if device.type == "cpu":
+        return "parts"
+    return "flex" if fits_flex_attention(causal_lm.config, device) else "dense"
 
 
 def _question_ends(tree: PromptTree, new_prefix_length: int) -> Tensor:

@@ -1,0 +1,262 @@
+"""FlexAttention on a tree: the mask is `visible`, filling changes nothing, and the shapes are few.
+
+On a CPU the same mask runs through SDPA, and torch's own FlexAttention is compared with it without gradient, which
+is all it offers there. Tests marked `gpu` run the compiled kernels.
+"""
+
+import functools
+import random
+from types import SimpleNamespace
+
+import pytest
+import torch
+from families import VOCABULARY, loss_and_gradients, make_model, random_tree, tokens
+from torch._dynamo.testing import CompileCounter
+from torch.nn.attention.flex_attention import create_mask
+from torch.nn.attention.flex_attention import flex_attention as eager_flex_attention
+
+from distilsql.distill.tree import (
+    Branch,
+    Nodes,
+    PassLayout,
+    PromptTree,
+    branch_nodes,
+    prefix_nodes,
+    question_nodes,
+    visible,
+)
+from distilsql.models import flex_attention, tree_model
+from distilsql.models.flex_attention import BLOCK, bucket, fits_flex_attention, flex_pass, head_size
+from distilsql.models.layout_check import tree_is_exact
+from distilsql.models.load import add_lora
+from distilsql.models.tree_model import TreeModel, default_attention
+
+CPU = torch.device("cpu")
+BLOCK_FAMILIES = ["llama", "qwen2", "gpt2", "opt"]
+
+
+def wide_tree(seed: int, questions: int = 12) -> tuple[PromptTree, list[Branch]]:
+    """A tree of several blocks."""
+    rng = random.Random(seed)
+    tree = PromptTree(tokens(rng, 100, 400), tuple(tokens(rng, 1, 30) for _ in range(questions)))
+    return tree, [Branch(question, tokens(rng, 1, 20)) for question in range(questions) for _ in range(2)]
+
+
+def pass_layouts(tree: PromptTree, branches: list[Branch]) -> dict[str, PassLayout]:
+    """The passes a TreeModel runs, by name."""
+    prefix, questions = prefix_nodes(len(tree.prefix)), question_nodes(tree)
+    answers = branch_nodes(tree, branches)
+
+    def layout(new: Nodes, **past: Nodes) -> PassLayout:
+        return PassLayout(new.depth_T, new, **past)
+
+    return {
+        "one pass": layout(Nodes.joined([prefix, questions, answers])),
+        "prefix": layout(prefix),
+        "after a cached prefix": layout(Nodes.joined([questions, answers]), past_prefix=prefix),
+        "branches": layout(answers, past_prefix=prefix, past=questions),
+    }
+
+
+@pytest.mark.parametrize("make_tree", [random_tree, wide_tree])
+@pytest.mark.parametrize("kind", ["one pass", "prefix", "after a cached prefix", "branches"])
+def test_the_mask_is_visible_and_filling_sees_itself_alone(kind, make_tree):
+    layout = pass_layouts(*make_tree(1))[kind]
+    filled, context = flex_pass(layout, None, None, CPU)
+    queries, keys = context.mask.shape[-2:]
+    assert queries % BLOCK == keys % BLOCK == 0
+    assert len(filled.token_ids_T) == len(filled.nodes) == queries
+    mask = create_mask(context.mask.mask_mod, None, None, queries, keys, device=CPU)[0, 0].numpy()
+
+    past = Nodes.joined([layout.past_prefix, layout.past])
+    new, old = len(layout.nodes), len(past)
+    real_keys = Nodes.joined([past, layout.nodes])
+    assert (mask[:new, : old + new] == visible(layout.nodes, real_keys)).all()
+    assert not mask[:new, old + new :].any()
+    assert mask[new:].sum() == queries - new
+    assert mask[new:, old + new : old + queries].diagonal().all()
+
+
+def test_blocks_that_nobody_sees_are_skipped():
+    """Questions of 128 tokens each after a prefix of 256: every block is full, causal or skipped."""
+    questions = 6
+    tree = PromptTree((1,) * 256, ((2,) * BLOCK,) * questions)
+    layout = pass_layouts(tree, [Branch(0, (3,))])["one pass"]
+    _, context = flex_pass(layout, None, None, CPU)
+    computed = context.mask.to_dense().sum()
+    assert (
+        computed == 3 + questions * 3
+    )  # the prefix's triangle; each question on two prefix blocks and itself
+
+
+def test_lengths_come_from_a_short_list():
+    lengths = range(1, 8192 + 1)
+    for steps, shapes in ((4, 20), (2, 12)):
+        found = [bucket(count, steps) for count in lengths]
+        assert all(count <= filled for count, filled in zip(lengths, found, strict=True))
+        assert all(filled % BLOCK == 0 for filled in found)
+        assert found == sorted(found)
+        assert len(set(found)) == shapes
+        # No more than one step of filling, or part of a block.
+        assert all(
+            filled - count < max(BLOCK, count / steps) for count, filled in zip(lengths, found, strict=True)
+        )
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("family", BLOCK_FAMILIES)
+def test_torchs_flex_attention_gives_what_padded_rows_give(family, monkeypatch):
+    calls = []
+
+    def attend(query, key, value, mask, scale):
+        calls.append(query.shape)
+        return eager_flex_attention(query, key, value, block_mask=mask, scale=scale, enable_gqa=True)
+
+    monkeypatch.setattr(flex_attention, "attend_by_blocks", attend)
+    model = TreeModel(make_model(family), attention="flex")
+    tree, branches = random_tree(2)
+    with torch.no_grad():
+        hidden = model.completion_hidden(tree, branches)
+        in_steps = model.run_branches(model.run_prompts(tree, model.run_prefix(tree.prefix)), branches)
+        assert len(calls) == 4 * 3  # four passes through three layers
+        model.layout = "padded"
+        expected = model.completion_hidden(tree, branches)
+    torch.testing.assert_close(hidden, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(in_steps, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_filling_leaves_no_keys_behind():
+    model = TreeModel(make_model("llama"), attention="flex")
+    tree, _ = random_tree(3)
+    with torch.no_grad():
+        state = model.run_prompts(tree)
+    assert {key.shape[2] for key, _ in state.prefix.layers} == {len(tree.prefix)}
+    assert {key.shape[2] for key, _ in state.rest} == {sum(map(len, tree.questions))}
+
+
+def test_one_compilation_per_bucket_not_per_tree(monkeypatch):
+    """Trees of every length share a few compiled shapes, and torch's limit of eight is not in the way."""
+    counter = CompileCounter()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter))
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
+    flex_attention.compiled_flex_attention.cache_clear()
+    torch._dynamo.reset()
+    compiled = flex_attention.compiled_flex_attention()
+    shapes = set()
+    with torch.no_grad():
+        for seed in range(12):
+            for kind in ("one pass", "branches"):
+                layout = pass_layouts(*wide_tree(seed, questions=2 + seed))[kind]
+                _, context = flex_pass(layout, None, None, CPU)
+                queries, keys = context.mask.shape[-2:]
+                query, key = torch.randn(1, 2, queries, 16), torch.randn(1, 1, keys, 16)
+                compiled(query, key, key.clone(), block_mask=context.mask, scale=0.25, enable_gqa=True)
+                shapes.add((queries, keys))
+    flex_attention.compiled_flex_attention.cache_clear()
+    assert 8 < len(shapes) < 20
+    assert counter.frame_count == len(shapes)
+
+
+def test_attention_is_chosen_by_device_model_and_head_size(monkeypatch):
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    monkeypatch.setattr(flex_attention.importlib.util, "find_spec", lambda name: name)
+    capability = (9, 0)
+
+    def chosen(size: int, device=gpu, supports: bool = True):
+        config = SimpleNamespace(head_dim=None, hidden_size=3 * size, num_attention_heads=3)
+        weight = SimpleNamespace(device=device)
+        return default_attention(
+            SimpleNamespace(
+                config=config, parameters=lambda: iter([weight]), _supports_attention_backend=supports
+            )
+        )
+
+    assert [chosen(size) for size in (16, 64, 128, 256)] == ["flex"] * 4
+    assert [chosen(size) for size in (8, 24, 80, 512)] == ["dense"] * 4
+    assert chosen(64, supports=False) == "dense"
+    assert chosen(64, device=CPU) == "parts"
+    capability = (7, 5)
+    assert chosen(64) == "dense"
+
+
+def test_head_size_of_every_family(family):
+    model = make_model(family)
+    key = TreeModel(model, attention="dense").run_prefix((1, 2)).layers[0][0]
+    assert head_size(model.config) == key.shape[-1]
+    assert not fits_flex_attention(model.config, CPU)
+
+
+def test_a_gpu_without_working_kernels_falls_back_to_the_dense_mask(monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(tree_model, "flex_pass", broken)
+    model = TreeModel(make_model("llama"), attention="flex")
+    tree, branches = random_tree(4)
+    assert tree_is_exact(model, tree, branches, VOCABULARY)
+    assert (model.layout, model.attention) == ("tree", "dense")
+
+
+# ---- compiled, on a GPU --------------------------------------------------------------------------------------
+
+needs_gpu = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="FlexAttention's kernels need a CUDA device"
+)
+
+
+def gpu_model(family: str, dtype: torch.dtype, lora: bool = False):
+    model = make_model(family, head_size=16)
+    if lora:
+        model = add_lora(model, rank=2, scale=4.0)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter)
+    return model.to("cuda", dtype)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("family", BLOCK_FAMILIES)
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_compiled_equals_padded_in_loss_and_every_gradient(family, lora):
+    model = gpu_model(family, torch.float32, lora)
+    tree_on_gpu = TreeModel(model)
+    assert tree_on_gpu.attention == "flex"
+    for tree, branches in (random_tree(0), wide_tree(0, questions=4)):
+        if family in ("gpt2", "opt") and len(tree.prefix) > 64:
+            continue  # their position tables end at 128
+        padded = TreeModel(model, layout="padded")
+        reference = loss_and_gradients(padded, padded.completion_hidden(tree, branches), branches)
+        for hidden in (
+            tree_on_gpu.completion_hidden(tree, branches),
+            tree_on_gpu.run_branches(tree_on_gpu.run_prompts(tree), branches),
+        ):
+            loss, gradients = loss_and_gradients(tree_on_gpu, hidden, branches)
+            torch.testing.assert_close(loss, reference[0], atol=1e-4, rtol=1e-4)
+            assert gradients.keys() == reference[1].keys()
+            for name, gradient in gradients.items():
+                torch.testing.assert_close(gradient, reference[1][name], atol=2e-4, rtol=1e-2)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("family", BLOCK_FAMILIES)
+def test_compiled_is_exact_in_bfloat16(family):
+    model = TreeModel(gpu_model(family, torch.bfloat16))
+    for seed in range(8):
+        tree, branches = random_tree(seed)
+        assert tree_is_exact(model, tree, branches, VOCABULARY)
+        assert (model.layout, model.attention) == ("tree", "flex")
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_compiled_trains_on_trees_of_every_length_without_a_nan():
+    model = TreeModel(gpu_model("llama", torch.bfloat16))
+    for seed in range(12):
+        tree, branches = wide_tree(seed, questions=2 + seed)
+        state = model.run_prompts(tree)
+        hidden = model.run_branches(state, branches)
+        _, gradients = loss_and_gradients(model, hidden, branches)
+        assert all(gradient.isfinite().all() for gradient in gradients.values())
