@@ -112,6 +112,14 @@ class GenerationSettings(_Section):
     temperature: float = Field(
         1.0, ge=0, description="of on-policy and teacher completions (ASSUMED 1); 0 is greedy"
     )
+    rollout_window: int = Field(
+        1,
+        ge=1,
+        description="optimizer steps that one round of on-policy generation serves; more than 1 is replay",
+    )
+    max_batch_rows: int = Field(
+        64, ge=1, description="questions of one database that are written at a time; memory bounds it"
+    )
 
 
 class SwitchSettings(_Section):
@@ -191,6 +199,11 @@ class Recipe(_Section):
     @property
     def gold_weight(self) -> float:
         return self.row.gold_weight if self.distill.gold_weight is None else self.distill.gold_weight
+
+    @property
+    def steps_per_round(self) -> int:
+        """Optimizer steps that one round of generation serves; a method that generates nothing has no rounds."""
+        return self.generation.rollout_window if self.row.source.is_on_policy else 1
 
     def to_toml(self) -> str:
         """The complete recipe; keys without a value are left out."""

@@ -8,13 +8,14 @@ killed at any point goes on from its last checkpoint to the same weights.
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from distilsql.data.benchmark import Benchmark, load_benchmark
 from distilsql.errors import TrainingError
@@ -30,11 +31,12 @@ from distilsql.runs.ledger import Ledger, Phase
 from distilsql.runs.optimizer import MasterAdamW, learning_rate_at
 from distilsql.runs.prepare import Prepared, prepare
 from distilsql.runs.recipe import Recipe
-from distilsql.runs.sampling import Sampler, TreeOfExamples, WindowStream
+from distilsql.runs.rollout import Rollout
+from distilsql.runs.sampling import Sampler, WindowStream
 from distilsql.runs.scoring import score_during_training
 from distilsql.runs.teacher_data import ensure_teacher_completions
 from distilsql.runs.window import Denominators, WindowLoss, WindowTrainer
-from distilsql.runs.window_tree import WindowTree, as_branches
+from distilsql.runs.window_tree import WindowTree, as_branches, as_window_trees
 
 
 @dataclass(frozen=True)
@@ -105,22 +107,29 @@ class _Trainer:
             weight_decay=recipe.train.weight_decay,
         )
         self.trainer = WindowTrainer(recipe, self.engines, self.ledger)
+        self.rollout = Rollout(
+            self.trainer,
+            self.windows,
+            self.prepared,
+            self.steps,
+            process=accelerator.process_index,
+            processes=accelerator.num_processes,
+        )
         self.calibration = Calibration(recipe, self.engines, self.steps)
         self.examples_seen = 0
-        self._choose_layout()
+        self._choose_layout(as_window_trees(self.prepared, self.windows.window(0)[:1])[0])
         if accelerator.is_main_process:
             found = [benchmark] + ([self.valid] if self.valid else [])
             write_json(run.environment, environment(found, accelerator.num_processes))
             if recipe.train.trackers:
                 accelerator.init_trackers(recipe.name or "distilsql")
 
-    def _choose_layout(self) -> None:
+    def _choose_layout(self, item: WindowTree) -> None:
         """share_prefix: run trees, or the padded layout where a model cannot run them exactly."""
         choice = self.recipe.train.share_prefix
         models = [("student", self.engines.student)]
         if self.engines.teacher is not None:
             models.append(("teacher", self.engines.teacher))
-        item = self._items([self.windows.window(0)[0]])[0]
         for role, model in models:
             exact = choice != "auto" or tree_is_exact(
                 model, item.tree, as_branches(item.golds), self.engines.vocabulary_size
@@ -131,17 +140,6 @@ class _Trainer:
                 self.report(
                     Progress(f"The {role} does not give the same result on a tree: it runs padded (slower).")
                 )
-
-    def _items(self, trees: Sequence[TreeOfExamples]) -> list[WindowTree]:
-        items = []
-        for tree in trees:
-            examples = tuple(self.prepared.examples[number] for number in tree.examples)
-            items.append(
-                WindowTree(
-                    examples[0].prefix_key, self.prepared.tree(examples), examples, tree.examples, tree.epoch
-                )
-            )
-        return items
 
     # ---- the loop ----------------------------------------------------------------------------------------
 
@@ -166,13 +164,11 @@ class _Trainer:
         self._finish()
 
     def _step(self, step: int) -> tuple[WindowLoss, float, float]:
-        with self.ledger.phase(Phase.DATA):
-            trees = self.windows.window(step)
-            items = self._items(trees[self.accelerator.process_index :: self.accelerator.num_processes])
+        ready = self.rollout.window(step)
+        items, trained = ready.items, ready.trained
         if step in self.calibration.steps:
             self.calibration.time_sft(items, self.optimizer)
         start = self.ledger.training_seconds
-        trained = self.trainer.window_completions(items)
         own = self.trainer.denominators(items, trained)
         trained_total, gold_total = self._sum([float(own.trained), float(own.gold)])
         loss = self.trainer.accumulate(items, trained, Denominators(int(trained_total), int(gold_total)))
@@ -195,7 +191,8 @@ class _Trainer:
             )
             self.optimizer.step(learning_rate)
         if step in self.calibration.steps:
-            self.calibration.time_method(self.ledger.training_seconds - start, loss.examples)
+            seconds = ready.generation_seconds + self.ledger.training_seconds - start
+            self.calibration.time_method(seconds, loss.examples)
         self.examples_seen += loss.examples
         return loss, learning_rate, norm
 
@@ -298,6 +295,7 @@ class _Trainer:
         self.accelerator.wait_for_everyone()
 
     def _save(self, done: int) -> None:
+        pending: Any = gather_object(self.rollout.state())
         if self.accelerator.is_main_process:
             with self.ledger.phase(Phase.CHECKPOINT):
                 state = {
@@ -305,6 +303,7 @@ class _Trainer:
                     "examples_seen": self.examples_seen,
                     "ledger": self.ledger.state(),
                     "calibration": self.calibration.state(),
+                    "rollout": pending,
                 }
                 save_checkpoint(self.run.checkpoint, self.optimizer.state(), state)
         self.accelerator.wait_for_everyone()
@@ -318,6 +317,7 @@ class _Trainer:
             self.optimizer.load(tensors)
             self.ledger.load(state["ledger"])
             self.calibration.load(state["calibration"])
+            self.rollout.load(state.get("rollout", []))
             self.examples_seen = state["examples_seen"]
             done = int(state["step"])
             self.report(Progress(f"resuming {self.run.path} after step {done} of {self.steps}"))

@@ -16,10 +16,11 @@ from distilsql.distill.divergences import DIVERGENCES, Divergence, jensen_shanno
 from distilsql.distill.loss import Distillation, Likelihood, LossParts, completion_loss
 from distilsql.distill.methods import Source
 from distilsql.distill.reduction import Reduction, position_weights, window_denominator
-from distilsql.distill.tree import PromptTree, targets
+from distilsql.distill.tree import targets
 from distilsql.models.generate import (
     Completion,
     GenerationOptions,
+    SwitchedCompletion,
     SwitchOptions,
     ThresholdSchedule,
     generate,
@@ -36,11 +37,19 @@ from distilsql.runs.window_tree import Use, WindowTree, as_branches, student_hid
 
 @dataclass(frozen=True)
 class Trained:
-    """The completions that a tree is trained on, with what SWITCH knows about them."""
+    """The completions that a tree is trained on; under SWITCH also how many tokens of each the teacher wrote."""
 
     completions: list[Completion]
-    tokens_from_teacher: int = 0
-    tokens_written: int = 0
+    teacher_tokens: tuple[int, ...] | None = None
+
+    @property
+    def tokens_from_teacher(self) -> int:
+        return sum(self.teacher_tokens or ())
+
+    @property
+    def tokens_written(self) -> int:
+        """Tokens that the student or the teacher could have written: those of SWITCH."""
+        return 0 if self.teacher_tokens is None else sum(map(len, self.completions))
 
 
 @dataclass
@@ -89,40 +98,58 @@ class WindowTrainer:
     # ---- which completions are trained on ----------------------------------------------------------------
 
     def window_completions(self, items: Sequence[WindowTree]) -> list[Trained]:
-        """What each tree is trained on. Rewritten completions keep gold's length and are made later, in the
-        same pass that trains on them; until then gold stands for them."""
+        """What each tree is trained on. `items` may be the trees of several windows: they are written in one round.
+
+        Rewritten completions keep gold's length and are made later, in the same pass that trains on them; until
+        then gold stands for them.
+        """
         source = self.recipe.row.source
         if not source.is_on_policy:
             return [Trained(item.golds) for item in items]
+        completions = [self._given(item, source) for item in items]
+        from_teacher = [[0] * len(item.examples) for item in items]
+        places = [
+            (tree, row)
+            for tree, each in enumerate(completions)
+            for row, one in enumerate(each)
+            if one is None
+        ]
         with self.ledger.phase(Phase.GENERATION):
-            return [self._on_policy(item, source) for item in items]
+            for batch in decode_batches(items, places, self.recipe.generation.max_batch_rows):
+                written = self._switched(batch.item) if source is Source.SWITCH else self._written(batch.item)
+                for (tree, row), one in zip(batch.places, written, strict=True):
+                    completions[tree][row] = one.tokens
+                    from_teacher[tree][row] = sum(one.from_teacher)
+        return [
+            Trained(
+                [one for one in each if one is not None], tuple(counts) if source is Source.SWITCH else None
+            )
+            for each, counts in zip(completions, from_teacher, strict=True)
+        ]
 
-    def _on_policy(self, item: WindowTree, source: Source) -> Trained:
-        if source is Source.SWITCH:
-            return self._switched(item)
-        completions: list[Completion | None] = [None] * len(item.examples)
-        if source is not Source.STUDENT:
-            for row in range(len(item.examples)):
-                share = item.rng(self.recipe.seed, Use.MIXING, row).random()
-                if share >= self.recipe.distill.mixture_share:
-                    completions[row] = self._fixed(item.examples[row], source)
-        rows = [row for row, completion in enumerate(completions) if completion is None]
-        if rows:
-            tree = PromptTree(item.tree.prefix, tuple(item.tree.questions[row] for row in rows))
-            streams = [item.stream(self.recipe.seed, Use.SAMPLING, row) for row in rows]
-            written = generate(self.engines.student, tree, self.generation_options(), streams=streams)
-            for row, completion in zip(rows, written, strict=True):
-                completions[row] = completion
-        made = [completion for completion in completions if completion is not None]
-        self.ledger.count("generated_tokens", sum(len(made[row]) for row in rows))
-        return Trained(made)
+    def _given(self, item: WindowTree, source: Source) -> list[Completion | None]:
+        """Per example gold's or the teacher's completion where the mixture draws it, None where the student writes."""
+        if source in (Source.STUDENT, Source.SWITCH):
+            return [None] * len(item.examples)
+        draws = [item.rng(self.recipe.seed, Use.MIXING, row).random() for row in range(len(item.examples))]
+        return [
+            None if draw < self.recipe.distill.mixture_share else self._fixed(example, source)
+            for draw, example in zip(draws, item.examples, strict=True)
+        ]
 
     def _fixed(self, example: TokenizedExample, source: Source) -> Completion:
         if source is Source.GOLD_AND_STUDENT:
             return example.gold
         return self.teacher_completions[example.example.example_id]
 
-    def _switched(self, item: WindowTree) -> Trained:
+    def _written(self, item: WindowTree) -> list[SwitchedCompletion]:
+        """The student alone: no token is the teacher's."""
+        streams = [item.stream(self.recipe.seed, Use.SAMPLING, row) for row in range(len(item.examples))]
+        written = generate(self.engines.student, item.tree, self.generation_options(), streams=streams)
+        self.ledger.count("generated_tokens", sum(map(len, written)))
+        return [SwitchedCompletion(tokens, (), ()) for tokens in written]
+
+    def _switched(self, item: WindowTree) -> list[SwitchedCompletion]:
         teacher, cache = self.engines.teacher, self.engines.teacher_prefixes
         assert teacher is not None
         assert cache is not None
@@ -141,7 +168,7 @@ class WindowTrainer:
         self.ledger.count("generated_tokens", tokens)
         self.ledger.count("switch_tokens", tokens)
         self.ledger.count("switch_teacher_tokens", from_teacher)
-        return Trained([completion.tokens for completion in written], from_teacher, tokens)
+        return written
 
     def generation_options(self) -> GenerationOptions:
         """How on-policy and teacher completions are generated."""

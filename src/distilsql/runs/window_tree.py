@@ -10,7 +10,8 @@ from torch import Tensor
 from distilsql.distill.tree import Branch, PromptTree
 from distilsql.models.generate import Completion, uniform_stream
 from distilsql.models.tree_model import PromptState, TreeModel
-from distilsql.runs.prepare import TokenizedExample
+from distilsql.runs.prepare import Prepared, TokenizedExample
+from distilsql.runs.sampling import TreeOfExamples
 
 
 class Use(IntEnum):
@@ -42,6 +43,17 @@ class WindowTree:
 
     def stream(self, seed: int, use: Use, row: int) -> Callable[[int], np.ndarray]:
         return uniform_stream(seed, use, self.epoch, self.numbers[row])
+
+
+def as_window_trees(prepared: Prepared, trees: Sequence[TreeOfExamples]) -> list[WindowTree]:
+    """The sampler's example numbers as trees of tokens."""
+    items = []
+    for tree in trees:
+        examples = tuple(prepared.examples[number] for number in tree.examples)
+        items.append(
+            WindowTree(examples[0].prefix_key, prepared.tree(examples), examples, tree.examples, tree.epoch)
+        )
+    return items
 
 
 def as_branches(completions: Sequence[Completion]) -> list[Branch]:
