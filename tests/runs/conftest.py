@@ -22,6 +22,12 @@ PAIRS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def own_cache_folder(tmp_path, monkeypatch):
+    """What runs keep for later runs stays in the test that made it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
     """A folder with singers.sqlite and pairs.jsonl."""

@@ -41,12 +41,19 @@ class Calibration:
         self.method_seconds += seconds
         self.examples += examples
 
-    def summary(self, optimizer_seconds_per_example: float = 0.0) -> dict[str, Any]:
-        """`x_sft` and the SFT seconds per example it is relative to; both None where nothing was timed."""
+    def summary(
+        self, optimizer_seconds_per_example: float = 0.0, beforehand_seconds_per_example: float = 0.0
+    ) -> dict[str, Any]:
+        """`x_sft` and the SFT seconds per example it is relative to; both None where nothing was timed.
+
+        What the method needed beforehand (the teacher's cached hidden states) is charged to every example seen, and
+        in full even where an earlier run computed it: × SFT is what the method costs from an empty disk.
+        """
         if not self.examples:
             return {"x_sft": None, "sft_seconds_per_example": None}
         sft = self.sft_seconds / self.examples + optimizer_seconds_per_example
-        return {"x_sft": self.method_seconds / self.examples / sft, "sft_seconds_per_example": sft}
+        method = self.method_seconds / self.examples + beforehand_seconds_per_example
+        return {"x_sft": method / sft, "sft_seconds_per_example": sft}
 
     def state(self) -> dict[str, float]:
         return {"sft": self.sft_seconds, "method": self.method_seconds, "examples": self.examples}

@@ -17,11 +17,15 @@ from distilsql.models.load import (
 from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.tree_model import TreeModel
 from distilsql.runs.recipe import Recipe
+from distilsql.runs.teacher_hidden import TeacherHidden
 
 
 @dataclass
 class Engines:
-    """`vocabulary_size` is the shared number of leading vocabulary entries, to which all logits are cut."""
+    """`vocabulary_size` is the shared number of leading vocabulary entries, to which all logits are cut.
+
+    With `teacher_hidden`, gold completions are trained on and the teacher's side of them is read from disk.
+    """
 
     student: TreeModel
     tokenizer: Any
@@ -29,6 +33,7 @@ class Engines:
     mask_token_id: int
     teacher: TreeModel | None = None
     teacher_prefixes: PrefixCache | None = None
+    teacher_hidden: TeacherHidden | None = None
 
     @property
     def eos_token_id(self) -> int:

@@ -156,6 +156,17 @@ class TrainOptions(_Section):
     )
     loss_chunk_rows: int = Field(128, ge=1, description="completion positions whose logits exist at a time")
     teacher_cache_mb: int = Field(2048, ge=0, description="budget of the teacher's prefix cache")
+    teacher_hidden: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="where completions never change (fkd, rkd), run the teacher once and keep its hidden states on "
+        "disk; auto: if the run is longer than one epoch",
+    )
+    teacher_hidden_folder: str | None = Field(
+        None, description="where they are kept, for all runs; by default in the user's cache folder"
+    )
+    teacher_hidden_mb: int = Field(
+        20480, ge=0, description="disk budget of that folder, all teachers together"
+    )
     log_every_steps: int = Field(5, ge=1)
     save_every_steps: int = Field(200, ge=1)
     evaluate_every_steps: int | None = Field(None, ge=1, description="evaluate on data.valid by execution")

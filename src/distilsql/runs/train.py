@@ -35,6 +35,7 @@ from distilsql.runs.rollout import Rollout
 from distilsql.runs.sampling import Sampler, WindowStream
 from distilsql.runs.scoring import score_during_training
 from distilsql.runs.teacher_data import ensure_teacher_completions
+from distilsql.runs.teacher_hidden import open_teacher_hidden
 from distilsql.runs.window import Denominators, WindowLoss, WindowTrainer
 from distilsql.runs.window_tree import WindowTree, as_branches, as_window_trees
 
@@ -148,6 +149,7 @@ class _Trainer:
         ensure_teacher_completions(
             self.recipe, self.engines, self.prepared, self.run, self.trainer, self.report
         )
+        self._open_teacher_hidden()
         every = self.recipe.train
         with StopRequest() as stop:
             for step in range(first_step, self.steps):
@@ -162,6 +164,20 @@ class _Trainer:
                     self._save(done)
                     raise KeyboardInterrupt
         self._finish()
+
+    def _open_teacher_hidden(self) -> None:
+        self.engines.teacher_hidden = open_teacher_hidden(
+            self.recipe,
+            self.engines.teacher,
+            self.engines.teacher_prefixes,
+            self.prepared,
+            steps=self.steps,
+            ledger=self.ledger,
+            say=lambda sentence: self.report(Progress(sentence)),
+            rank=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+        )
+        self.accelerator.wait_for_everyone()
 
     def _step(self, step: int) -> tuple[WindowLoss, float, float]:
         ready = self.rollout.window(step)
@@ -354,6 +370,8 @@ class _Trainer:
         optimizer_seconds = self.ledger.seconds[Phase.OPTIMIZER]
         counts = self.ledger.counts
         written = counts.get("switch_tokens", 0)
+        hidden = self.engines.teacher_hidden
+        beforehand_seconds = hidden.seconds() / self.accelerator.num_processes if hidden else 0.0
         return {
             "method": self.recipe.method,
             "name": self.recipe.name,
@@ -369,7 +387,10 @@ class _Trainer:
             "samples_per_second": self.examples_seen / seconds if seconds else None,
             "seconds_per_example": seconds / self.examples_seen if self.examples_seen else None,
             "seconds_by_phase": self.ledger.state()["seconds"],
-            **self.calibration.summary(optimizer_seconds / max(self.examples_seen, 1)),
+            **self.calibration.summary(
+                optimizer_seconds / max(self.examples_seen, 1),
+                beforehand_seconds / max(self.examples_seen, 1),
+            ),
             "teacher_share": counts.get("switch_teacher_tokens", 0) / written if written else None,
             "counts": counts,
             "layout": self.engines.student.layout,

@@ -26,12 +26,14 @@ from distilsql.models.generate import (
     generate,
     switch_generate,
 )
-from distilsql.models.tree_model import PrefixState, PromptState
+from distilsql.models.tree_model import PromptState
+from distilsql.runs.decode_batches import decode_batches
 from distilsql.runs.engines import Engines
 from distilsql.runs.ledger import Ledger, Phase
 from distilsql.runs.prepare import TokenizedExample
 from distilsql.runs.recipe import Recipe
 from distilsql.runs.rewriting import imperfect_completions
+from distilsql.runs.teacher_hidden import run_teacher
 from distilsql.runs.window_tree import Use, WindowTree, as_branches, student_hidden
 
 
@@ -233,11 +235,10 @@ class WindowTrainer:
         teacher, cache = self.engines.teacher, self.engines.teacher_prefixes
         if teacher is None or cache is None or self.divergence is None:
             return None
-        with self.ledger.phase(Phase.TEACHER), torch.no_grad():
-            prefix: PrefixState | None = None
-            if teacher.layout == "tree":
-                prefix = cache.get(item.prefix_key, item.tree.prefix)
-            return teacher.completion_hidden(item.tree, as_branches(completions), prefix)
+        with self.ledger.phase(Phase.TEACHER):
+            if self.engines.teacher_hidden is not None:
+                return self.engines.teacher_hidden.of(item.numbers)
+            return run_teacher(teacher, cache, item.prefix_key, item.tree, completions)
 
     def _losses(
         self,

@@ -1,0 +1,32 @@
+"""What a model is, as one number: equal for equal weights and configuration, whatever folder they came from."""
+
+import hashlib
+import json
+from itertools import chain
+from typing import Any
+
+import torch
+
+# Where a model was found and what wrote it; neither changes what it computes.
+_INCIDENTAL = ("_name_or_path", "transformers_version")
+
+
+@torch.no_grad()
+def model_fingerprint(causal_lm: Any) -> str:
+    """SHA-256 (hex) over the configuration and over the bytes of all parameters and buffers as they are loaded.
+
+    The loaded bytes and not the files: a merged adapter, cut layers and the precision are then part of it, and no
+    time stamp has to be believed. It reads every weight once, about 1.5 GB a second.
+    """
+    config = {key: value for key, value in causal_lm.config.to_dict().items() if key not in _INCIDENTAL}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in chain(causal_lm.named_parameters(), causal_lm.named_buffers()):
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor_bytes(tensor))
+    return digest.hexdigest()
+
+
+def tensor_bytes(tensor: torch.Tensor) -> Any:
+    """The bytes of a tensor in row-major order (an array of uint8), without a copy where it lies so already."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy()

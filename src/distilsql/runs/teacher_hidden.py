@@ -1,0 +1,252 @@
+"""The teacher's hidden states for methods whose completions never change: computed once, then read from disk.
+
+The teacher is frozen and so are gold completions; its final hidden states at their positions (a few KB a token) give
+its exact full-vocabulary distribution through its own head whenever they are needed again.
+
+Rounding depends on which questions share a forward pass, and epochs shuffle them. So states are computed on trees of
+their own: the questions of a prefix in the order of the data, `train.questions_per_tree` at a time. A state is then a
+function of teacher and data, and not of the step that needed it first; a run learns the same to the bit whether
+entries were there, were computed, broke, or were made by another process.
+"""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+
+from distilsql.databases.file_cache import default_cache_folder
+from distilsql.distill.methods import Source
+from distilsql.distill.tree import PromptTree
+from distilsql.models.fingerprint import model_fingerprint
+from distilsql.models.generate import Completion
+from distilsql.models.prefix_cache import PrefixCache
+from distilsql.models.tree_model import PrefixState, TreeModel
+from distilsql.runs.hidden_store import HiddenStore, Say, open_store
+from distilsql.runs.ledger import Ledger, Phase
+from distilsql.runs.prepare import Prepared
+from distilsql.runs.recipe import Recipe
+from distilsql.runs.sampling import Sampler
+from distilsql.runs.window_tree import as_branches
+
+FORMAT = "1"  # raise it when entries, keys or the way states are computed change
+
+
+@torch.no_grad()
+def run_teacher(
+    teacher: TreeModel,
+    prefixes: PrefixCache,
+    prefix_key: str,
+    tree: PromptTree,
+    completions: Sequence[Completion],
+) -> Tensor:
+    """The teacher's final hidden states (N, E) that predict one completion per question of a tree."""
+    prefix: PrefixState | None = None
+    if teacher.layout == "tree":
+        prefix = prefixes.get(prefix_key, tree.prefix)
+    return teacher.completion_hidden(tree, as_branches(completions), prefix)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A tree whose states are stored together: the numbers of its examples in the training set, and its key."""
+
+    key: str
+    numbers: tuple[int, ...]
+
+
+class TeacherHidden:
+    """The teacher's hidden states of gold completions, by example number.
+
+    Counts in the ledger: `teacher_hidden_hits`, examples of training windows whose states were read from disk, and
+    `teacher_hidden_computed`, examples that this run put through the teacher for it.
+    """
+
+    def __init__(
+        self,
+        teacher: TreeModel,
+        prefixes: PrefixCache,
+        prepared: Prepared,
+        questions_per_tree: int,
+        store: HiddenStore,
+        ledger: Ledger,
+    ) -> None:
+        self._teacher, self._prefixes, self._prepared = teacher, prefixes, prepared
+        self._store, self._ledger = store, ledger
+        self.entries = _entries(prepared, questions_per_tree)
+        self._place: dict[int, tuple[_Entry, slice]] = {}
+        for entry in self.entries:
+            start = 0
+            for number in entry.numbers:
+                stop = start + len(prepared.examples[number].gold)
+                self._place[number] = (entry, slice(start, stop))
+                start = stop
+
+    def of(self, numbers: Sequence[int]) -> Tensor:
+        """Hidden states (N, E) at the gold completions of these examples, example after example."""
+        found = {
+            entry: self._store.read(entry.key) for entry in {self._place[number][0] for number in numbers}
+        }
+        hits = sum(found[self._place[number][0]] is not None for number in numbers)
+        self._ledger.count("teacher_hidden_hits", hits)
+        states = {entry: self._compute(entry) if read is None else read for entry, read in found.items()}
+        rows = [states[entry][place] for entry, place in map(self._place.__getitem__, numbers)]
+        # A copy even of one part: how a file lies in memory may change the rounding of what reads it.
+        return torch.cat(rows).to(self._teacher.device)
+
+    def missing(self) -> list[_Entry]:
+        return [entry for entry in self.entries if self._store.seconds(entry.key) is None]
+
+    def fill(self, rank: int, processes: int) -> None:
+        """Compute this process's share of the entries that are not there. Raises OSError where they do not fit."""
+        for entry in self.entries[rank::processes]:
+            if self._store.seconds(entry.key) is None:
+                self._compute(entry, must_keep=True)
+
+    def make_room(self, budget_bytes: int) -> None:
+        keys = {entry.key for entry in self.entries}
+        self._store.make_room(keys, self.bytes(self.missing()), budget_bytes)
+
+    def bytes(self, entries: Sequence[_Entry]) -> int:
+        """Size of the states of some entries."""
+        weight_VE = self._teacher.head().weight_VD
+        rows = sum(len(self._prepared.examples[number].gold) for entry in entries for number in entry.numbers)
+        return rows * weight_VE.shape[1] * weight_VE.element_size()
+
+    def seconds(self) -> float:
+        """What the states of all examples took to compute, whichever run did it; an entry that has gone since counts
+        as the others do on average."""
+        known = [
+            (seconds, len(entry.numbers))
+            for entry in self.entries
+            if (seconds := self._store.seconds(entry.key))
+        ]
+        examples = sum(count for _, count in known)
+        return sum(seconds for seconds, _ in known) * len(self._prepared.examples) / max(examples, 1)
+
+    def _compute(self, entry: _Entry, *, must_keep: bool = False) -> Tensor:
+        start = time.perf_counter()
+        examples = [self._prepared.examples[number] for number in entry.numbers]
+        golds = [example.gold for example in examples]
+        tree = self._prepared.tree(examples)
+        hidden_NE = run_teacher(self._teacher, self._prefixes, examples[0].prefix_key, tree, golds).cpu()
+        self._ledger.count("teacher_hidden_computed", len(examples))
+        try:
+            self._store.write(entry.key, hidden_NE, time.perf_counter() - start)
+        except OSError as error:
+            if must_keep:
+                raise
+            self._store.say(
+                f"{self._store.path(entry.key)} could not be kept ({error.strerror}); training goes on."
+            )
+        return hidden_NE
+
+
+def open_teacher_hidden(
+    recipe: Recipe,
+    teacher: TreeModel | None,
+    prefixes: PrefixCache | None,
+    prepared: Prepared,
+    *,
+    steps: int,
+    ledger: Ledger,
+    say: Say,
+    rank: int = 0,
+    processes: int = 1,
+) -> TeacherHidden | None:
+    """The states of all gold completions, complete on disk (of several processes each fills its share), or None
+    where the teacher is to run at every step: the method trains on other completions, the recipe does not want the
+    cache, or the disk cannot hold it, which is said.
+
+    Raises:
+        RunError: the cache folder holds hidden states of other inputs under this teacher's name.
+    """
+    if teacher is None or prefixes is None or not _is_wanted(recipe, prepared, steps):
+        return None
+    options = recipe.train
+    root = Path(options.teacher_hidden_folder or default_cache_folder() / "teacher-hidden")
+    budget_bytes = options.teacher_hidden_mb * 2**20
+    with ledger.phase(Phase.TEACHER):
+        try:
+            made_from = recipe.teacher.path if recipe.teacher else ""
+            store = open_store(root, identity_of(teacher), made_from, say)
+            hidden = TeacherHidden(teacher, prefixes, prepared, options.questions_per_tree, store, ledger)
+            needed_bytes = hidden.bytes(hidden.entries)
+            if needed_bytes > budget_bytes:
+                say(
+                    f"The teacher's hidden states need {needed_bytes / 2**20:,.0f} MB, more than "
+                    f"train.teacher_hidden_mb = {options.teacher_hidden_mb}: the teacher runs at every step."
+                )
+                return None
+            hidden.make_room(budget_bytes)
+            _announce(hidden, len(prepared.examples), needed_bytes, store.folder, say)
+            hidden.fill(rank, processes)
+        except OSError as error:
+            say(
+                f"The teacher's hidden states cannot be kept in {root} ({error.strerror or error}): the teacher runs "
+                "at every step, which is slower and loses nothing. Free some disk space, or set "
+                "train.teacher_hidden_folder to another place."
+            )
+            return None
+    return hidden
+
+
+def identity_of(teacher: TreeModel) -> dict[str, str]:
+    """Everything but the data that decides the bits of the states. Layouts differ by rounding, so they are part of
+    it; data, prompts and tokenizer are in each entry's key, as token ids."""
+    device = teacher.device
+    return {
+        "format": FORMAT,
+        "weights": model_fingerprint(teacher.causal_lm),
+        "precision": str(teacher.dtype).removeprefix("torch."),
+        "layout": f"{teacher.layout}, attention {teacher.attention}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def entry_key(tree: PromptTree, completions: Sequence[Completion]) -> str:
+    """SHA-256 (hex) over the token ids of a tree and its completions, each run of tokens preceded by its length."""
+    digest = hashlib.sha256()
+    for tokens in (tree.prefix, *tree.questions, *completions):
+        digest.update(np.array([len(tokens), *tokens], dtype="<i8").tobytes())
+    return digest.hexdigest()
+
+
+def _entries(prepared: Prepared, questions_per_tree: int) -> list[_Entry]:
+    by_prefix: dict[str, list[int]] = {}
+    for number, example in enumerate(prepared.examples):
+        by_prefix.setdefault(example.prefix_key, []).append(number)
+    entries = []
+    for numbers in by_prefix.values():
+        for start in range(0, len(numbers), questions_per_tree):
+            own = tuple(numbers[start : start + questions_per_tree])
+            examples = [prepared.examples[number] for number in own]
+            key = entry_key(prepared.tree(examples), [example.gold for example in examples])
+            entries.append(_Entry(key, own))
+    return entries
+
+
+def _is_wanted(recipe: Recipe, prepared: Prepared, steps: int) -> bool:
+    """Decided by the recipe and the data alone, not by what is on disk: a resumed run must decide the same."""
+    options = recipe.train
+    if recipe.row.source is not Source.GOLD or options.teacher_hidden == "off":
+        return False
+    keys = [example.prefix_key for example in prepared.examples]
+    sampler = Sampler(keys, recipe.seed, options.questions_per_tree, options.trees_per_step)
+    return options.teacher_hidden == "on" or steps > len(sampler.epoch(0))
+
+
+def _announce(hidden: TeacherHidden, examples: int, needed_bytes: int, folder: Path, say: Say) -> None:
+    missing = sum(len(entry.numbers) for entry in hidden.missing())
+    what = f"the teacher's hidden states of {examples:,} queries ({needed_bytes / 2**20:,.0f} MB) in {folder}"
+    if missing:
+        say(f"Completing {what}: {missing:,} go through the teacher now, and no more while training.")
+    else:
+        say(f"Found {what}: the teacher need not run.")
