@@ -21,7 +21,8 @@ from distilsql.runs.train import Progress, train
 
 
 def log_of(run) -> list[dict]:
-    return [json.loads(line) for line in run.log.read_text().splitlines()]
+    lines = [json.loads(line) for line in run.log.read_text().splitlines()]
+    return [line for line in lines if "loss" in line]
 
 
 def weights(run) -> dict[str, torch.Tensor]:

@@ -1,26 +1,33 @@
-"""Completions that the teacher writes once, beforehand: stored with the run, reused, and checked.
+"""Completions that the teacher writes once, beforehand: stored with the run and reused.
 
-f-distill trains partly on them. What share of them parses, runs, and gives gold's result is reported, because
-a student cannot be better than what it is shown.
+f-distill trains partly on them; `teacher_check.py` says what they are worth.
 """
 
 import json
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate.utils import gather_object
 
 from distilsql.distill.methods import Source
-from distilsql.models.generate import Completion, generate
+from distilsql.models.generate import Completion, GenerationOptions, generate
 from distilsql.runs.engines import Engines
 from distilsql.runs.folder import RunFolder, write_text
-from distilsql.runs.ledger import Phase
-from distilsql.runs.prepare import Prepared, TokenizedExample
+from distilsql.runs.prepare import Prepared
 from distilsql.runs.recipe import Recipe
-from distilsql.runs.sampling import Sampler
-from distilsql.runs.window import WindowTrainer
-from distilsql.runs.window_tree import Use, WindowTree
+from distilsql.runs.sampling import Sampler, TreeOfExamples
+from distilsql.runs.window_tree import Use, WindowTree, as_window_trees
 
-if TYPE_CHECKING:
-    from distilsql.runs.train import Progress
+
+@dataclass(frozen=True)
+class TeacherCompletions:
+    """Completions and their texts by example id, and the seconds that writing them took, whenever that was."""
+
+    tokens: dict[str, Completion]
+    texts: dict[str, str]
+    seconds: float
 
 
 def ensure_teacher_completions(
@@ -28,74 +35,91 @@ def ensure_teacher_completions(
     engines: Engines,
     prepared: Prepared,
     run: RunFolder,
-    trainer: WindowTrainer,
-    report: "Callable[[Progress], None]",
-) -> None:
-    """Fill `trainer.teacher_completions` from the run folder, generating what is not there yet.
+    options: GenerationOptions,
+    *,
+    process: int = 0,
+    processes: int = 1,
+) -> TeacherCompletions | None:
+    """The teacher's completion of every training example, from the run folder where it is there already; None where
+    the method trains on none.
 
-    Lines are appended tree by tree, so an interrupted generation goes on where it stopped.
+    Lines are appended tree by tree, so an interrupted generation goes on where it stopped. Which questions share a
+    batch depends on the data alone, so it goes on to the same bits. Each process writes its part of the trees; the
+    first one keeps the file.
     """
     if recipe.row.source is not Source.TEACHER_AND_STUDENT:
-        return
-    known = _read(run)
-    with trainer.ledger.phase(Phase.GENERATION):
-        for item in _missing(recipe, prepared, known):
-            for example, completion in zip(
-                item.examples, _written(recipe, engines, trainer, item), strict=True
-            ):
-                known[example.example.example_id] = completion
-            _append(run, engines, item.examples, known)
-    trainer.teacher_completions = known
-
-
-def _written(recipe: Recipe, engines: Engines, trainer: WindowTrainer, item: WindowTree) -> list[Completion]:
-    assert engines.teacher is not None
-    assert engines.teacher_prefixes is not None
-    return generate(
-        engines.teacher,
-        item.tree,
-        trainer.generation_options(),
-        streams=[item.stream(recipe.seed, Use.TEACHER, row) for row in range(len(item.examples))],
-        prefix=engines.teacher_prefixes.get(item.prefix_key, item.tree.prefix),
+        return None
+    known = _read(run, repair=process == 0)
+    trees = [item for item in _all_trees(recipe, prepared) if not _ids(item) <= known.keys()]
+    for start in range(0, len(trees), processes):
+        own = trees[start + process : start + process + 1]
+        records = [record for item in own for record in _written(recipe, engines, options, item)]
+        everyones: list[dict[str, Any]] = gather_object(records)  # type: ignore[assignment]
+        if process == 0:
+            _append(run, everyones)
+        known |= {record["example_id"]: record for record in everyones}
+    return TeacherCompletions(
+        {example_id: tuple(record["tokens"]) for example_id, record in known.items()},
+        {example_id: record["text"] for example_id, record in known.items()},
+        sum(record["seconds"] for record in known.values()),
     )
 
 
-def _missing(recipe: Recipe, prepared: Prepared, known: dict[str, Completion]) -> list[WindowTree]:
-    """Trees of the examples that have no completion yet."""
-    numbers = [n for n, example in enumerate(prepared.examples) if example.example.example_id not in known]
-    keys = [prepared.examples[number].prefix_key for number in numbers]
-    sampler = Sampler(keys, recipe.seed, 2 * recipe.train.questions_per_tree, 1)
-    items = []
-    for window in sampler.epoch(0):
-        for tree in window:
-            own = tuple(numbers[index] for index in tree.examples)
-            examples = tuple(prepared.examples[number] for number in own)
-            items.append(WindowTree(examples[0].prefix_key, prepared.tree(examples), examples, own, 0))
-    return items
+def _ids(item: WindowTree) -> set[str]:
+    return {example.example.example_id for example in item.examples}
 
 
-def _read(run: RunFolder) -> dict[str, Completion]:
-    known: dict[str, Completion] = {}
-    if run.teacher_completions.exists():
-        for line in run.teacher_completions.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # a kill cut this last line off; its completion is generated again
-            known[record["example_id"]] = tuple(record["tokens"])
+def _all_trees(recipe: Recipe, prepared: Prepared) -> list[WindowTree]:
+    """Every training example once; trees may be larger than in training, since nothing is differentiated."""
+    keys = [example.prefix_key for example in prepared.examples]
+    sampler = Sampler(keys, recipe.seed, recipe.generation.max_batch_rows, 1)
+    trees: list[TreeOfExamples] = [tree for window in sampler.epoch(0) for tree in window]
+    return as_window_trees(prepared, trees)
+
+
+def _written(
+    recipe: Recipe, engines: Engines, options: GenerationOptions, item: WindowTree
+) -> list[dict[str, Any]]:
+    assert engines.teacher is not None
+    assert engines.teacher_prefixes is not None
+    start = time.perf_counter()
+    written = generate(
+        engines.teacher,
+        item.tree,
+        options,
+        streams=[item.stream(recipe.seed, Use.TEACHER, row) for row in range(len(item.examples))],
+        prefix=engines.teacher_prefixes.get(item.prefix_key, item.tree.prefix),
+    )
+    seconds = (time.perf_counter() - start) / len(written)
+    return [
+        {
+            "example_id": example.example.example_id,
+            "text": engines.tokenizer.decode(tokens, skip_special_tokens=True),
+            "tokens": list(tokens),
+            "seconds": seconds,
+        }
+        for example, tokens in zip(item.examples, written, strict=True)
+    ]
+
+
+def _read(run: RunFolder, *, repair: bool) -> dict[str, dict[str, Any]]:
+    """Records by example id. A line that a kill cut off counts as never written, and `repair` removes it."""
+    if not run.teacher_completions.exists():
+        return {}
+    known, whole = {}, []
+    lines = run.teacher_completions.read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        known[record["example_id"]] = record
+        whole.append(line + "\n")
+    if repair and len(whole) < len(lines):
+        write_text(run.teacher_completions, "".join(whole))
     return known
 
 
-def _append(
-    run: RunFolder, engines: Engines, examples: tuple[TokenizedExample, ...], known: dict[str, Completion]
-) -> None:
-    lines = []
-    for example in examples:
-        tokens = known[example.example.example_id]
-        sql = engines.tokenizer.decode(tokens, skip_special_tokens=True)
-        record = {"example_id": example.example.example_id, "sql": sql, "tokens": list(tokens)}
-        lines.append(json.dumps(record, ensure_ascii=False))
-    if not run.teacher_completions.exists():
-        write_text(run.teacher_completions, "")
+def _append(run: RunFolder, records: Sequence[dict[str, Any]]) -> None:
     with run.teacher_completions.open("a", encoding="utf-8") as file:
-        file.write("".join(line + "\n" for line in lines))
+        file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))

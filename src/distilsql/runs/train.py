@@ -34,6 +34,7 @@ from distilsql.runs.recipe import Recipe
 from distilsql.runs.rollout import Rollout
 from distilsql.runs.sampling import Sampler, WindowStream
 from distilsql.runs.scoring import score_during_training
+from distilsql.runs.teacher_check import TeacherCheck, check_once
 from distilsql.runs.teacher_data import ensure_teacher_completions
 from distilsql.runs.teacher_hidden import open_teacher_hidden
 from distilsql.runs.window import Denominators, WindowLoss, WindowTrainer
@@ -84,12 +85,12 @@ class _Trainer:
         self.recipe, self.run, self.accelerator = recipe, run, accelerator
         self.report: Report = report if accelerator.is_main_process else _silent
         self.ledger = Ledger(accelerator.device)
-        benchmark, self.valid = load_data(recipe)
-        for reason in benchmark.skipped[:1]:
-            self.report(Progress(f"{len(benchmark.skipped)} examples left out: {reason}"))
+        self.benchmark, self.valid = load_data(recipe)
+        for reason in self.benchmark.skipped[:1]:
+            self.report(Progress(f"{len(self.benchmark.skipped)} examples left out: {reason}"))
         self.engines: Engines = load_engines(recipe, accelerator.device)
         self.prepared: Prepared = prepare(
-            benchmark, self.engines.tokenizer, recipe.prompt, training=True, filter_seed=recipe.seed
+            self.benchmark, self.engines.tokenizer, recipe.prompt, training=True, filter_seed=recipe.seed
         )
         for sentence in self.prepared.lengths.sentences():
             self.report(Progress(sentence))
@@ -117,10 +118,12 @@ class _Trainer:
             processes=accelerator.num_processes,
         )
         self.calibration = Calibration(recipe, self.engines, self.steps)
+        self.teacher_check: TeacherCheck | None = None
+        self.teacher_writing_seconds = 0.0
         self.examples_seen = 0
         self._choose_layout(as_window_trees(self.prepared, self.windows.window(0)[:1])[0])
         if accelerator.is_main_process:
-            found = [benchmark] + ([self.valid] if self.valid else [])
+            found = [self.benchmark] + ([self.valid] if self.valid else [])
             write_json(run.environment, environment(found, accelerator.num_processes))
             if recipe.train.trackers:
                 accelerator.init_trackers(recipe.name or "distilsql")
@@ -146,9 +149,7 @@ class _Trainer:
 
     def loop(self) -> None:
         first_step = self._resume()
-        ensure_teacher_completions(
-            self.recipe, self.engines, self.prepared, self.run, self.trainer, self.report
-        )
+        self._ensure_teacher_completions()
         self._open_teacher_hidden()
         every = self.recipe.train
         with StopRequest() as stop:
@@ -177,6 +178,28 @@ class _Trainer:
             rank=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
         )
+        self.accelerator.wait_for_everyone()
+
+    def _ensure_teacher_completions(self) -> None:
+        """What the teacher writes beforehand, where the method trains on it; queries are run before they are shown."""
+        with self.ledger.phase(Phase.GENERATION):
+            found = ensure_teacher_completions(
+                self.recipe,
+                self.engines,
+                self.prepared,
+                self.run,
+                self.trainer.generation_options(),
+                process=self.accelerator.process_index,
+                processes=self.accelerator.num_processes,
+            )
+        if found is None:
+            return
+        self.trainer.teacher_completions, self.teacher_writing_seconds = found.tokens, found.seconds
+        if self.accelerator.is_main_process and isinstance(self.benchmark, Benchmark):
+            with self.ledger.phase(Phase.EVALUATION):
+                self.teacher_check = check_once(self.run, found.texts, self.benchmark)
+            for sentence in self.teacher_check.sentences():
+                self.report(Progress(sentence))
         self.accelerator.wait_for_everyone()
 
     def _step(self, step: int) -> tuple[WindowLoss, float, float]:
@@ -371,7 +394,9 @@ class _Trainer:
         counts = self.ledger.counts
         written = counts.get("switch_tokens", 0)
         hidden = self.engines.teacher_hidden
-        beforehand_seconds = hidden.seconds() / self.accelerator.num_processes if hidden else 0.0
+        beforehand_seconds = (self.teacher_writing_seconds + (hidden.seconds() if hidden else 0.0)) / (
+            self.accelerator.num_processes
+        )
         return {
             "method": self.recipe.method,
             "name": self.recipe.name,
@@ -392,6 +417,7 @@ class _Trainer:
                 beforehand_seconds / max(self.examples_seen, 1),
             ),
             "teacher_share": counts.get("switch_teacher_tokens", 0) / written if written else None,
+            "teacher_completions": self.teacher_check.to_json() if self.teacher_check else None,
             "counts": counts,
             "layout": self.engines.student.layout,
             "peak_memory_bytes": peak_memory_bytes(),

@@ -1,0 +1,153 @@
+"""What the queries that a teacher wrote are worth before a student learns from them: do they parse, run, answer?"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import sqlglot
+from sqlglot.errors import SqlglotError
+
+from distilsql.data.benchmark import Benchmark
+from distilsql.data.example import Example
+from distilsql.data.source import Evaluator
+from distilsql.databases.execute import Decoding, Execution, Job, Outcome, make_job
+from distilsql.databases.pool import ExecutionPool
+from distilsql.metrics import bird, execution
+from distilsql.runs.folder import RunFolder
+
+# Databases that are trained on are SQLite files.
+DIALECT = "sqlite"
+TIMEOUT_S = 10.0
+# A teacher is expected to write SQL that runs; below this share something is wrong with it or with its prompt.
+LOW_SHARE_THAT_RUNS = 0.8
+_LOG_KEY = "teacher_completions"
+
+
+@dataclass(frozen=True)
+class TeacherCheck:
+    """Of `completions`, how many parse, run within their limits, and return what gold returns.
+
+    `judged` are those whose gold query runs: the others can be neither right nor wrong.
+    """
+
+    completions: int
+    parse: int
+    run: int
+    judged: int
+    match_gold: int
+
+    @property
+    def share_that_runs(self) -> float:
+        return self.run / self.completions
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {
+            "share_that_parses": self.parse / self.completions,
+            "share_that_runs": self.share_that_runs,
+            "share_that_matches_gold": self._share_that_matches,
+        }
+
+    @property
+    def _share_that_matches(self) -> float | None:
+        return self.match_gold / self.judged if self.judged else None
+
+    def sentences(self) -> list[str]:
+        matches = "unknown" if self._share_that_matches is None else f"{self._share_that_matches:.1%}"
+        said = [
+            f"The teacher's {self.completions:,} queries: {self.parse / self.completions:.1%} parse, "
+            f"{self.share_that_runs:.1%} run, {matches} give gold's result."
+        ]
+        if self.share_that_runs < LOW_SHARE_THAT_RUNS:
+            said.append(
+                f"Warning: only {self.share_that_runs:.1%} of the teacher's queries run, and the student will be "
+                "shown all of them. Fine-tune the teacher on this data first (method sft), lower "
+                "generation.temperature, or choose a method that trains on gold."
+            )
+        return said
+
+
+def check_once(run: RunFolder, queries: Mapping[str, str], benchmark: Benchmark) -> TeacherCheck:
+    """The check of a run's queries: made at its first start and kept as line 0 of its log."""
+    found = _logged(run)
+    if found is None:
+        found = check_teacher_queries(queries, benchmark)
+        with run.log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": 0, _LOG_KEY: found.to_json()}) + "\n")
+    return found
+
+
+def _logged(run: RunFolder) -> TeacherCheck | None:
+    if not run.log.exists():
+        return None
+    lines = map(json.loads, run.log.read_text(encoding="utf-8").splitlines())
+    found = next((line[_LOG_KEY] for line in lines if _LOG_KEY in line), None)
+    return None if found is None else TeacherCheck(*(found[each.name] for each in fields(TeacherCheck)))
+
+
+def check_teacher_queries(
+    queries: Mapping[str, str], benchmark: Benchmark, *, workers: int | None = None
+) -> TeacherCheck:
+    """Parse and run the query of each example id, and compare its result with gold's as the benchmark's evaluator
+    does. `queries` holds at least one; an empty one runs nothing."""
+    examples = [example for example in benchmark.examples if example.example_id in queries]
+    # On one line, as evaluators read it.
+    texts = [" ".join(queries[example.example_id].split()) for example in examples]
+    asked = [_asked(example, text, benchmark) for example, text in zip(examples, texts, strict=True)]
+    with ExecutionPool(workers) as pool:
+
+        def judge(index: int, gold: Execution) -> tuple[bool, bool | None]:
+            one = asked[index]
+            found = pool.run(one.job) if texts[index] else None
+            runs = found is not None and found.outcome is Outcome.ROWS
+            if gold.outcome is not Outcome.ROWS:
+                return runs, None
+            return runs, found is not None and runs and one.is_equal(gold, found)
+
+        verdicts = pool.map([one.gold_job for one in asked], judge)
+    judged = [matches for _, matches in verdicts if matches is not None]
+    return TeacherCheck(
+        completions=len(examples),
+        parse=sum(map(parses, texts)),
+        run=sum(runs for runs, _ in verdicts),
+        judged=len(judged),
+        match_gold=sum(judged),
+    )
+
+
+def parses(sql: str) -> bool:
+    try:
+        return sqlglot.parse_one(sql, dialect=DIALECT) is not None
+    except (SqlglotError, RecursionError):
+        return False
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A query and its gold as the benchmark's evaluator runs and compares them."""
+
+    job: Job
+    gold_job: Job
+    evaluator: Evaluator
+
+    def is_equal(self, gold: Execution, found: Execution) -> bool:
+        if self.evaluator == "bird":
+            return bird.results_equal(gold.rows, found.rows)
+        ordered = execution.order_matters(self.gold_job.sql)
+        return execution.results_equal(gold.rows, found.rows, ordered=ordered)
+
+
+def _asked(example: Example, sql: str, benchmark: Benchmark) -> _Asked:
+    path, gold_sql = benchmark.databases[example.db_id].path, example.gold_sql
+    decoding: Decoding = "strict"
+    if benchmark.evaluator == "spider":
+        sql, gold_sql = (
+            execution.read_prediction(sql, keep_distinct=False),
+            execution.read_gold(gold_sql, keep_distinct=False),
+        )
+        decoding = "ignore"
+    return _Asked(
+        make_job(path, sql, timeout_s=TIMEOUT_S, decoding=decoding),
+        make_job(path, gold_sql, timeout_s=TIMEOUT_S, decoding=decoding),
+        benchmark.evaluator,
+    )
