@@ -146,3 +146,29 @@ assert not said, said
         _, errors = process.communicate(timeout=90)
         assert process.returncode == 0, errors.decode()[-2000:]
     assert [path.suffix for path in store.path(KEYS[0]).parent.iterdir()] == [".safetensors"]
+
+
+@pytest.mark.slow
+def test_kill_minus_nine_loses_only_the_entry_being_written(store, tmp_path, said):
+    code = f"""
+import json, torch
+from pathlib import Path
+from distilsql.runs.hidden_store import open_store
+store = open_store(Path({str(tmp_path)!r}), json.loads({json.dumps(IDENTITY)!r}), "m", print)
+print("ready", flush=True)
+for turn in range(10**6):
+    key = f"{{turn % 50:02d}}" + "f" * 62
+    store.write(key, torch.full((20000, 64), float(turn % 50)), 1.0)
+"""
+    for delay_s in (0.03, 0.1, 0.3, 3.0):
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delay_s)
+        process.kill()
+        process.communicate()
+        found = [store.read(f"{number:02d}" + "f" * 62) for number in range(50)]
+        assert said == []
+        for number, states in enumerate(found):
+            assert states is None or bool((states == number).all())
+    assert all(states is not None for states in found), "the last process had time for every entry"

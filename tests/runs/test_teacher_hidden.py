@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from distilsql.models.tree_model import TreeModel
 from distilsql.runs import hidden_store
 from distilsql.runs.calibration import Calibration
 from distilsql.runs.engines import load_engines
+from distilsql.runs.folder import RunFolder
 from distilsql.runs.ledger import Ledger
 from distilsql.runs.prepare import prepare
 from distilsql.runs.teacher_hidden import open_teacher_hidden
@@ -310,6 +313,28 @@ def test_processes_share_the_filling(recipe, folder):
         bench.open(rank=rank, processes=2)
     assert [bench.ledger.counts["teacher_hidden_computed"] for bench in benches] == [6, 4]
     assert len(entries(folder)) == 4
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_loss_of_one(recipe, tmp_path, folder):
+    settings = recipe("rkd", TWO_EPOCHS)
+    alone = train(settings, tmp_path / "alone")
+    shutil.rmtree(folder)
+    (tmp_path / "recipe.toml").write_text(settings.to_toml())
+    launch = "-m accelerate.commands.launch --num_processes 2 --cpu --num_machines 1 --mixed_precision no"
+    launch += (
+        " --dynamo_backend no --num_cpu_threads_per_process 1 -m distilsql.cli train recipe.toml --out both"
+    )
+    result = subprocess.run([sys.executable, *launch.split()], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert len(entries(folder)) == 4
+    logs = [
+        [json.loads(line) for line in run.log.read_text().splitlines()]
+        for run in (alone, RunFolder(tmp_path / "both"))
+    ]
+    for one, other in zip(*logs, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-4)
 
 
 def test_times_sft_charges_what_the_states_cost_whoever_paid(recipe):
