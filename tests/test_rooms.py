@@ -58,7 +58,10 @@ def test_light_rooms_the_command_line_and_evaluation_load_no_torch():
     modules += [
         "distilsql.cli",
         "distilsql.runs.evaluate",
+        "distilsql.runs.listing",
+        "distilsql.runs.plan",
         "distilsql.runs.recipe",
+        "distilsql.runs.render",
         "distilsql.method_reference",
     ]
     assert loaded_by("import " + ", ".join(modules)) == set()

@@ -10,8 +10,12 @@ from distilsql.data.benchmark import Benchmark
 from distilsql.distill.divergences import forward_kl
 from distilsql.distill.exposure import bootstrap_interval, excess_accumulated_error
 from distilsql.distill.tree import PromptTree
+from distilsql.errors import RunError
 from distilsql.models.generate import Completion, GenerationOptions, generate, uniform_stream
+from distilsql.models.load import check_same_tokenizer
 from distilsql.models.tree_model import TreeModel
+from distilsql.runs.folder import RunFolder, read_json, write_json
+from distilsql.runs.predict import load_any, load_student, recipe_of
 from distilsql.runs.prepare import Prepared, TokenizedExample, prepare
 from distilsql.runs.recipe import PromptSettings
 from distilsql.runs.window_tree import as_branches
@@ -40,6 +44,49 @@ class Exposure:
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
+
+
+def expose_run(
+    run: RunFolder,
+    benchmark: Benchmark,
+    options: ExposureOptions,
+    *,
+    teacher: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Exposure:
+    """ExAccErr of a finished run's student, also written into the run: exposure.json, and the number in summary.json.
+
+    `teacher` is a folder or hub name; without it, the run's own.
+
+    Raises:
+        RunError: the run has no teacher and none is given.
+        ModelError: the teacher reads other tokens than the student.
+    """
+    recipe = recipe_of(run)
+    if teacher is None and recipe.teacher is None:
+        raise RunError(
+            f"{run.path} has no teacher in its recipe to compare its student with: name one with --teacher."
+        )
+    path = teacher or (recipe.teacher.path if recipe.teacher else "")
+    adapter = recipe.teacher.adapter if recipe.teacher and teacher is None else None
+    student = load_student(run).decoder
+    other = load_any(path, recipe.prompt, precision=recipe.train.precision, adapter=adapter).decoder
+    check_same_tokenizer(student.tokenizer, other.tokenizer, path)
+    result = measure_exposure(
+        student.model,
+        other.model,
+        student.tokenizer,
+        min(student.vocabulary_size, other.vocabulary_size),
+        benchmark,
+        recipe.prompt,
+        options,
+        on_progress,
+    )
+    write_json(run.path / "exposure.json", result.to_json())
+    summary = read_json(run.summary)
+    summary["excess_accumulated_error"] = result.excess_accumulated_error
+    write_json(run.summary, summary)
+    return result
 
 
 def measure_exposure(

@@ -1,0 +1,291 @@
+"""From run folders to tables and figures beside the paper's. What has not been run is said, never made up."""
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from distilsql.report.entries import combine
+from distilsql.report.paper_figure import draw_paper_figure
+from distilsql.report.paper_table import (
+    Group,
+    Line,
+    Measured,
+    PaperColumn,
+    PaperTable,
+    to_paper_csv,
+    to_paper_markdown,
+)
+from distilsql.runs.experiment import Column, Published, Scale
+from distilsql.runs.folder import write_text
+from distilsql.runs.plan import (
+    Plan,
+    PlannedExperiment,
+    PlannedGroup,
+    PlannedRow,
+    PlannedRun,
+    judgement_of,
+)
+from distilsql.runs.state import is_same_recipe, read_score, summary_of
+
+# Sharp on screens with two pixels to the point.
+_DPI = 180
+_SFT = "sft"
+_OF_SUMMARY = {
+    "x_sft": ("x_sft", 1.0),
+    "samples_per_second": ("samples_per_second", 1.0),
+    "teacher_share": ("teacher_share", 100.0),
+    "exposure": ("excess_accumulated_error", 1.0),
+}
+_DECIMALS = {"x_sft": 2, "samples_per_second": 2}
+_GAIN_NOTE = "the interval takes the two as independent; a paired one, of the same questions, would be narrower."
+
+
+def render(plan: Plan, out: Path, *, touching: str | None = None) -> list[Path]:
+    """Write NAME.md, NAME.csv and NAME.png for every experiment of the plan, or for those that use the run
+    `touching`; returns the Markdown files. There is no picture where there is nothing to draw."""
+    written = []
+    for one in plan.experiments:
+        if touching is not None and touching not in _names(one):
+            continue
+        table = paper_table(plan, one)
+        options = one.experiment.figure
+        picture = draw_paper_figure(table, options.kind, x=options.x, y=options.y, x_title=options.x_title)
+        if picture is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            picture.savefig(out / f"{one.name}.png", dpi=_DPI)
+        path = out / f"{one.name}.md"
+        write_text(path, to_paper_markdown(table, figure=f"{one.name}.png" if picture else ""))
+        write_text(out / f"{one.name}.csv", to_paper_csv(table))
+        written.append(path)
+    return written
+
+
+def _names(one: PlannedExperiment) -> set[str]:
+    """Every run behind the experiment."""
+    return {
+        name for group in one.groups for row in group.rows for names in row.cells.values() for name in names
+    }
+
+
+def paper_table(plan: Plan, one: PlannedExperiment) -> PaperTable:
+    """The measurements of an experiment's finished runs, beside the published numbers."""
+    runs = {name: run for name, run in {**plan.runs, **plan.others}.items() if _is_there(run)}
+    return PaperTable(
+        title=one.experiment.title,
+        source=one.experiment.source,
+        scale=f"{plan.scale_name} ({plan.scale.title})",
+        columns=tuple(_column(key, column) for key, column in one.columns.items()),
+        groups=tuple(_group(group, one, plan, runs) for group in one.groups),
+        notes=(*one.at.notes, *one.experiment.notes, *plan.scale.notes, *_left_out(one, plan.scale)),
+    )
+
+
+def _is_there(run: PlannedRun) -> bool:
+    return run.folder.is_finished() and is_same_recipe(run)
+
+
+def _column(key: str, column: Column) -> PaperColumn:
+    note = column.note or (_GAIN_NOTE if column.measure == "gain" else "")
+    return PaperColumn(key, column.title, _DECIMALS.get(column.measure, 1), note)
+
+
+def _left_out(one: PlannedExperiment, scale: Scale) -> list[str]:
+    """What is left out of each benchmark and why."""
+    benchmarks = dict.fromkeys(column.benchmark for column in one.columns.values() if column.benchmark)
+    return [
+        f"{name}: {example} is left out: {reason}."
+        for name in benchmarks
+        for example, reason in scale.benchmarks[name].leave_out.items()
+    ]
+
+
+def _group(group: PlannedGroup, one: PlannedExperiment, plan: Plan, runs: Mapping[str, PlannedRun]) -> Group:
+    y = one.experiment.figure.y
+    lines: list[Line] = []
+    for planned in group.rows:
+        method = planned.row.method or str(planned.row.role)
+        first = next(iter(planned.cells.values()))
+        lines.append(
+            Line(
+                key=planned.key,
+                title=planned.row.title or planned.key,
+                method=method,
+                seeds=tuple(runs[name].recipe.seed for name in first if name in runs),
+                wanted_seeds=len(first),
+                cells=_cells(planned, one.columns, plan.scale, runs),
+                published=_published(planned, group, one.columns, plan),
+                x=planned.row.x,
+                variant=sum(line.method == method for line in lines),
+                curves=tuple(_curve(runs[name]) for name in planned.cells.get(y, ()) if name in runs),
+            )
+        )
+    beside = {key: plan.published.titles.get(key, key) for key in group.beside}
+    return Group(group.title, beside, _with_gains(lines, one.columns))
+
+
+# ---- our measurements ----------------------------------------------------------------------------------------
+
+
+def _cells(
+    planned: PlannedRow, columns: Mapping[str, Column], scale: Scale, runs: Mapping[str, PlannedRun]
+) -> dict[str, Measured]:
+    """Everything but gains, which need the other rows."""
+    cells = {}
+    for key, column in columns.items():
+        if column.measure == "mean":
+            cell = _mean(column.of, planned, scale, runs)
+        elif column.measure == "gain":
+            continue
+        else:
+            cell = _measured(key, planned, scale, runs)
+        if cell is not None:
+            cells[key] = cell
+    return cells
+
+
+def _measured(key: str, planned: PlannedRow, scale: Scale, runs: Mapping[str, PlannedRun]) -> Measured | None:
+    column = scale.columns[key]
+    there = [runs[name] for name in planned.cells.get(key, ()) if name in runs]
+    if column.measure == "x_sft" and (planned.row.role or planned.row.method == _SFT):
+        # Fine-tuning costs 1 by definition; a teacher or start is another model than the one it is relative to.
+        return Measured(1.0) if there and planned.row.method == _SFT else None
+    if column.measure == "accuracy":
+        judgement = judgement_of(column)
+        assert judgement is not None
+        scores = [score for run in there if (score := read_score(run.folder, judgement))]
+        accuracy = combine(scores)
+        if accuracy is None:
+            return None
+        interval = accuracy.interval
+        return Measured(
+            100 * accuracy.mean,
+            None if accuracy.spread is None else 100 * accuracy.spread,
+            (100 * interval[0], 100 * interval[1]) if interval else None,
+            accuracy.total,
+            accuracy.metric,
+        )
+    name, factor = _OF_SUMMARY[column.measure]
+    values = [value * factor for run in there if (value := summary_of(run.folder).get(name)) is not None]
+    if not values:
+        return None
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return Measured(statistics.fmean(values), spread, interval=_exposure_interval(column, there))
+
+
+def _exposure_interval(column: Column, runs: Sequence[PlannedRun]) -> tuple[float, float] | None:
+    """The bootstrap interval that `exposure` measured, where there is one run."""
+    if column.measure != "exposure" or len(runs) != 1:
+        return None
+    path = runs[0].folder.path / "exposure.json"
+    if not path.exists():
+        return None
+    low, high = json.loads(path.read_text(encoding="utf-8"))["interval"]
+    return float(low), float(high)
+
+
+def _mean(
+    of: Sequence[str], planned: PlannedRow, scale: Scale, runs: Mapping[str, PlannedRun]
+) -> Measured | None:
+    """The mean of columns, None unless all are there. Its interval is the mean of their half widths about it: right
+    if their errors go together wholly, too wide otherwise."""
+    parts = [_measured(key, planned, scale, runs) for key in of]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    mean = statistics.fmean(part.mean for part in known)
+    halves = [(part.interval[1] - part.interval[0]) / 2 for part in known if part.interval]
+    half = statistics.fmean(halves) if len(halves) == len(known) else None
+    return Measured(
+        mean,
+        _spread_of_means(of, planned, scale, runs),
+        None if half is None else (max(mean - half, 0.0), min(mean + half, 100.0)),
+    )
+
+
+def _spread_of_means(
+    of: Sequence[str], planned: PlannedRow, scale: Scale, runs: Mapping[str, PlannedRun]
+) -> float | None:
+    """The standard deviation over seeds of a seed's mean over columns."""
+    seeds = zip(*(planned.cells[key] for key in of), strict=True)
+    means = []
+    for names in seeds:
+        if all(name in runs for name in names):
+            alone = replace(planned, cells={key: (name,) for key, name in zip(of, names, strict=True)})
+            parts = [_measured(key, alone, scale, runs) for key in of]
+            means.append(statistics.fmean(part.mean for part in parts if part))
+    return statistics.stdev(means) if len(means) > 1 else None
+
+
+def _with_gains(lines: Sequence[Line], columns: Mapping[str, Column]) -> tuple[Line, ...]:
+    """Lines with their gains over the row sft: ours and the paper's."""
+    gains = {key: column.of[0] for key, column in columns.items() if column.measure == "gain"}
+    baseline = next((line for line in lines if line.key == _SFT), None)
+    if not gains or baseline is None:
+        return tuple(lines)
+    return tuple(line if line is baseline else _with_gain(line, baseline, gains) for line in lines)
+
+
+def _with_gain(line: Line, baseline: Line, gains: Mapping[str, str]) -> Line:
+    cells = dict(line.cells)
+    published = {group: dict(numbers) for group, numbers in line.published.items()}
+    for key, of in gains.items():
+        if of in line.cells and of in baseline.cells:
+            cells[key] = _difference(line.cells[of], baseline.cells[of])
+        for group, numbers in published.items():
+            base = baseline.published.get(group, {})
+            if of in numbers and of in base:
+                numbers[key] = round(numbers[of] - base[of], 2)
+    return replace(line, cells=cells, published=published)
+
+
+def _difference(one: Measured, other: Measured) -> Measured:
+    mean = one.mean - other.mean
+    if one.interval is None or other.interval is None:
+        return Measured(mean)
+    half = (
+        sum(((cell.interval[1] - cell.interval[0]) / 2) ** 2 for cell in (one, other) if cell.interval) ** 0.5
+    )
+    return Measured(mean, interval=(mean - half, mean + half))
+
+
+def _curve(run: PlannedRun) -> tuple[tuple[int, float], ...]:
+    """Validation accuracy in percent by optimizer step, as logged."""
+    if not run.folder.log.exists():
+        return ()
+    lines: Iterable[dict[str, Any]] = map(json.loads, run.folder.log.read_text(encoding="utf-8").splitlines())
+    return tuple(
+        (line["step"], 100 * line["valid_accuracy"])
+        for line in lines
+        if line.get("valid_accuracy") is not None
+    )
+
+
+# ---- the paper's numbers -------------------------------------------------------------------------------------
+
+
+def _published(
+    planned: PlannedRow, group: PlannedGroup, columns: Mapping[str, Column], plan: Plan
+) -> dict[str, dict[str, float]]:
+    row = planned.row.published or planned.key
+    found = {}
+    for name in group.beside:
+        numbers = {
+            key: value
+            for key, column in columns.items()
+            if (value := _published_value(plan.published, name, row, key, column)) is not None
+        }
+        if numbers:
+            found[name] = numbers
+    return found
+
+
+def _published_value(published: Published, group: str, row: str, key: str, column: Column) -> float | None:
+    """The paper's number; of a mean, the mean of the same columns as ours, which need not be all of the paper's."""
+    if column.measure != "mean":
+        return published.value(group, row, key)
+    parts = [published.value(group, row, part) for part in column.of]
+    known = [part for part in parts if part is not None]
+    return round(statistics.fmean(known), 2) if len(known) == len(parts) else None

@@ -1,0 +1,205 @@
+"""Reproduce tables and figures: make the runs that are missing, judge them, and render what is there.
+
+Everything is kept in run folders, so the same command goes on after any interruption: a finished run is not trained
+again, a part-done one goes on from its checkpoint, answered questions are not asked again.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from distilsql.data.benchmark import Benchmark, SqlBenchmark, load_benchmark
+from distilsql.errors import DataError, DistilSQLError, RunError
+from distilsql.metrics.build_suite import build_suite
+from distilsql.runs.evaluate import evaluate_run
+from distilsql.runs.experiment import Scale
+from distilsql.runs.exposure import ExposureOptions, expose_run
+from distilsql.runs.folder import RunFolder, file_name
+from distilsql.runs.plan import Judgement, Plan, PlannedRun
+from distilsql.runs.predict import Model, load_student, predict
+from distilsql.runs.progress import training_bar
+from distilsql.runs.render import render
+from distilsql.runs.state import State, read_score, scores_path, state_of, suite_folder
+from distilsql.runs.train import train
+
+
+def reproduce(plan: Plan, out: Path, *, console: Console | None = None) -> list[Path]:
+    """Train and judge what is missing, run by run, and render every table and figure into `out`.
+
+    Tables are written as their runs are finished, so that an interrupted reproduction leaves what it has. A run that
+    cannot be made, and those that need it, are left out and the others made. Returns the written Markdown files.
+
+    Raises:
+        RunError: at the end, if some runs could not be made.
+    """
+    console = console or Console(stderr=True)
+    judge = Judge(plan, console)
+    failed: dict[str, str] = {}
+    for place, run in enumerate(plan.runs.values(), start=1):
+        title = f"{place}/{len(plan.runs)} {run.name}"
+        missing = [name for name in run.needs if name in failed]
+        if missing:
+            failed[run.name] = f"it needs {missing[0]}"
+            continue
+        try:
+            if _trained(run, title, console) | judge.judge(run, title):
+                render(plan, out, touching=run.name)
+        except DistilSQLError as error:
+            failed[run.name] = str(error)
+            console.print(f"{run.name} is left out: {error}", highlight=False, markup=False)
+    written = render(plan, out)
+    if failed:
+        first, reason = next(iter(failed.items()))
+        raise RunError(
+            f"{len(failed)} of {len(plan.runs)} runs could not be made; the tables in {out} show the others. The "
+            f"first is {first}: {reason}"
+        )
+    return written
+
+
+def _trained(run: PlannedRun, title: str, console: Console) -> bool:
+    """Train the run if it is not finished; returns whether anything was done."""
+    state = state_of(run)
+    if state is State.OTHER:
+        raise RunError(
+            f"{run.folder.path} does not hold the run that it is named for: its recipe differs, or it is no run "
+            "folder. The base recipe may have changed since: choose another --runs, or move the folder away to train "
+            "it anew."
+        )
+    if state in (State.DONE, State.TRAINED):
+        return False
+    with training_bar(title, console) as report:
+        train(run.recipe, run.folder.path, report=report)
+    return True
+
+
+class Judge:
+    """Measures finished runs. Benchmarks and suites are loaded once; one that is not to be had is named once."""
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        self.scale: Scale = plan.scale
+        self.folder = plan.folder
+        self.console = console
+        self._benchmarks: dict[str, Benchmark | None] = {}
+        self._whole: dict[str, Benchmark] = {}
+
+    def judge(self, run: PlannedRun, title: str) -> bool:
+        """Make every measurement of the run that is missing; returns whether anything was done."""
+        loaded: list[Model] = []
+
+        def model() -> Model:
+            if not loaded:
+                loaded.append(load_student(run.folder))
+            return loaded[0]
+
+        done = [self._measure(run, judgement, title, model) for judgement in run.judged_on]
+        return any(done)
+
+    def _measure(self, run: PlannedRun, judgement: Judgement, title: str, model: Callable[[], Model]) -> bool:
+        benchmark = self.benchmark(judgement.benchmark)
+        if benchmark is None:
+            return False
+        if judgement.exposure_limit is not None:
+            return self._expose(run, judgement, benchmark, title)
+        answered = self._answer(run.folder, benchmark, title, model)
+        if not answered and _is_scored(run.folder, judgement, benchmark):
+            return False
+        suite = self._suite(judgement.benchmark) if judgement.suite else None
+        with _bar(f"{title}: judging {benchmark.name}", self.console) as on_progress:
+            scores = evaluate_run(run.folder, benchmark, suite=suite, on_progress=on_progress)
+        score = read_score(run.folder, judgement)
+        if score is not None:
+            low, high = score.interval or (score.accuracy, score.accuracy)
+            self.console.print(
+                f"{run.name}: {scores.metric} {score.accuracy:.1%} ({low:.1%} to {high:.1%}) on {benchmark.name}, "
+                f"n = {score.total}",
+                highlight=False,
+            )
+        return True
+
+    def _answer(self, run: RunFolder, benchmark: Benchmark, title: str, model: Callable[[], Model]) -> bool:
+        """Have every question answered; those that an earlier, shorter draw asked are kept."""
+        path = run.predictions(benchmark.name)
+        if path.exists():
+            if _ids(path) == {example.example_id for example in benchmark.examples}:
+                return False
+            path.replace(path.with_name(path.name + ".unfinished"))
+        with _bar(f"{title}: answering {benchmark.name}", self.console) as on_progress:
+            predict(model(), benchmark, path, on_progress=on_progress)
+        return True
+
+    def _expose(self, run: PlannedRun, judgement: Judgement, benchmark: Benchmark, title: str) -> bool:
+        if run.recipe.teacher is None:
+            return False  # plain fine-tuning has no teacher whose samples its errors are compared with
+        limit = judgement.exposure_limit or len(benchmark.examples)
+        asked = self._whole[judgement.benchmark].take(limit, 0)
+        path = scores_path(run.folder, judgement)
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if known.get("benchmark") == asked.name and known.get("prompts") == len(asked.examples):
+            return False
+        with _bar(f"{title}: ExAccErr on {asked.name}", self.console) as on_progress:
+            expose_run(run.folder, asked, ExposureOptions(), on_progress=on_progress)
+        return True
+
+    def benchmark(self, name: str) -> Benchmark | None:
+        """The questions of a benchmark that this scale asks; None, and a sentence, where its data is not to be had."""
+        if name not in self._benchmarks:
+            self._benchmarks[name] = self._load(name)
+        return self._benchmarks[name]
+
+    def _load(self, name: str) -> Benchmark | None:
+        options = self.scale.benchmarks[name]
+        try:
+            found = load_benchmark(name, missing_databases="skip")
+        except DataError as error:
+            self.console.print(f"{name} is left out: {error}", highlight=False, markup=False)
+            return None
+        if found.skipped:
+            count = f"{len(found.skipped)} of {len(found.skipped) + len(found.examples)}"
+            self.console.print(f"{name}: {count} questions lack their database", highlight=False)
+        self._whole[name] = found = found.without(options.leave_out)
+        return found if options.limit is None else found.take(options.limit, 0)
+
+    def _suite(self, name: str) -> Path:
+        """The suite of the whole benchmark, built if it is not there yet."""
+        folder, benchmark = suite_folder(self.folder, name), self._whole[name]
+        assert isinstance(benchmark, SqlBenchmark)
+        with _bar(f"test suite for {name}", self.console) as on_progress:
+            build_suite(
+                benchmark,
+                folder,
+                name=file_name(name),
+                on_progress=lambda _, done, total: on_progress(done, total),
+            )
+        return folder
+
+
+def _is_scored(run: RunFolder, judgement: Judgement, benchmark: Benchmark) -> bool:
+    """Whether there is a score that is of these questions and not older than the answers."""
+    path, score = scores_path(run, judgement), read_score(run, judgement)
+    if score is None or score.total != len(benchmark.examples):
+        return False
+    return path.stat().st_mtime >= run.predictions(benchmark.name).stat().st_mtime
+
+
+def _ids(predictions: Path) -> set[str]:
+    lines = predictions.read_text(encoding="utf-8").splitlines()
+    return {json.loads(line)["example_id"] for line in lines}
+
+
+@contextmanager
+def _bar(what: str, console: Console) -> Iterator[Callable[[int, int], None]]:
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

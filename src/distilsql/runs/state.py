@@ -1,0 +1,184 @@
+"""How far a planned run is, read from its folder, and how long the rest of its training may take. Imports no torch."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from distilsql.errors import DistilSQLError
+from distilsql.report.records import Score
+from distilsql.runs.folder import RunFolder, file_name
+from distilsql.runs.plan import Judgement, PlannedRun
+from distilsql.runs.recipe import Recipe, load_recipe
+
+# The folder name of a suite of our own, and so the end of the names of scores on it.
+SUITE = "ts"
+
+
+class State(Enum):
+    DONE = "done"
+    TRAINED = "trained"
+    PART_DONE = "part done"
+    MISSING = "missing"
+    OTHER = "another recipe"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """`steps_done` of `steps` (None where unknown), and `judged` of the measurements `wanted`.
+
+    `seconds_left` estimates the rest of the training alone, by what it was taken from (`basis`); None where nothing
+    like it has run.
+    """
+
+    state: State
+    steps_done: int
+    steps: int | None
+    judged: int
+    wanted: int
+    seconds_left: float | None
+    basis: str = ""
+
+
+def standings(runs: Mapping[str, PlannedRun]) -> dict[str, Standing]:
+    """Where every run stands. Rates of training are taken from the run itself, else from one of the same method."""
+    rates = {name: rate for name, run in runs.items() if (rate := _rate(run.folder)) is not None}
+    lengths = {name: steps for name, run in runs.items() if (steps := _steps(run)) is not None}
+    return {name: _standing(run, runs, rates, lengths) for name, run in runs.items()}
+
+
+def _standing(
+    run: PlannedRun, runs: Mapping[str, PlannedRun], rates: Mapping[str, float], lengths: Mapping[str, int]
+) -> Standing:
+    state = state_of(run)
+    judged = sum(is_judged(run.folder, judgement) for judgement in run.judged_on)
+    steps = lengths.get(run.name)
+    done = steps or 0 if state in (State.DONE, State.TRAINED) else _checkpoint_step(run.folder)
+    left: float | None = 0.0
+    basis = ""
+    if state not in (State.DONE, State.TRAINED):
+        source = next(_alike(run, runs, rates), None)
+        steps = steps or next((lengths[name] for name in _names_alike(run, runs) if name in lengths), None)
+        left = (steps - done) * rates[source] if source and steps else None
+        basis = source or ""
+    return Standing(state, done, steps, judged, len(run.judged_on), left, basis)
+
+
+def state_of(run: PlannedRun) -> State:
+    """Raises nothing: a folder that cannot be read as this run holds something else."""
+    folder = run.folder
+    if not folder.recipe.exists():
+        return State.MISSING if not folder.path.exists() or not any(folder.path.iterdir()) else State.OTHER
+    if not is_same_recipe(run):
+        return State.OTHER
+    if not folder.is_finished():
+        return State.PART_DONE
+    judged = all(is_judged(folder, judgement) for judgement in run.judged_on)
+    return State.DONE if judged else State.TRAINED
+
+
+def is_same_recipe(run: PlannedRun) -> bool:
+    """Whether the folder holds this run. The folder of all runs may have moved: of a path into it, only the run's
+    name counts."""
+    try:
+        return _comparable(load_recipe(run.folder.recipe)) == _comparable(run.recipe)
+    except DistilSQLError:
+        return False
+
+
+def _comparable(recipe: Recipe) -> dict[str, Any]:
+    values = recipe.model_dump()
+    for section in (values["student"], values["teacher"] or {}):
+        path = Path(section.get("path", ""))
+        if path.name == "model":
+            section["path"] = path.parent.name
+    return values
+
+
+def scores_path(run: RunFolder, judgement: Judgement) -> Path:
+    """Where the measurement of `judgement` is kept."""
+    if judgement.exposure_limit is not None:
+        return run.path / "exposure.json"
+    return run.scores(judgement.benchmark + (f"-{SUITE}" if judgement.suite else ""))
+
+
+def is_judged(run: RunFolder, judgement: Judgement) -> bool:
+    """Whether a measurement is there (on how many questions is looked at when the benchmark is loaded)."""
+    path = scores_path(run, judgement)
+    if judgement.exposure_limit is None:
+        return path.exists() and run.predictions(judgement.benchmark).exists()
+    values = _json(path) or {}
+    return values.get("benchmark") == judgement.benchmark
+
+
+def read_score(run: RunFolder, judgement: Judgement) -> Score | None:
+    """The accuracy that was measured, None where there is none."""
+    values = _json(scores_path(run, judgement))
+    return None if values is None else Score.model_validate(values)
+
+
+def suite_folder(runs: Path, benchmark: str) -> Path:
+    return runs / "suites" / file_name(benchmark) / SUITE
+
+
+def summary_of(run: RunFolder) -> dict[str, Any]:
+    """The run's summary, empty while it is not finished."""
+    return _json(run.summary) or {}
+
+
+# ---- estimates -----------------------------------------------------------------------------------------------
+
+
+def _alike(run: PlannedRun, runs: Mapping[str, PlannedRun], rates: Mapping[str, float]) -> Iterator[str]:
+    return (name for name in _names_alike(run, runs) if name in rates)
+
+
+def _names_alike(run: PlannedRun, runs: Mapping[str, PlannedRun]) -> Iterable[str]:
+    """The run itself, then those that train the same model from the same data by the same method."""
+    return [run.name] + [name for name, other in runs.items() if _kind(other) == _kind(run)]
+
+
+def _kind(run: PlannedRun) -> tuple[Any, ...]:
+    recipe = run.recipe
+    teacher = recipe.teacher.path if recipe.teacher else None
+    return (recipe.method, recipe.student.path, teacher, recipe.data.train)
+
+
+def _rate(run: RunFolder) -> float | None:
+    """Training seconds per step, from the summary or the last line of the log."""
+    values = summary_of(run) or _last_line(run.log)
+    steps = values.get("steps") or values.get("step")
+    return values["train_seconds"] / steps if steps and values.get("train_seconds") else None
+
+
+def _steps(run: PlannedRun) -> int | None:
+    """Optimizer steps of the whole run; those of epochs are known once a run has finished."""
+    return run.recipe.train.steps or summary_of(run.folder).get("steps")
+
+
+def _checkpoint_step(run: RunFolder) -> int:
+    return int((_json(run.checkpoint / "state.json") or {}).get("step", 0))
+
+
+def _last_line(log: Path) -> dict[str, Any]:
+    """The last line of a log that says how long training took; a line that a kill cut off is passed over."""
+    if not log.exists():
+        return {}
+    for line in reversed(log.read_text(encoding="utf-8").splitlines()):
+        try:
+            values: dict[str, Any] = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if "train_seconds" in values:
+            return values
+    return {}
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
+    return values

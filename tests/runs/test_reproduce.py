@@ -1,0 +1,331 @@
+"""`distilsql reproduce` on a tiny world: what is missing is made in order and once, whatever happens in between."""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from distilsql.errors import RunError
+from distilsql.runs import render as rendering
+from distilsql.runs import reproduce as reproduction
+from distilsql.runs.experiment import Book
+from distilsql.runs.listing import print_plan
+from distilsql.runs.plan import make_plan
+from distilsql.runs.render import render
+from distilsql.runs.reproduce import reproduce
+from distilsql.runs.state import State, standings, state_of
+
+QUIET = Console(quiet=True)
+
+RECIPE = """
+method = "sft"
+[student]
+path = "{student}"
+tuning = "full"
+[data]
+train = "{pairs}"
+[prompt]
+max_prompt_tokens = 400
+max_completion_tokens = 12
+[train]
+steps = 3
+questions_per_tree = 5
+precision = "float32"
+save_every_steps = 1
+log_every_steps = 1
+calibration_windows = 1
+"""
+SCALE = """
+title = "a tiny world"
+notes = ["Nothing is learnt here."]
+seeds = {{ default = [0], kid = [0, 1] }}
+[runs]
+teacher = {{ recipe = "base.toml" }}
+start = {{ recipe = "base.toml", student_from = "teacher", settings = {{ "student.keep_layers" = 2 }} }}
+[students]
+small = {{ recipe = "base.toml", student_from = "start" }}
+[pairs]
+tiny = {{ title = "tiny", student = "small", teacher = "teacher" }}
+[tasks.pairs]
+student_settings = {{ "data.valid" = "{test}", "train.evaluate_every_steps" = 3 }}
+[benchmarks]
+"{test}" = {{ limit = 3, leave_out = {{ "test/0" = "for the test's sake" }} }}
+"spider:dev" = {{}}
+[columns]
+latency = {{ title = "× SFT", measure = "x_sft" }}
+ex = {{ title = "EX %", benchmark = "{test}" }}
+spider_ex = {{ title = "Spider EX %", benchmark = "spider:dev" }}
+mean = {{ title = "mean", measure = "mean", of = ["ex"] }}
+gain = {{ title = "Δ", measure = "gain", of = ["mean"] }}
+exaccerr = {{ title = "ExAccErr %", measure = "exposure", benchmark = "{test}", limit = 2 }}
+"""
+TABLE = """
+title = "Main"
+source = "nowhere"
+summary = "all of it"
+columns = ["latency", "ex", "spider_ex", "mean", "gain", "exaccerr"]
+[rows]
+teacher = { role = "teacher" }
+start = { role = "start" }
+sft = { method = "sft" }
+kid = { method = "kid" }
+[scales.tiny]
+pairs = ["tiny"]
+beside = { tiny = ["theirs"] }
+"""
+FIGURE = """
+title = "Shares"
+source = "nowhere"
+summary = "another look at kid"
+columns = ["ex"]
+figure = { kind = "curve", y = "ex" }
+[rows]
+kid = { method = "kid" }
+half = { method = "kid", settings = { "distill.mask_share" = 0.5 } }
+[scales.tiny]
+pairs = ["tiny"]
+beside = { tiny = ["theirs"] }
+"""
+PUBLISHED = """
+[titles]
+theirs = "theirs"
+[[blocks]]
+source = "nowhere"
+groups = ["theirs"]
+columns = ["ex"]
+rows = { sft = [50.0], kid = [60.0] }
+"""
+
+
+@pytest.fixture
+def book(world: Path, tiny_models, monkeypatch) -> Book:
+    """Experiments `main` and `shares` at scale `tiny`, over the tiny world's pairs. Spider's data is not to be had."""
+    monkeypatch.delenv("DISTILSQL_DATA", raising=False)
+    lines = [json.loads(line) for line in (world / "pairs.jsonl").read_text().splitlines()]
+    pairs, test = world / "pairs.jsonl", world / "test.jsonl"
+    told = "".join(json.dumps({**line, "database": "singers.sqlite"}) + "\n" for line in lines)
+    pairs.write_text(told)
+    test.write_text(told)
+    folder = world / "book"
+    (folder / "tiny").mkdir(parents=True)
+    (folder / "tiny" / "base.toml").write_text(RECIPE.format(student=tiny_models["teacher"], pairs=pairs))
+    (folder / "tiny" / "scale.toml").write_text(SCALE.format(test=test))
+    for name, text in (("main", TABLE), ("shares", FIGURE), ("published", PUBLISHED)):
+        (folder / f"{name}.toml").write_text(text)
+    return Book(folder)
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[str]:
+    """The names of the runs that are trained, in order."""
+    names: list[str] = []
+    real = reproduction.train
+
+    def watched(recipe, *args, **kwargs):
+        names.append(recipe.name)
+        return real(recipe, *args, **kwargs)
+
+    monkeypatch.setattr(reproduction, "train", watched)
+    return names
+
+
+@pytest.fixture
+def no_figures(monkeypatch) -> None:
+    """Tables only: drawing takes longer than the tiny trainings."""
+    monkeypatch.setattr(rendering, "draw_paper_figure", lambda *args, **options: None)
+
+
+def plan_of(book: Book, world: Path, *names: str, only=()):
+    return make_plan(book, names or ("main", "shares"), "tiny", world / "runs", only=only)
+
+
+ALL = [
+    "teacher", "start", "sft_small_seed0", "kid_small_from-teacher_seed0", "kid_small_from-teacher_seed1",
+    "kid_small_from-teacher_mask_share-0.5_seed0",
+]  # fmt: skip
+
+
+def test_everything_is_made_once_judged_and_rendered(book, world, trained, capsys):
+    plan = plan_of(book, world)
+    assert [standing.state for standing in standings(plan.runs).values()] == [State.MISSING] * 6
+    written = reproduce(plan, world / "out", console=QUIET)
+    assert trained == ALL
+    assert [path.name for path in written] == ["main.md", "shares.md"]
+    # The teacher's layers were cut for the start, and students begin as the start.
+    assert json.loads((world / "runs/start/model/config.json").read_text())["num_hidden_layers"] == 2
+
+    table = (world / "out" / "main.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.splitlines()
+        if line[:1] == "|"
+    ]
+    assert rows[0][3:] == ["× SFT", "EX % (n = 3)", "Spider EX %", "mean", "Δ", "ExAccErr %"]
+    by_row = {(row[0], row[1]): row for row in rows}
+    sft, kid = by_row["sft", "ours"], by_row["kid", "ours"]
+    assert sft[2:4] == ["0", "1.00"]
+    assert kid[2] == "0, 1"
+    assert "±" in kid[3]
+    assert "[" in sft[4]
+    assert kid[5] == "–", "Spider's data is not to be had"
+    assert (sft[7], sft[8]) == ("–", "–"), "no gain over itself; no teacher to compare errors with"
+    assert "[" in kid[7]
+    assert float(kid[8].split()[0]) is not None
+    assert by_row["teacher", "ours"][3] == "–"
+    assert "test/0 is left out: for the test's sake." in table
+    assert (world / "out" / "shares.png").stat().st_size > 5_000
+
+    # A second start finds everything there.
+    trained.clear()
+    reproduce(plan, world / "out", console=QUIET)
+    assert trained == []
+    known = standings(plan.runs)
+    # Spider's column stays unjudged wherever it is asked for.
+    assert known["kid_small_from-teacher_mask_share-0.5_seed0"].state is State.DONE
+    assert known["teacher"].state is State.TRAINED
+    assert (known["teacher"].judged, known["teacher"].wanted) == (1, 3)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_kill_at_any_place_trains_nothing_twice_and_asks_nothing_twice(book, world, trained, monkeypatch):
+    """Killed in the middle of a training, between two runs, and in the middle of answering."""
+    plan = plan_of(book, world, "main", only=["sft"])
+
+    class Killed(BaseException):
+        pass
+
+    real_train, real_predict = reproduction.train, reproduction.predict
+    steps_of: list[int] = []
+
+    def die_in_training(recipe, folder, *, report):
+        def watch(progress):
+            if progress.step:
+                steps_of.append(progress.step)
+            if recipe.name == "start" and progress.step == 3:
+                raise Killed
+            report(progress)
+
+        return real_train(recipe, folder, report=watch)
+
+    monkeypatch.setattr(reproduction, "train", die_in_training)
+    with pytest.raises(Killed):
+        reproduce(plan, world / "out", console=QUIET)
+    assert steps_of == [1, 2, 3, 1, 2, 3]
+    found = standings(plan.runs)
+    assert found["start"].state is State.PART_DONE
+    assert (found["start"].steps_done, found["start"].steps) == (2, 3)
+    assert 0 < found["start"].seconds_left < 60
+    assert "start" in found["start"].basis
+
+    def die_while_answering(model, benchmark, out, *, on_progress=None):
+        def watch(done, total):
+            raise Killed
+
+        return real_predict(model, benchmark, out, on_progress=watch)
+
+    steps_of.clear()
+    monkeypatch.setattr(reproduction, "predict", die_while_answering)
+
+    def count_only(recipe, folder, *, report):
+        return real_train(recipe, folder, report=lambda progress: steps_of.append(progress.step))
+
+    monkeypatch.setattr(reproduction, "train", count_only)
+    with pytest.raises(Killed):
+        reproduce(plan, world / "out", console=QUIET)
+    assert [step for step in steps_of if step] == [3, 1, 2, 3], "start's last step, then sft's"
+    assert trained == ["teacher", "start", "start", "sft_small_seed0"]
+
+    unfinished = next((world / "runs" / "sft_small_seed0" / "predictions").glob("*.unfinished"))
+    answered = [json.loads(line)["example_id"] for line in unfinished.read_text().splitlines()]
+    asked: list[int] = []
+
+    def count_answers(model, benchmark, out, *, on_progress=None):
+        def watch(done, total):
+            asked.append(done)
+
+        return real_predict(model, benchmark, out, on_progress=watch)
+
+    monkeypatch.setattr(reproduction, "predict", count_answers)
+    reproduce(plan, world / "out", console=QUIET)
+    assert trained == ["teacher", "start", "start", "sft_small_seed0"]
+    assert asked == list(range(len(answered) + 1, 4))
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_larger_draw_asks_only_the_new_questions(book, world, monkeypatch):
+    plan = plan_of(book, world, "shares", only=["kid"])
+    reproduce(plan, world / "out", console=QUIET)
+    scale = book.folder / "tiny" / "scale.toml"
+    scale.write_text(scale.read_text().replace("limit = 3,", "limit = 5,"))
+    asked: list[int] = []
+    real = reproduction.predict
+
+    def count(model, benchmark, out, *, on_progress=None):
+        return real(model, benchmark, out, on_progress=lambda done, total: asked.append(done))
+
+    monkeypatch.setattr(reproduction, "predict", count)
+    larger = make_plan(Book(book.folder), ["shares"], "tiny", world / "runs", only=["kid"])
+    reproduce(larger, world / "out", console=QUIET)
+    assert asked == [4, 5, 4, 5], "two questions more for each of two seeds"
+    assert "(n = 5)" in (world / "out" / "shares.md").read_text()
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_another_tables_runs_are_used_and_what_only_left_out_is_shown(book, world, trained):
+    reproduce(plan_of(book, world, "main", only=["kid"]), world / "out", console=QUIET)
+    made = list(trained)
+    reproduce(plan_of(book, world, "shares"), world / "out", console=QUIET)
+    assert trained == [*made, "kid_small_from-teacher_mask_share-0.5_seed0"]
+    render(plan_of(book, world, "main", only=["sft"]), world / "out")
+    assert "| kid | ours | 0, 1 |" in (world / "out" / "main.md").read_text()
+    assert "| sft | ours | not run |" in (world / "out" / "main.md").read_text()
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_folder_of_another_recipe_is_left_alone_and_the_others_are_made(book, world, trained):
+    plan = plan_of(book, world, "main", only=["sft", "kid"])
+    reproduce(plan_of(book, world, "main", only=["sft"]), world / "out", console=QUIET)
+    recipe = world / "runs" / "sft_small_seed0" / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("learning_rate = 0.0002", "learning_rate = 0.5"))
+    assert state_of(plan.runs["sft_small_seed0"]) is State.OTHER
+    with pytest.raises(RunError, match=r"1 of 5 runs could not be made.*sft_small_seed0.*--runs"):
+        reproduce(plan, world / "out", console=QUIET)
+    assert "learning_rate = 0.5" in recipe.read_text()
+    assert trained[-1] == "kid_small_from-teacher_seed1"
+    assert "| sft | ours | not run |" in (world / "out" / "main.md").read_text()
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_runs_that_cannot_be_made_take_those_that_need_them_with_them(book, world, trained):
+    (world / "pairs.jsonl").unlink()
+    with pytest.raises(RunError, match=r"6 of 6 runs could not be made.*teacher.*pairs.jsonl"):
+        reproduce(plan_of(book, world), world / "out", console=QUIET)
+    assert trained == ["teacher"]
+    assert "not run" in (world / "out" / "main.md").read_text()
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_the_folder_of_runs_may_move(book, world):
+    reproduce(plan_of(book, world, "main", only=["start"]), world / "out", console=QUIET)
+    (world / "elsewhere").mkdir()
+    os.rename(world / "runs", world / "elsewhere" / "runs")
+    moved = make_plan(book, ["main"], "tiny", world / "elsewhere" / "runs", only=["start"])
+    assert [state_of(run) for run in moved.runs.values()] == [State.DONE, State.TRAINED]
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_the_dry_run_names_every_run_its_state_and_what_is_left(book, world):
+    plan = plan_of(book, world, "main", only=["sft"])
+    reproduce(plan_of(book, world, "main", only=["start"]), world / "out", console=QUIET)
+    (world / "runs" / "start" / "summary.json").unlink()
+    console = Console(record=True, width=120, file=io.StringIO())
+    print_plan(plan, console)
+    lines = console.export_text().splitlines()
+    told = {line.split()[0]: " ".join(line.split()[1:]) for line in lines if line}
+    assert told["teacher"].startswith("done 3/3")
+    assert told["start"].startswith("part done 0/3 about 1 min")
+    assert told["sft_small_seed0"] == "missing 0/3 0/2 unknown"
+    assert "1 of 3 runs are trained" in console.export_text()
