@@ -242,43 +242,66 @@ def exposure(
     seed: Annotated[int, typer.Option(help="Of the samples and the interval")] = 0,
 ) -> None:
     """ExAccErr: how much more a student errs along its own samples than along its teacher's (exposure bias)."""
-    from distilsql.errors import RunError
-    from distilsql.models.load import check_same_tokenizer
-    from distilsql.runs.exposure import ExposureOptions, measure_exposure
-    from distilsql.runs.folder import RunFolder, read_json, write_json
-    from distilsql.runs.predict import benchmark_for, load_any, load_student, recipe_of
+    from distilsql.runs.exposure import ExposureOptions, expose_run
+    from distilsql.runs.folder import RunFolder
+    from distilsql.runs.predict import benchmark_for, recipe_of
 
     folder = RunFolder(run)
-    recipe = recipe_of(folder)
-    if teacher is None and recipe.teacher is None:
-        raise RunError(
-            f"{run} has no teacher in its recipe to compare its student with: name one with --teacher."
-        )
-    path = teacher or (recipe.teacher.path if recipe.teacher else "")
-    adapter = recipe.teacher.adapter if recipe.teacher and teacher is None else None
-    benchmark = _limited(benchmark_for(recipe, on, data, database), limit)
-    student = load_student(folder).decoder
-    other = load_any(path, recipe.prompt, precision=recipe.train.precision, adapter=adapter).decoder
-    check_same_tokenizer(student.tokenizer, other.tokenizer, path)
+    benchmark = _limited(benchmark_for(recipe_of(folder), on, data, database), limit)
     options = ExposureOptions(length=length, samples_per_prompt=samples, seed=seed)
-    size = min(student.vocabulary_size, other.vocabulary_size)
     with _bar("sampling") as on_progress:
-        result = measure_exposure(
-            student.model,
-            other.model,
-            student.tokenizer,
-            size,
-            benchmark,
-            recipe.prompt,
-            options,
-            on_progress,
-        )
-    write_json(run / "exposure.json", result.to_json())
-    summary = read_json(folder.summary)
-    summary["excess_accumulated_error"] = result.excess_accumulated_error
-    write_json(folder.summary, summary)
+        result = expose_run(folder, benchmark, options, teacher=teacher, on_progress=on_progress)
     low, high = result.interval
     print(f"ExAccErr({length}) on {on}: {result.excess_accumulated_error:.1f} % ({low:.1f} to {high:.1f})")
+
+
+@app.command()
+def reproduce(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(help="Such as table3 figure1, or all; without any, what there is is listed"),
+    ] = None,
+    scale: Annotated[str, typer.Option(help="paper (its models, on GPUs) or cpu (two cores)")] = "cpu",
+    runs: Annotated[
+        Path | None, typer.Option(help="Where the runs go; default runs/reproduce/<scale>")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where tables and figures go; default report/ beside the runs")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Make only this row's runs, such as kid; may be repeated")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs, how far each is, and how long the rest may take")
+    ] = False,
+    render_only: Annotated[
+        bool, typer.Option("--render", help="Render from the runs that are there; make none")
+    ] = False,
+    recipes: Annotated[Path, typer.Option(help="Folder of the experiments")] = Path("recipes/paper"),
+) -> None:
+    """The papers' tables and figures: make the runs that are missing, and show them beside the published numbers."""
+    from distilsql.runs.experiment import Book
+    from distilsql.runs.listing import print_experiments, print_plan
+    from distilsql.runs.plan import make_plan
+
+    book = Book(recipes)
+    if not what:
+        print_experiments(book)
+        return
+    folder = runs or Path("runs") / "reproduce" / scale
+    plan = make_plan(book, book.names() if what == ["all"] else what, scale, folder, only=only or ())
+    if dry_run:
+        print_plan(plan)
+        return
+    from distilsql.runs.render import render
+
+    if render_only:
+        paths = render(plan, out or folder / "report")
+    else:
+        from distilsql.runs.reproduce import reproduce as run_reproduction
+
+        paths = run_reproduction(plan, out or folder / "report")
+    print("\n".join(f"Wrote {path}" for path in paths))
 
 
 @app.command()

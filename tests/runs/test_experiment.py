@@ -122,6 +122,13 @@ def test_hyper_parameters_are_table_9():
         assert recipe.data.train == "spider:train"
 
 
+def test_only_runs_with_a_teacher_are_asked_for_their_exposure_bias():
+    for scale in BOOK.scales():
+        for run in plan_of("table7", "table3", scale=scale).runs.values():
+            if any(judgement.exposure_limit for judgement in run.judged_on):
+                assert run.recipe.teacher is not None
+
+
 def test_only_keeps_rows_and_what_they_need():
     runs = plan_of("table3", only=["kid"]).runs
     assert set(runs) == {"teacher", "start-24", *(f"kid_smollm2-24_from-teacher_seed{n}" for n in (0, 1, 2))}

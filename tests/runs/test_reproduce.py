@@ -51,7 +51,10 @@ small = {{ recipe = "base.toml", student_from = "start" }}
 tiny = {{ title = "tiny", student = "small", teacher = "teacher" }}
 [tasks.pairs]
 student_settings = {{ "data.valid" = "{test}", "train.evaluate_every_steps" = 3 }}
+[tasks.talk]
+settings = {{ "data.train" = "{talk}" }}
 [benchmarks]
+"{talk}" = {{}}
 "{test}" = {{ limit = 3, leave_out = {{ "test/0" = "for the test's sake" }} }}
 "spider:dev" = {{}}
 [columns]
@@ -60,6 +63,8 @@ ex = {{ title = "EX %", benchmark = "{test}" }}
 spider_ex = {{ title = "Spider EX %", benchmark = "spider:dev" }}
 mean = {{ title = "mean", measure = "mean", of = ["ex"] }}
 gain = {{ title = "Δ", measure = "gain", of = ["mean"] }}
+ts = {{ title = "TS %", benchmark = "{test}", suite = true }}
+rouge = {{ title = "ROUGE-L", benchmark = "{talk}", task = "talk", temperature = 1.0, sample_seeds = [3, 4] }}
 exaccerr = {{ title = "ExAccErr %", measure = "exposure", benchmark = "{test}", limit = 2 }}
 """
 TABLE = """
@@ -89,6 +94,17 @@ half = { method = "kid", settings = { "distill.mask_share" = 0.5 } }
 pairs = ["tiny"]
 beside = { tiny = ["theirs"] }
 """
+TALK = """
+title = "Talk"
+source = "nowhere"
+summary = "instructions"
+columns = ["COLUMN"]
+[rows]
+sft = { method = "sft" }
+[scales.tiny]
+pairs = ["tiny"]
+beside = { tiny = [] }
+"""
 PUBLISHED = """
 [titles]
 theirs = "theirs"
@@ -109,11 +125,17 @@ def book(world: Path, tiny_models, monkeypatch) -> Book:
     told = "".join(json.dumps({**line, "database": "singers.sqlite"}) + "\n" for line in lines)
     pairs.write_text(told)
     test.write_text(told)
+    talk = world / "talk.jsonl"
+    talk.write_text(
+        '{"instruction": "Greet.", "output": "hello"}\n{"instruction": "Count.", "output": "three"}\n'
+    )
     folder = world / "book"
     (folder / "tiny").mkdir(parents=True)
     (folder / "tiny" / "base.toml").write_text(RECIPE.format(student=tiny_models["teacher"], pairs=pairs))
-    (folder / "tiny" / "scale.toml").write_text(SCALE.format(test=test))
-    for name, text in (("main", TABLE), ("shares", FIGURE), ("published", PUBLISHED)):
+    (folder / "tiny" / "scale.toml").write_text(SCALE.format(test=test, talk=talk))
+    files = {"main": TABLE, "shares": FIGURE, "published": PUBLISHED}
+    files |= {"talk": TALK.replace("COLUMN", "rouge"), "suites": TALK.replace("COLUMN", "ts")}
+    for name, text in files.items():
         (folder / f"{name}.toml").write_text(text)
     return Book(folder)
 
@@ -186,7 +208,7 @@ def test_everything_is_made_once_judged_and_rendered(book, world, trained, capsy
     # Spider's column stays unjudged wherever it is asked for.
     assert known["kid_small_from-teacher_mask_share-0.5_seed0"].state is State.DONE
     assert known["teacher"].state is State.TRAINED
-    assert (known["teacher"].judged, known["teacher"].wanted) == (1, 3)
+    assert (known["teacher"].judged, known["teacher"].wanted) == (1, 2)
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -274,6 +296,38 @@ def test_a_larger_draw_asks_only_the_new_questions(book, world, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_a_task_of_its_own_is_trained_for_and_sampled_with_every_seed(book, world, trained):
+    plan = plan_of(book, world, "talk")
+    reproduce(plan, world / "out", console=QUIET)
+    assert trained == ["teacher_talk", "start_talk", "sft_small_talk_seed0"]
+    run = world / "runs" / "sft_small_talk_seed0"
+    assert len(list((run / "predictions").iterdir())) == 2
+    assert "ROUGE-L (n = 2)" in (world / "out" / "talk.md").read_text()
+    assert standings(plan.runs)["sft_small_talk_seed0"].state is State.DONE
+    # One sample lost: it is drawn again, and the score, older than it, is taken anew.
+    next((run / "predictions").iterdir()).unlink()
+    assert state_of(plan.runs["sft_small_talk_seed0"]) is State.TRAINED
+    reproduce(plan, world / "out", console=QUIET)
+    assert len(list((run / "predictions").iterdir())) == 2
+    assert len(trained) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_figures")
+def test_a_suite_is_built_once_and_its_scores_carry_its_name(book, world):
+    plan = plan_of(book, world, "suites")
+    reproduce(plan, world / "out", console=QUIET)
+    suite = world / "runs" / "suites" / "test" / "ts" / "suite.json"
+    built = suite.stat().st_mtime_ns
+    table = (world / "out" / "suites.md").read_text()
+    assert "TS % (n = 3)" in table
+    assert "TS on test [" in table
+    assert standings(plan.runs)["sft_small_seed0"].state is State.DONE
+    reproduce(plan, world / "out", console=QUIET)
+    assert suite.stat().st_mtime_ns == built
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_another_tables_runs_are_used_and_what_only_left_out_is_shown(book, world, trained):
     reproduce(plan_of(book, world, "main", only=["kid"]), world / "out", console=QUIET)
     made = list(trained)
@@ -323,9 +377,10 @@ def test_the_dry_run_names_every_run_its_state_and_what_is_left(book, world):
     (world / "runs" / "start" / "summary.json").unlink()
     console = Console(record=True, width=120, file=io.StringIO())
     print_plan(plan, console)
-    lines = console.export_text().splitlines()
+    shown = console.export_text()
+    lines = shown.splitlines()
     told = {line.split()[0]: " ".join(line.split()[1:]) for line in lines if line}
     assert told["teacher"].startswith("done 3/3")
     assert told["start"].startswith("part done 0/3 about 1 min")
     assert told["sft_small_seed0"] == "missing 0/3 0/2 unknown"
-    assert "1 of 3 runs are trained" in console.export_text()
+    assert "1 of 3 runs are trained" in shown

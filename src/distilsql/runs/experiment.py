@@ -77,6 +77,8 @@ class Column(_Section):
     suite: bool = Field(False, description="on a test suite of our own, built once for the benchmark")
     of: tuple[str, ...] = ()
     limit: int | None = Field(None, ge=1, description="exposure: ask only this many questions")
+    temperature: float = Field(0.0, ge=0, description="sample answers at this temperature; 0 is greedy")
+    sample_seeds: tuple[int, ...] = Field((), description="a sample for each of these seeds; the mean counts")
     note: str = ""
 
     @model_validator(mode="after")
@@ -85,6 +87,8 @@ class Column(_Section):
             raise ValueError("accuracy and exposure need a benchmark, other measures have none")
         if bool(self.of) != (self.measure in ("mean", "gain")):
             raise ValueError("mean and gain need `of`, other measures have none")
+        if (self.temperature > 0) != bool(self.sample_seeds):
+            raise ValueError("temperature and sample_seeds go together")
         if self.measure == "gain" and len(self.of) != 1:
             raise ValueError("gain is of one column")
         return self

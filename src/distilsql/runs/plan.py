@@ -30,11 +30,16 @@ from distilsql.runs.recipe import Recipe, make_recipe
 
 @dataclass(frozen=True)
 class Judgement:
-    """One thing to measure on a finished run: accuracy on a benchmark or on its suite, or its exposure bias."""
+    """One thing to measure on a finished run: accuracy on a benchmark or on its suite, or its exposure bias.
+
+    Answers are greedy, or sampled at `temperature`, once for each of `sample_seeds`.
+    """
 
     benchmark: str
     suite: bool = False
     exposure_limit: int | None = None
+    temperature: float = 0.0
+    sample_seeds: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,12 @@ def judgement_of(column: Column) -> Judgement | None:
         return None
     if column.measure == "exposure":
         return Judgement(column.benchmark, exposure_limit=column.limit)
-    return Judgement(column.benchmark, suite=column.suite)
+    return Judgement(
+        column.benchmark,
+        suite=column.suite,
+        temperature=column.temperature,
+        sample_seeds=column.sample_seeds or (0,),
+    )
 
 
 def _with_needs(names: Iterable[str], runs: Mapping[str, PlannedRun]) -> set[str]:
@@ -188,6 +198,10 @@ def _cells(
     scale = makers.scale
     cells = {}
     for measured in [part for key in columns for part in measured_columns(key, scale)]:
+        if scale.columns[measured].measure == "exposure" and not (
+            row.method and METHODS[row.method].needs_teacher
+        ):
+            continue  # there is no teacher whose samples the errors are compared with
         task = scale.columns[measured].task or at.task or scale.default_task
         if runs := makers.runs_of(pair, row, task, at.seeds or scale.seeds):
             cells[measured] = runs

@@ -7,6 +7,7 @@ again, a part-done one goes on from its checkpoint, answered questions are not a
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from distilsql.runs.plan import Judgement, Plan, PlannedRun
 from distilsql.runs.predict import Model, load_student, predict
 from distilsql.runs.progress import training_bar
 from distilsql.runs.render import render
-from distilsql.runs.state import State, read_score, scores_path, state_of, suite_folder
+from distilsql.runs.state import State, predictions_paths, read_score, scores_path, state_of, suite_folder
 from distilsql.runs.train import train
 
 
@@ -51,7 +52,7 @@ def reproduce(plan: Plan, out: Path, *, console: Console | None = None) -> list[
                 render(plan, out, touching=run.name)
         except DistilSQLError as error:
             failed[run.name] = str(error)
-            console.print(f"{run.name} is left out: {error}", highlight=False, markup=False)
+            console.print(f"{run.name} is left out: {error}", highlight=False, markup=False, soft_wrap=True)
     written = render(plan, out)
     if failed:
         first, reason = next(iter(failed.items()))
@@ -106,12 +107,14 @@ class Judge:
             return False
         if judgement.exposure_limit is not None:
             return self._expose(run, judgement, benchmark, title)
-        answered = self._answer(run.folder, benchmark, title, model)
+        answered = self._answer(run.folder, judgement, benchmark, title, model)
         if not answered and _is_scored(run.folder, judgement, benchmark):
             return False
         suite = self._suite(judgement.benchmark) if judgement.suite else None
         with _bar(f"{title}: judging {benchmark.name}", self.console) as on_progress:
-            scores = evaluate_run(run.folder, benchmark, suite=suite, on_progress=on_progress)
+            scores = evaluate_run(
+                run.folder, benchmark, suite=suite, temperature=judgement.temperature, on_progress=on_progress
+            )
         score = read_score(run.folder, judgement)
         if score is not None:
             low, high = score.interval or (score.accuracy, score.accuracy)
@@ -119,23 +122,34 @@ class Judge:
                 f"{run.name}: {scores.metric} {score.accuracy:.1%} ({low:.1%} to {high:.1%}) on {benchmark.name}, "
                 f"n = {score.total}",
                 highlight=False,
+                soft_wrap=True,
             )
         return True
 
-    def _answer(self, run: RunFolder, benchmark: Benchmark, title: str, model: Callable[[], Model]) -> bool:
+    def _answer(
+        self,
+        run: RunFolder,
+        judgement: Judgement,
+        benchmark: Benchmark,
+        title: str,
+        model: Callable[[], Model],
+    ) -> bool:
         """Have every question answered; those that an earlier, shorter draw asked are kept."""
-        path = run.predictions(benchmark.name)
-        if path.exists():
-            if _ids(path) == {example.example_id for example in benchmark.examples}:
-                return False
-            path.replace(path.with_name(path.name + ".unfinished"))
-        with _bar(f"{title}: answering {benchmark.name}", self.console) as on_progress:
-            predict(model(), benchmark, path, on_progress=on_progress)
-        return True
+        asked = {example.example_id for example in benchmark.examples}
+        done = False
+        for seed, path in predictions_paths(run, judgement).items():
+            if path.exists():
+                if _ids(path) == asked:
+                    continue
+                path.replace(path.with_name(path.name + ".unfinished"))
+            student = model()
+            decoder = replace(student.decoder, temperature=judgement.temperature, seed=seed)
+            with _bar(f"{title}: answering {benchmark.name}", self.console) as on_progress:
+                predict(replace(student, decoder=decoder), benchmark, path, on_progress=on_progress)
+            done = True
+        return done
 
     def _expose(self, run: PlannedRun, judgement: Judgement, benchmark: Benchmark, title: str) -> bool:
-        if run.recipe.teacher is None:
-            return False  # plain fine-tuning has no teacher whose samples its errors are compared with
         limit = judgement.exposure_limit or len(benchmark.examples)
         asked = self._whole[judgement.benchmark].take(limit, 0)
         path = scores_path(run.folder, judgement)
@@ -157,7 +171,7 @@ class Judge:
         try:
             found = load_benchmark(name, missing_databases="skip")
         except DataError as error:
-            self.console.print(f"{name} is left out: {error}", highlight=False, markup=False)
+            self.console.print(f"{name} is left out: {error}", highlight=False, markup=False, soft_wrap=True)
             return None
         if found.skipped:
             count = f"{len(found.skipped)} of {len(found.skipped) + len(found.examples)}"
@@ -181,10 +195,11 @@ class Judge:
 
 def _is_scored(run: RunFolder, judgement: Judgement, benchmark: Benchmark) -> bool:
     """Whether there is a score that is of these questions and not older than the answers."""
-    path, score = scores_path(run, judgement), read_score(run, judgement)
+    score = read_score(run, judgement)
     if score is None or score.total != len(benchmark.examples):
         return False
-    return path.stat().st_mtime >= run.predictions(benchmark.name).stat().st_mtime
+    written = scores_path(run, judgement).stat().st_mtime
+    return all(written >= path.stat().st_mtime for path in predictions_paths(run, judgement).values())
 
 
 def _ids(predictions: Path) -> set[str]:
@@ -200,6 +215,6 @@ def _bar(what: str, console: Console) -> Iterator[Callable[[int, int], None]]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     ]
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

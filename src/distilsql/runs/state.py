@@ -101,14 +101,23 @@ def scores_path(run: RunFolder, judgement: Judgement) -> Path:
     """Where the measurement of `judgement` is kept."""
     if judgement.exposure_limit is not None:
         return run.path / "exposure.json"
-    return run.scores(judgement.benchmark + (f"-{SUITE}" if judgement.suite else ""))
+    suite = f"-{SUITE}" if judgement.suite else ""
+    return run.scores(judgement.benchmark + suite, judgement.temperature)
+
+
+def predictions_paths(run: RunFolder, judgement: Judgement) -> dict[int, Path]:
+    """Where the answers are kept, by the seed they are sampled with (0 where they are greedy)."""
+    return {
+        seed: run.predictions(judgement.benchmark, judgement.temperature, seed)
+        for seed in judgement.sample_seeds
+    }
 
 
 def is_judged(run: RunFolder, judgement: Judgement) -> bool:
     """Whether a measurement is there (on how many questions is looked at when the benchmark is loaded)."""
     path = scores_path(run, judgement)
     if judgement.exposure_limit is None:
-        return path.exists() and run.predictions(judgement.benchmark).exists()
+        return path.exists() and all(path.exists() for path in predictions_paths(run, judgement).values())
     values = _json(path) or {}
     return values.get("benchmark") == judgement.benchmark
 
