@@ -10,6 +10,7 @@ from distilsql.distill.methods import METHODS
 from distilsql.method_reference import method_reference
 
 ROOT = Path(__file__).parents[1]
+PAPER = str(ROOT / "recipes" / "paper")
 
 
 def distilsql(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -19,7 +20,17 @@ def distilsql(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedP
 
 def test_help_names_every_command_and_methods_lists_every_row():
     shown = distilsql("--help").stdout
-    for command in ("demo", "train", "predict", "evaluate", "compare", "methods", "data", "suite"):
+    for command in (
+        "demo",
+        "train",
+        "predict",
+        "evaluate",
+        "compare",
+        "reproduce",
+        "methods",
+        "data",
+        "suite",
+    ):
         assert f" {command} " in shown
     listed = distilsql("methods").stdout
     assert all(method in listed for method in METHODS)
@@ -44,6 +55,9 @@ def test_the_method_reference_is_current():
         (["evaluate", "short.txt", "--on", "demo:test"], 1, ["short.txt", "300"]),
         (["evaluate", "short.txt", "--on", "spider:nope"], 1, ["spider:nope", "spider:dev"]),
         (["compare", "nowhere"], 1, ["nowhere"]),
+        (["reproduce", "table3"], 1, ["recipes/paper", "--recipes"]),
+        (["reproduce", "tabel3", "--recipes", PAPER], 1, ["'tabel3'", "table3", "figure6", "switch"]),
+        (["reproduce", "table3", "--scale", "gpu", "--recipes", PAPER], 1, ["'gpu'", "did you mean cpu"]),
         (["data", "check", "missing.jsonl"], 1, ["missing.jsonl"]),
         (["nonsense"], 2, ["nonsense"]),
     ],

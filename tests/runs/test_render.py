@@ -1,0 +1,115 @@
+"""Tables from run folders: means, gains and costs are what they say, ours and the paper's over the same columns."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from distilsql.report.paper_table import Line
+from distilsql.runs.experiment import Book
+from distilsql.runs.plan import Plan, make_plan
+from distilsql.runs.render import paper_table, render
+
+BOOK = Book(Path(__file__).parents[2] / "recipes" / "paper")
+FOUR = ("spider:dev", "spider-dk:dev", "spider-realistic:dev", "spider-syn:dev")
+
+
+@pytest.fixture
+def plan(tmp_path) -> Plan:
+    return make_plan(BOOK, ["table3"], "cpu", tmp_path)
+
+
+def finish(plan: Plan, name: str, accuracy: dict[str, float], *, half: float = 0.05, **summary) -> None:
+    """Make the folder of a finished run with these scores, of 200 questions each."""
+    run = plan.runs[name]
+    run.folder.model.mkdir(parents=True)
+    run.folder.recipe.write_text(run.recipe.to_toml())
+    run.folder.summary.write_text(json.dumps({"method": run.recipe.method, "x_sft": None, **summary}))
+    for benchmark, value in accuracy.items():
+        path = run.folder.scores(benchmark)
+        path.parent.mkdir(exist_ok=True)
+        score = {
+            "benchmark": benchmark,
+            "accuracy": value,
+            "accuracy_interval_95": [value - half, value + half],
+        }
+        path.write_text(json.dumps(score | {"metric": "EX", "total": 200}))
+
+
+def lines(plan: Plan) -> dict[str, Line]:
+    return {line.key: line for line in paper_table(plan, plan.experiments[0]).groups[0].lines}
+
+
+def test_nothing_is_measured_before_anything_has_run(plan):
+    assert all(not line.cells and not line.seeds for line in lines(plan).values())
+
+
+def test_the_papers_mean_and_gain_are_over_the_columns_that_ours_are_over(plan):
+    """Table 3, QWen1.5-0.5B from 1.8B: EX of kid on Spider-dev, -DK, -Realistic and -Syn; its mean of ten is 47.02."""
+    found = lines(plan)
+    kid, sft = (found[row].published["qwen1.5-1.8b"]["mean"] for row in ("kid", "sft"))
+    assert kid == pytest.approx((63.7 + 47.6 + 53.0 + 47.5) / 4)
+    assert found["kid"].published["qwen1.5-1.8b"]["gain"] == pytest.approx(kid - sft)
+    assert "gain" not in found["sft"].published["qwen1.5-1.8b"]
+
+
+def test_a_mean_is_over_seeds_and_columns_with_the_widest_interval(plan):
+    name = "kid_smollm2-24_from-teacher_seed{}"
+    finish(plan, name.format(0), dict.fromkeys(FOUR, 0.20))
+    finish(plan, name.format(1), dict(zip(FOUR, (0.30, 0.30, 0.30, 0.50), strict=True)))
+    kid = lines(plan)["kid"]
+    assert (kid.seeds, kid.wanted_seeds) == ((0, 1), 3)
+    mean = kid.cells["mean"]
+    assert mean.mean == pytest.approx((25 + 25 + 25 + 35) / 4)
+    # The means of the two seeds are 20 and 35.
+    assert mean.spread == pytest.approx(15 / 2**0.5)
+    parts = [kid.cells[key].interval for key in ("spider_ex", "dk_ex", "realistic_ex", "syn_ex")]
+    widths = [high - low for low, high in parts]
+    assert mean.interval[1] - mean.interval[0] == pytest.approx(sum(widths) / 4)
+    assert widths[0] > 10, "seeds that differ widen the interval of the questions, which is 10 points"
+
+
+def test_a_mean_with_a_column_missing_is_no_mean(plan):
+    finish(plan, "sft_smollm2-24_seed0", dict.fromkeys(FOUR[:3], 0.20))
+    cells = lines(plan)["sft"].cells
+    assert "spider_ex" in cells
+    assert "mean" not in cells
+
+
+def test_a_gain_is_against_sft_and_its_interval_holds_both_errors(plan):
+    finish(plan, "sft_smollm2-24_seed0", dict.fromkeys(FOUR, 0.20), half=0.03)
+    finish(plan, "fkd_smollm2-24_from-teacher_seed0", dict.fromkeys(FOUR, 0.26), half=0.04)
+    found = lines(plan)
+    gain = found["fkd"].cells["gain"]
+    assert gain.mean == pytest.approx(6)
+    assert gain.interval == (pytest.approx(1), pytest.approx(11))
+    assert "gain" not in found["sft"].cells
+
+
+def test_costs_are_relative_to_the_students_own_fine_tuning(plan):
+    finish(plan, "sft_smollm2-24_seed0", {}, x_sft=0.97, samples_per_second=3.0)
+    finish(plan, "fkd_smollm2-24_from-teacher_seed0", {}, x_sft=1.4, samples_per_second=2.0)
+    finish(plan, "teacher", {}, samples_per_second=1.5)
+    found = lines(plan)
+    assert found["sft"].cells["latency"].mean == 1.0, "by definition, whatever a timing says"
+    assert found["fkd"].cells["latency"].mean == 1.4
+    assert "latency" not in found["teacher"].cells, "a teacher is not a multiple of its student's cost"
+    assert found["teacher"].cells["samples_per_second"].mean == 1.5
+
+
+def test_a_run_of_another_recipe_or_an_unfinished_one_is_not_shown(plan):
+    finish(plan, "sft_smollm2-24_seed0", dict.fromkeys(FOUR, 0.20))
+    finish(plan, "fkd_smollm2-24_from-teacher_seed0", dict.fromkeys(FOUR, 0.20))
+    recipe = plan.runs["sft_smollm2-24_seed0"].folder.recipe
+    recipe.write_text(recipe.read_text().replace("learning_rate = 0.0001", "learning_rate = 0.1"))
+    plan.runs["fkd_smollm2-24_from-teacher_seed0"].folder.summary.unlink()
+    found = lines(plan)
+    assert not found["sft"].cells
+    assert not found["fkd"].cells
+
+
+def test_rendering_only_what_a_run_touches(tmp_path):
+    plan = make_plan(BOOK, ["table2", "table6"], "cpu", tmp_path / "runs")
+    written = render(plan, tmp_path / "out", touching="gkd-jsd_smollm2-24_from-teacher_seed0")
+    assert [path.name for path in written] == ["table2.md"]
+    assert "| gkd-jsd | ours | not run |" in written[0].read_text()
