@@ -310,6 +310,12 @@ def test_a_task_of_its_own_is_trained_for_and_sampled_with_every_seed(book, worl
     reproduce(plan, world / "out", console=QUIET)
     assert len(list((run / "predictions").iterdir())) == 2
     assert len(trained) == 3
+    # Answers newer than their score, as a kill between the two leaves them: judged again, not asked again.
+    score, answers = next((run / "scores").iterdir()), next((run / "predictions").iterdir())
+    os.utime(score, ns=(0, 0))
+    written = answers.stat().st_mtime_ns
+    reproduce(plan, world / "out", console=QUIET)
+    assert score.stat().st_mtime_ns > written == answers.stat().st_mtime_ns
 
 
 @pytest.mark.slow
