@@ -1,17 +1,20 @@
 """Load, cut and save models: any `transformers` causal LM folder or hub name, with or without an adapter."""
 
+import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from distilsql.errors import ModelError
 
 Precision = Literal["bfloat16", "float32"]
+Quantization = Literal["none", "8bit", "4bit"]
 DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 # Two tokenizers of equal vocabulary may still split text differently; these strings show it.
@@ -43,15 +46,24 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(path: str | Path, precision: Precision, *, adapter: str | Path | None = None) -> nn.Module:
+def load_model(
+    path: str | Path,
+    precision: Precision,
+    *,
+    adapter: str | Path | None = None,
+    placement: "Placement | None" = None,
+) -> nn.Module:
     """A causal LM in the given precision; with `adapter`, a LoRA adapter merged into it.
 
+    Without `placement` the model is whole, on the CPU, and may be moved.
+
     Raises:
-        ModelError: nothing loadable at the path.
+        ModelError: nothing loadable at the path, or not as `placement` asks.
     """
     transformers_logging.disable_progress_bar()
+    options = {} if placement is None else placement.loading_options(precision)
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=DTYPES[precision])
+        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=DTYPES[precision], **options)
         if adapter is not None:
             from peft import PeftModel
 
@@ -61,6 +73,15 @@ def load_model(path: str | Path, precision: Precision, *, adapter: str | Path | 
             f"No model could be loaded from {path}{f' with adapter {adapter}' if adapter else ''}: {error}. "
             "Give a folder that save_pretrained wrote, a hub name, or the model/ folder of a run."
         ) from error
+    except (ImportError, RuntimeError) as error:
+        if placement is None:
+            raise
+        raise ModelError(
+            f"{path} could not be loaded with {placement}: {error}. Use more or other devices, or load it whole "
+            "(no teacher.device_map, teacher.quantization = none)."
+        ) from error
+    if placement is not None:
+        join_ends(model, str(path))
     return model
 
 
@@ -127,6 +148,75 @@ def check_same_tokenizer(
                 f"Student and teacher {teacher_path} have the same vocabulary but split text differently "
                 f"(for example {probe!r}). Use a student and teacher that share one tokenizer."
             )
+
+
+# ---- a teacher on several devices, or in fewer bits ------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How `transformers` is asked to load a model that is only read: where its parts lie, and in how many bits.
+
+    `device_map` is passed on as it is (`auto`, `balanced`, `cpu`, …); without one a quantised model lies on `device`.
+    """
+
+    device: torch.device
+    device_map: str | None = None
+    quantization: Quantization = "none"
+
+    def __str__(self) -> str:
+        return f"device_map = {self.device_map or self.device}, quantization = {self.quantization}"
+
+    def loading_options(self, precision: Precision) -> dict[str, Any]:
+        """Keyword arguments for `from_pretrained`. Raises ModelError where bitsandbytes is needed and missing."""
+        options: dict[str, Any] = {"device_map": self.device_map or {"": self.device}}
+        if self.quantization == "none":
+            return options
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise ModelError(
+                f"teacher.quantization = {self.quantization} needs the package bitsandbytes, which is not "
+                "installed: `pip install bitsandbytes`, or set teacher.quantization to none."
+            )
+        bits: dict[str, Any] = (
+            {"load_in_8bit": True}
+            if self.quantization == "8bit"
+            else {
+                "load_in_4bit": True,
+                "bnb_4bit_quant_type": "nf4",
+                "bnb_4bit_compute_dtype": DTYPES[precision],
+            }
+        )
+        return options | {"quantization_config": BitsAndBytesConfig(**bits)}
+
+
+def join_ends(model: Any, path: str) -> None:
+    """Hidden states come out on the device that tokens go in on, and the output layer lies there too.
+
+    A model spread by `device_map` returns them on its last device, while all that is done with them here is done on
+    its first.
+
+    Raises:
+        ModelError: input or output layer are not held by any device (offloaded to disk).
+    """
+    head, device = model.get_output_embeddings(), model.get_input_embeddings().weight.device
+    if "meta" in (device.type, head.weight.device.type):
+        raise ModelError(
+            f"{path} does not fit: device_map put its input or output layer on disk. Use teacher.quantization, or "
+            "more or larger devices."
+        )
+    if head.weight.device != device:
+        head.to(device)
+
+    def bring_back(module: nn.Module, inputs: Any, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state.to(device)
+        return output
+
+    model.base_model.register_forward_hook(bring_back)
+
+
+def is_spread(model: Any) -> bool:
+    """Whether a device_map put the parts of a model on more than one device."""
+    return len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1
 
 
 # ---- a smaller student from a model's own layers -------------------------------------------------------------

@@ -7,8 +7,11 @@ import torch
 
 from distilsql.errors import ModelError
 from distilsql.models.load import (
+    Placement,
+    Precision,
     add_lora,
     freeze,
+    is_spread,
     keep_layers,
     load_model,
     load_tokenizer,
@@ -16,7 +19,7 @@ from distilsql.models.load import (
 )
 from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.tree_model import TreeModel
-from distilsql.runs.recipe import Recipe
+from distilsql.runs.recipe import Recipe, TeacherOptions
 from distilsql.runs.teacher_hidden import TeacherHidden
 
 
@@ -54,9 +57,7 @@ def load_engines(recipe: Recipe, device: torch.device) -> Engines:
         keep_layers(model, options.keep_layers)
     teacher_model: Any = None
     if recipe.row.needs_teacher and recipe.teacher is not None:
-        teacher_model = freeze(load_model(recipe.teacher.path, precision, adapter=recipe.teacher.adapter)).to(
-            device
-        )
+        teacher_model = _load_teacher(recipe.teacher, precision, device)
     teacher_path = recipe.teacher.path if teacher_model is not None and recipe.teacher else None
     vocabulary_size = shared_vocabulary_size(model, teacher_model, tokenizer, teacher_path)
     if options.tuning == "lora":
@@ -68,9 +69,24 @@ def load_engines(recipe: Recipe, device: torch.device) -> Engines:
         mask_token_id=mask_token_id(tokenizer, recipe.distill.mask_token),
     )
     if teacher_model is not None:
-        engines.teacher = TreeModel(teacher_model)
+        # Of the ways to attend to a tree, only the stock forward follows a model from device to device.
+        engines.teacher = TreeModel(teacher_model, attention="dense" if is_spread(teacher_model) else None)
+        if engines.teacher.device != engines.student.device:
+            raise ModelError(
+                f"teacher.device_map = {recipe.teacher and recipe.teacher.device_map} puts the teacher's input on "
+                f"{engines.teacher.device}, and the student is on {engines.student.device}: their distributions "
+                "are compared on one device. Use teacher.device_map = auto, or none."
+            )
         engines.teacher_prefixes = PrefixCache(engines.teacher, recipe.train.teacher_cache_mb * 2**20)
     return engines
+
+
+def _load_teacher(options: TeacherOptions, precision: Precision, device: torch.device) -> Any:
+    """Whole and on `device`, or spread over devices and in fewer bits as the recipe says."""
+    if options.device_map is None and options.quantization == "none":
+        return freeze(load_model(options.path, precision, adapter=options.adapter)).to(device)
+    placement = Placement(device, options.device_map, options.quantization)
+    return freeze(load_model(options.path, precision, adapter=options.adapter, placement=placement))
 
 
 def mask_token_id(tokenizer: Any, token: str) -> int:

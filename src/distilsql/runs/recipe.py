@@ -39,6 +39,13 @@ class StudentOptions(_Section):
 class TeacherOptions(_Section):
     path: str = Field(description="folder or hub name of the teacher")
     adapter: str | None = Field(None, description="LoRA adapter of the teacher")
+    device_map: str | None = Field(
+        None,
+        description="spread the teacher over devices as transformers does, such as auto; one process only",
+    )
+    quantization: Literal["none", "8bit", "4bit"] = Field(
+        "none", description="load the teacher in fewer bits (bitsandbytes); adapters must be merged before"
+    )
 
 
 class DataOptions(_Section):
@@ -195,6 +202,10 @@ class Recipe(_Section):
             raise ValueError(f"unknown method {self.method!r}{_nearest(self.method, METHODS)}")
         if METHODS[self.method].needs_teacher and self.teacher is None:
             raise ValueError(f"method {self.method} needs a teacher: add [teacher] with a path")
+        if self.teacher and self.teacher.adapter and self.teacher.quantization != "none":
+            raise ValueError(
+                "teacher.adapter cannot be merged into a quantised teacher: save the merged model and name that"
+            )
         if not METHODS[self.method].needs_teacher and self.gold_weight == 0:
             raise ValueError(f"method {self.method} has nothing to learn from with distill.gold_weight = 0")
         if (self.train.steps is None) == (self.train.epochs is None):

@@ -1,0 +1,34 @@
+"""Runs whose teacher is loaded by a device_map, and the ones that are refused."""
+
+import pytest
+import torch
+
+from distilsql.errors import ModelError, RecipeError
+from distilsql.models.load import load_model
+from distilsql.runs.engines import load_engines
+from distilsql.runs.train import train
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("method", ["kid", "switch"])
+def test_a_run_with_a_placed_teacher_is_the_same_run(recipe, tmp_path, method):
+    whole = train(recipe(method, "train.steps=2"), tmp_path / "whole")
+    placed = train(recipe(method, "train.steps=2", "teacher.device_map=cpu"), tmp_path / "placed")
+    mine, theirs = ((run.model / "model.safetensors").read_bytes() for run in (whole, placed))
+    assert mine == theirs
+
+
+def test_a_teacher_on_another_device_than_the_student_is_refused(recipe, monkeypatch):
+    monkeypatch.setattr("distilsql.runs.engines._load_teacher", _on_meta)
+    with pytest.raises(ModelError, match="compared on one device"):
+        load_engines(recipe("kid"), CPU)
+
+
+def _on_meta(options, precision, device):
+    return load_model(options.path, precision).to("meta")
+
+
+def test_an_adapter_for_a_quantised_teacher_is_refused(recipe):
+    with pytest.raises(RecipeError, match="save the merged model"):
+        recipe("kid", "teacher.adapter=some/adapter", "teacher.quantization=8bit")
