@@ -32,7 +32,7 @@ Root = Annotated[
 ]
 OwnDatabase = Annotated[Path | None, typer.Option("--database", help="SQLite file that own pairs are about")]
 On = Annotated[
-    str, typer.Option("--on", help="Benchmark such as spider:dev, or a .jsonl/.csv file of own pairs")
+    str, typer.Option("--on", help="Benchmark such as spider:dev or dolly:valid, or a file of own examples")
 ]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Replace a recipe key: --set train.steps=200")
@@ -115,6 +115,10 @@ def predict(
     data: Root = None,
     database: OwnDatabase = None,
     beams: Annotated[int, typer.Option(min=1, help="1 is greedy")] = 1,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Sample at this temperature; 0 is greedy")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples; each seed has its own file")] = 0,
     limit: Limit = None,
     recipe: Annotated[
         Path | None, typer.Option(help="Recipe whose prompt settings a plain model is asked with")
@@ -132,17 +136,25 @@ def predict(
     if recipe is None:
         resolved = recipe_of(folder)
         benchmark = _limited(benchmark_for(resolved, on, data, database), limit)
-        model = load_student(folder, beams=beams)
+        model = load_student(folder, beams=beams, temperature=temperature, seed=seed)
     else:
         resolved = load_recipe(recipe)
         benchmark = _limited(benchmark_for(resolved, on, data, database), limit)
-        model = load_any(str(run), resolved.prompt, beams=beams, precision=resolved.train.precision)
+        model = load_any(
+            str(run),
+            resolved.prompt,
+            beams=beams,
+            precision=resolved.train.precision,
+            temperature=temperature,
+            seed=seed,
+        )
         if out is None:
             raise RunError(f"{run} is not a run folder, so say where predictions go: --out predictions.jsonl")
-    path = out or folder.predictions(benchmark.name)
+    path = out or folder.predictions(benchmark.name, temperature, seed)
     with _bar("predicting") as on_progress:
         run_predict(model, benchmark, path, on_progress=on_progress)
-    print(f"Wrote {path}. Next: distilsql evaluate {run if recipe is None else path} --on {on}")
+    sampled = f" --temperature {temperature:g}" if temperature and out is None else ""
+    print(f"Wrote {path}. Next: distilsql evaluate {path if out else run} --on {on}{sampled}")
 
 
 @app.command()
@@ -167,13 +179,18 @@ def evaluate(
     against: Annotated[
         Path | None, typer.Option(help="Another prediction file: a paired comparison with it")
     ] = None,
-    tables: Annotated[bool, typer.Option(help="Also by hardness, clause and database")] = False,
+    temperature: Annotated[
+        float,
+        typer.Option(min=0.0, help="The run's predictions sampled at this temperature, all seeds together"),
+    ] = 0.0,
+    tables: Annotated[
+        bool, typer.Option(help="Also by hardness, clause and database, or by length of the reference")
+    ] = False,
     limit: Limit = None,
     out: Annotated[Path | None, typer.Option(help="Also write the scores here (JSON)")] = None,
 ) -> None:
-    """Judge predictions by running them; verdicts equal the official evaluators'."""
-    from distilsql.metrics.compare import compare_predictions
-    from distilsql.runs.evaluate import evaluate_file, evaluate_run, score_lines
+    """Judge predictions by running them, as the official evaluators do; responses to instructions by ROUGE-L."""
+    from distilsql.runs.evaluate import compare_scores, evaluate_file, evaluate_run, score_lines, with_r_ves
     from distilsql.runs.folder import RunFolder, write_text
     from distilsql.runs.recipe import load_recipe
 
@@ -183,10 +200,15 @@ def evaluate(
         data = data or (Path(options.root) if options.root else None)
         database = database or (Path(options.database) if options.database else None)
     benchmark = _limited(_load(on, data, database), limit)
-    with _bar("running SQL") as on_progress:
+    with _bar("judging") as on_progress:
         if target.is_dir():
             scores = evaluate_run(
-                folder, benchmark, keep_distinct=keep_distinct, suite=suite, on_progress=on_progress
+                folder,
+                benchmark,
+                keep_distinct=keep_distinct,
+                suite=suite,
+                temperature=temperature,
+                on_progress=on_progress,
             )
         else:
             scores = evaluate_file(
@@ -199,15 +221,13 @@ def evaluate(
                 on_progress=on_progress,
             )
     if r_ves:
-        from distilsql.metrics.efficiency import measure_r_ves
-
-        scores = measure_r_ves(scores, benchmark)
+        scores = with_r_ves(scores, benchmark)
     if out is not None:
         write_text(out, scores.to_json())
     print("\n".join(score_lines(scores, tables=tables)))
     if against is not None:
         other = evaluate_file(against, benchmark, column=column, keep_distinct=keep_distinct, suite=suite)
-        print(f"\nfrom {against} to {target}: {compare_predictions(other, scores)}")
+        print(f"\nfrom {against} to {target}: {compare_scores(other, scores)}")
 
 
 @app.command()
@@ -329,10 +349,11 @@ def data_check(
     with _bar("running golds") as on_progress:
         report = check(target, data, database=database, progress=on_progress)
     for checked in report.benchmarks:
-        print(
-            f"{checked.name}: {checked.examples} examples, {checked.databases} databases, "
-            f"{checked.gold_runs} golds run ({checked.gold_empty} with an empty result)"
+        golds = (
+            f", {checked.databases} databases, {checked.gold_runs} golds run "
+            f"({checked.gold_empty} with an empty result)"
         )
+        print(f"{checked.name}: {checked.examples} examples{golds if checked.task == 'sql' else ''}")
     for problem in report.problems:
         print(f"  {problem}")
     if report.problems:
@@ -349,9 +370,10 @@ def suite_build(
     seed: Annotated[int, typer.Option(help="The same seed gives the same suite")] = 0,
 ) -> None:
     """Make variants of each database that tell wrong queries from the gold ones. An interrupted build resumes."""
+    from distilsql.data.benchmark import load_sql_benchmark
     from distilsql.metrics.build_suite import build_suite
 
-    benchmark = _load(on, data, database)
+    benchmark = load_sql_benchmark(on, root=data, database=database, missing_databases="skip")
     with _bar("databases") as on_progress:
         suite = build_suite(
             benchmark,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distilsql.data.benchmark import Benchmark, benchmark_names, load_benchmark
+from distilsql.data.benchmark import SqlBenchmark, benchmark_names, load_benchmark
 from distilsql.data.example import Example
 from distilsql.errors import DataError
 
@@ -150,7 +150,7 @@ def test_loading_brings_in_no_torch() -> None:
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 5))
 def test_a_smaller_draw_is_part_of_a_larger_one_in_order(small: int, large: int, seed: int) -> None:
     examples = tuple(Example(f"x/{index}", "d", "?", "SELECT 1") for index in range(20))
-    benchmark = Benchmark("x", examples, {}, "spider")
+    benchmark = SqlBenchmark("x", examples, {}, "spider")
     small, large = sorted((small, large))
     fewer, more = benchmark.take(small, seed).examples, benchmark.take(large, seed).examples
     assert len(fewer) == min(small, 20)

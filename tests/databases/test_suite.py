@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from distilsql.data.benchmark import Benchmark
+from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.example import Example
 from distilsql.databases.database import Database
 from distilsql.databases.neighbours import constants, neighbours, with_ties_broken
@@ -43,7 +43,9 @@ def school(tmp_path):
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(SCHOOL)
     examples = tuple(Example(f"dev/{i}", "school", f"Question {i}?", gold) for i, gold in enumerate(GOLDS))
-    return Benchmark("school:dev", examples, {"school": Database("school", path, introspect(path))}, "spider")
+    return SqlBenchmark(
+        "school:dev", examples, {"school": Database("school", path, introspect(path))}, "spider"
+    )
 
 
 def rows_of(path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distilsql.data.benchmark import Benchmark
+from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.example import Example
 from distilsql.databases.database import Database
 from distilsql.databases.schema import introspect
@@ -36,21 +36,21 @@ def shop_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def shop(shop_file: Path) -> Benchmark:
+def shop(shop_file: Path) -> SqlBenchmark:
     return make_benchmark(shop_file, GOLDS)
 
 
 @pytest.fixture
-def bird_shop(shop_file: Path) -> Benchmark:
+def bird_shop(shop_file: Path) -> SqlBenchmark:
     return make_benchmark(shop_file, GOLDS, evaluator="bird")
 
 
-def make_benchmark(path: Path, golds: tuple[str, ...], evaluator: str = "spider") -> Benchmark:
+def make_benchmark(path: Path, golds: tuple[str, ...], evaluator: str = "spider") -> SqlBenchmark:
     examples = tuple(
         Example(f"dev/{i}", "shop", f"Question {i}?", gold, difficulty="simple")
         for i, gold in enumerate(golds)
     )
-    return Benchmark("shop:dev", examples, {"shop": Database("shop", path, introspect(path))}, evaluator)
+    return SqlBenchmark("shop:dev", examples, {"shop": Database("shop", path, introspect(path))}, evaluator)
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,19 @@
-"""Benchmark: named examples together with the databases they are about and the evaluator that judges them."""
+"""Benchmark: named examples and what judges them, for text-to-SQL and for instruction following.
+
+The two tasks differ in what an example is, so they are two types. What is common to them (a name, examples, drawing
+some of them) is all that the training loop knows.
+"""
 
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal, TypeVar
 
 from distilsql.data.bird import BIRD_SPECS, bird_source
-from distilsql.data.example import Example
+from distilsql.data.example import Example, Instruction
+from distilsql.data.instruct import INSTRUCT_SPECS, instruct_file, is_instruct_file, read_instructions
 from distilsql.data.pairs import PAIR_SUFFIXES, pairs_source
 from distilsql.data.records import Problem
 from distilsql.data.source import Evaluator, Reading, Source, read_source
@@ -20,9 +25,13 @@ from distilsql.errors import DataError
 DATA_VARIABLE = "DISTILSQL_DATA"
 DEMO_SPECS = ("demo:train", "demo:valid", "demo:test", "demo:test-seen", "demo:test-unseen")
 
+Task = Literal["sql", "instruct"]
+Missing = Literal["error", "skip"]
+E = TypeVar("E", Example, Instruction)
+
 
 @dataclass(frozen=True)
-class Benchmark:
+class SqlBenchmark:
     """`name` is the spec it was loaded by, such as `spider:dev`; `evaluator` says whose semantics judge it.
 
     `skipped` has one reason for each example that was left out because its database file is missing.
@@ -33,23 +42,59 @@ class Benchmark:
     databases: Mapping[str, Database]
     evaluator: Evaluator
     skipped: tuple[str, ...] = ()
+    task: ClassVar[Task] = "sql"
 
-    def take(self, n: int, seed: int) -> "Benchmark":
+    def take(self, n: int, seed: int) -> "SqlBenchmark":
         """`n` examples drawn by `seed` (all of them if there are fewer), in the benchmark's order.
 
         A smaller draw by the same seed is part of a larger one.
         """
-        order = list(range(len(self.examples)))
-        random.Random(seed).shuffle(order)
-        examples = tuple(self.examples[index] for index in sorted(order[:n]))
+        return self._with(_draw(self.examples, n, seed))
+
+    def without(self, example_ids: Container[str]) -> "SqlBenchmark":
+        """The examples whose ids are not among `example_ids`."""
+        return self._with(_leave_out(self.examples, example_ids))
+
+    def _with(self, examples: tuple[Example, ...]) -> "SqlBenchmark":
         used = {example.db_id for example in examples}
         databases = {db_id: database for db_id, database in self.databases.items() if db_id in used}
         return replace(self, examples=examples, databases=databases)
 
 
+@dataclass(frozen=True)
+class InstructBenchmark:
+    """Instructions with reference responses, judged by ROUGE-L. Nothing is ever skipped: it needs no databases."""
+
+    name: str
+    examples: tuple[Instruction, ...]
+    skipped: ClassVar[tuple[str, ...]] = ()
+    task: ClassVar[Task] = "instruct"
+
+    def take(self, n: int, seed: int) -> "InstructBenchmark":
+        """As `SqlBenchmark.take`."""
+        return replace(self, examples=_draw(self.examples, n, seed))
+
+    def without(self, example_ids: Container[str]) -> "InstructBenchmark":
+        """As `SqlBenchmark.without`."""
+        return replace(self, examples=_leave_out(self.examples, example_ids))
+
+
+Benchmark = SqlBenchmark | InstructBenchmark
+
+
+def _draw(examples: tuple[E, ...], n: int, seed: int) -> tuple[E, ...]:
+    order = list(range(len(examples)))
+    random.Random(seed).shuffle(order)
+    return tuple(examples[index] for index in sorted(order[:n]))
+
+
+def _leave_out(examples: tuple[E, ...], example_ids: Container[str]) -> tuple[E, ...]:
+    return tuple(example for example in examples if example.example_id not in example_ids)
+
+
 def benchmark_names() -> tuple[str, ...]:
-    """Every spec that names a benchmark; a path to a `.jsonl` or `.csv` file of own pairs is a spec too."""
-    return (*DEMO_SPECS, *SPIDER_SPECS, *BIRD_SPECS)
+    """Every spec that names a benchmark; a path to a `.jsonl` or `.csv` file of own examples is a spec too."""
+    return (*DEMO_SPECS, *SPIDER_SPECS, *BIRD_SPECS, *INSTRUCT_SPECS)
 
 
 def load_benchmark(
@@ -57,15 +102,35 @@ def load_benchmark(
     *,
     root: Path | None = None,
     database: Path | None = None,
-    missing_databases: Literal["error", "skip"] = "error",
+    missing_databases: Missing = "error",
 ) -> Benchmark:
-    """The benchmark that `spec` names: one of `benchmark_names()`, or a path to own pairs (see `data.pairs`).
+    """The benchmark that `spec` names: one of `benchmark_names()`, or a path to own pairs (see `data.pairs`) or own
+    instructions (see `data.instruct`).
 
     `root` is the data folder, holding `spider/`, `bird/`, …; without it the environment variable DISTILSQL_DATA
     says where it is. `database` is the SQLite file that own pairs are about. Only the databases that some example
     uses are opened. Raises DataError naming file, record and field of the first fault; examples whose database
     file is missing are such a fault unless `missing_databases` is "skip", which counts them in `skipped`.
     """
+    file = find_instructions(spec, root)
+    if file is not None:
+        return _load_instructions(spec, file)
+    return load_sql_benchmark(spec, root=root, database=database, missing_databases=missing_databases)
+
+
+def load_sql_benchmark(
+    spec: str,
+    *,
+    root: Path | None = None,
+    database: Path | None = None,
+    missing_databases: Missing = "error",
+) -> SqlBenchmark:
+    """As `load_benchmark`, for what only text-to-SQL has. Raises DataError if `spec` holds instructions."""
+    if find_instructions(spec, root) is not None:
+        raise DataError(
+            f"{spec} is instruction following, and this needs questions about databases; give a benchmark such as "
+            "spider:dev, or a file of own question/SQL pairs."
+        )
     if spec.startswith("demo:"):
         # Imported here: the demo generates its databases, and needs what this module defines.
         from distilsql.data.demo import load_demo
@@ -81,7 +146,7 @@ def load_benchmark(
     examples = tuple(example for example in reading.examples if example.example_id not in reading.missing)
     if not examples:
         raise DataError(f"{spec} has no example to use ({len(reading.missing)} lack their database file).")
-    return Benchmark(
+    return SqlBenchmark(
         name=spec,
         examples=examples,
         databases=_open_databases(source, reading, examples),
@@ -90,8 +155,26 @@ def load_benchmark(
     )
 
 
+def find_instructions(spec: str, root: Path | None = None) -> Path | None:
+    """The file of an instruction-following benchmark; None if `spec` is none. Raises DataError if there is no data
+    folder."""
+    if spec in INSTRUCT_SPECS:
+        return instruct_file(spec, data_folder(spec, root))
+    return Path(spec) if is_instruct_file(Path(spec)) else None
+
+
+def _load_instructions(spec: str, file: Path) -> InstructBenchmark:
+    examples, problems = read_instructions(file)
+    _refuse(problems)
+    if not examples:
+        raise DataError(
+            f"{file} has no instruction in it; each line is an object with instruction and output."
+        )
+    return InstructBenchmark(spec, examples)
+
+
 def find_source(spec: str, *, root: Path | None = None, database: Path | None = None) -> Source:
-    """Where the benchmark `spec` lies. Raises DataError if there is no such benchmark or no data folder."""
+    """Where the text-to-SQL benchmark `spec` lies. Raises DataError if there is no such benchmark or no data folder."""
     if spec in SPIDER_SPECS:
         return spider_source(spec, data_folder(spec, root))
     if spec in BIRD_SPECS:
@@ -100,7 +183,8 @@ def find_source(spec: str, *, root: Path | None = None, database: Path | None = 
         return pairs_source(Path(spec), database)
     raise DataError(
         f"There is no benchmark '{spec}'. Known: {', '.join(benchmark_names())}; "
-        "or give the path of a .jsonl or .csv file with your own question and sql fields."
+        "or give the path of a .jsonl or .csv file with your own question and sql fields, or of a .jsonl file with "
+        "instruction and output fields."
     )
 
 

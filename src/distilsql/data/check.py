@@ -5,7 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distilsql.data.benchmark import benchmark_names, find_source
+from distilsql.data.benchmark import Task, benchmark_names, find_instructions, find_source
+from distilsql.data.instruct import (
+    INSTRUCT_FOLDER,
+    INSTRUCT_SPECS,
+    instruct_file,
+    read_instructions,
+)
 from distilsql.data.pairs import PAIR_SUFFIXES
 from distilsql.data.records import Problem
 from distilsql.data.source import Reading, Source, read_source
@@ -15,11 +21,13 @@ from distilsql.databases.schema import introspect
 from distilsql.errors import DataError
 
 Progress = Callable[[int, int], None]  # (golds run, golds in all)
+InstructFile = tuple[str, Path]  # the name of a benchmark of instructions, and its file
 
 
 @dataclass(frozen=True)
 class CheckedBenchmark:
-    """What was found of one benchmark. `gold_runs` counts examples whose gold query ran to the end."""
+    """What was found of one benchmark. `gold_runs` counts examples whose gold query ran to the end; instructions have
+    neither golds to run nor databases."""
 
     name: str
     examples: int
@@ -27,6 +35,7 @@ class CheckedBenchmark:
     gold_runs: int
     gold_empty: int
     problems: tuple[Problem, ...]
+    task: Task = "sql"
 
 
 @dataclass(frozen=True)
@@ -50,45 +59,58 @@ def check(
 ) -> CheckReport:
     """Read one benchmark, or every benchmark in a folder, and run its golds.
 
-    A folder is a data folder (holding `spider/`, `bird/`, …), one of those, or one with own pairs; otherwise a
+    A folder is a data folder (holding `spider/`, `bird/`, …), one of those, or one with own files; otherwise a
     spec as `load_benchmark` takes it. `progress` is called from several threads. Raises DataError only if there
     is nothing to check: all other faults are in the report.
     """
-    sources = list(_sources(spec_or_folder, root, database))
+    found = list(_found(spec_or_folder, root, database))
+    sources = [item for item in found if isinstance(item, Source)]
     readings = [read_source(source) for source in sources]
     with ExecutionPool() as pool:
         golds = _run_golds(sources, readings, timeout_s, pool, progress)
     return CheckReport(
-        tuple(_checked(source, reading, golds) for source, reading in zip(sources, readings, strict=True))
+        (
+            *(_checked(source, reading, golds) for source, reading in zip(sources, readings, strict=True)),
+            *(_checked_instructions(*item) for item in found if not isinstance(item, Source)),
+        )
     )
 
 
-def _sources(spec_or_folder: str | Path, root: Path | None, database: Path | None) -> Iterator[Source]:
+def _found(
+    spec_or_folder: str | Path, root: Path | None, database: Path | None
+) -> Iterator[Source | InstructFile]:
     folder = Path(spec_or_folder)
     if not folder.is_dir():
-        yield find_source(str(spec_or_folder), root=root, database=database)
+        yield _one(str(spec_or_folder), root, database)
         return
-    families = {spec.split(":")[0] for spec in _whole_specs()}
+    families = {INSTRUCT_FOLDER, *(spec.split(":")[0] for spec in _whole_specs())}
     found = [(folder, family) for family in families if (folder / family).is_dir()]
     if not found and folder.resolve().name in families:
         found = [(folder.resolve().parent, folder.resolve().name)]
-    pairs = sorted(file for file in folder.iterdir() if file.suffix in PAIR_SUFFIXES)
-    if not found and not pairs:
+    own = sorted(file for file in folder.iterdir() if file.suffix in PAIR_SUFFIXES)
+    if not found and not own:
         raise DataError(
             f"There is nothing to check in {folder}: it holds none of {', '.join(sorted(families))}, "
-            "and no .jsonl or .csv file of own pairs."
+            "and no .jsonl or .csv file of your own."
         )
     for parent, family in sorted(found):
         for spec in _whole_specs():
             if spec.startswith(f"{family}:"):
                 yield find_source(spec, root=parent)
-    for file in pairs if not found else ():
-        yield find_source(str(file), database=database)
+        if family == INSTRUCT_FOLDER:
+            yield from ((spec, instruct_file(spec, parent)) for spec in INSTRUCT_SPECS)
+    for file in own if not found else ():
+        yield _one(str(file), None, database)
+
+
+def _one(spec: str, root: Path | None, database: Path | None) -> Source | InstructFile:
+    file = find_instructions(spec, root)
+    return (spec, file) if file is not None else find_source(spec, root=root, database=database)
 
 
 def _whole_specs() -> list[str]:
-    """The specs that together read every question file once."""
-    parts = ("demo:", "spider:train_spider", "spider:indomain")
+    """The text-to-SQL specs that together read every question file once."""
+    parts = ("demo:", "spider:train_spider", "spider:indomain", *INSTRUCT_SPECS)
     return [spec for spec in benchmark_names() if not spec.startswith(parts) and "+" not in spec]
 
 
@@ -149,6 +171,11 @@ def _checked(source: Source, reading: Reading, golds: dict[Gold, Execution]) -> 
     ]
     problems = (*reading.problems, *reading.missing.values(), *faults, *failed)
     return CheckedBenchmark(source.name, len(reading.examples), len(used), ran, empty, problems)
+
+
+def _checked_instructions(name: str, file: Path) -> CheckedBenchmark:
+    examples, problems = read_instructions(file)
+    return CheckedBenchmark(name, len(examples), 0, 0, 0, problems, task="instruct")
 
 
 def _database_faults(source: Source, db_id: str, path: Path) -> list[Problem]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distilsql.data.benchmark import Benchmark
+from distilsql.data.benchmark import SqlBenchmark
 from distilsql.databases.execute import Execution, Job, Outcome, make_job
 from distilsql.databases.neighbours import constants, join, neighbours, tokenise, with_ties_broken
 from distilsql.databases.pool import ExecutionPool
@@ -43,7 +43,7 @@ class _Pair:
 
 
 def build_suite(
-    benchmark: Benchmark,
+    benchmark: SqlBenchmark,
     folder: Path,
     *,
     name: str,
@@ -81,7 +81,7 @@ def build_suite(
     return load_suite(folder)
 
 
-def _golds_by_database(benchmark: Benchmark) -> dict[str, list[str]]:
+def _golds_by_database(benchmark: SqlBenchmark) -> dict[str, list[str]]:
     """The distinct gold queries of each database, as they run with DISTINCT kept."""
     golds: dict[str, dict[str, None]] = {}
     for example in benchmark.examples:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from distilsql.data.benchmark import Benchmark
+from distilsql.data.benchmark import SqlBenchmark
 from distilsql.databases.execute import Job, Outcome, make_job
 from distilsql.databases.pool import ExecutionPool
 from distilsql.errors import DataError
@@ -13,7 +13,11 @@ OFFICIAL_REPEATS = 100
 
 
 def measure_r_ves(
-    scores: Scores, benchmark: Benchmark, *, repeats: int = OFFICIAL_REPEATS, timeout_s: float = bird.BUDGET_S
+    scores: Scores,
+    benchmark: SqlBenchmark,
+    *,
+    repeats: int = OFFICIAL_REPEATS,
+    timeout_s: float = bird.BUDGET_S,
 ) -> Scores:
     """The same scores with every verdict's `reward`. Gold and prediction run in turn, one at a time, `repeats` times.
 
@@ -30,7 +34,7 @@ def measure_r_ves(
 
 
 def _reward(
-    verdict: Verdict, benchmark: Benchmark, repeats: int, timeout_s: float, pool: ExecutionPool
+    verdict: Verdict, benchmark: SqlBenchmark, repeats: int, timeout_s: float, pool: ExecutionPool
 ) -> float:
     if not verdict.is_correct:
         return 0.0

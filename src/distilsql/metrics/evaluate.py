@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distilsql.data.benchmark import Benchmark, Evaluator
+from distilsql.data.benchmark import Evaluator, SqlBenchmark
 from distilsql.data.example import Example
 from distilsql.databases.execute import Decoding, Execution, Job, Outcome, make_job
 from distilsql.databases.pool import ExecutionPool
@@ -58,7 +58,7 @@ class _Session:
 
 def evaluate(
     predictions: Sequence[str],
-    benchmark: Benchmark,
+    benchmark: SqlBenchmark,
     *,
     keep_distinct: bool = False,
     timeout_s: float = DEFAULT_TIMEOUT_S,
@@ -94,7 +94,7 @@ def evaluate(
 
 
 def _check(
-    predictions: Sequence[str], benchmark: Benchmark, suite: "Suite | None", plug_values: bool
+    predictions: Sequence[str], benchmark: SqlBenchmark, suite: "Suite | None", plug_values: bool
 ) -> None:
     if not benchmark.examples:
         raise DataError(f"{benchmark.name} has no examples, so there is nothing to judge.")
@@ -107,7 +107,7 @@ def _check(
         raise DataError("Test suites and plugged values are Spider's; judge BIRD without them.")
 
 
-def _read(prediction: str, example: Example, benchmark: Benchmark, keep_distinct: bool) -> _Task:
+def _read(prediction: str, example: Example, benchmark: SqlBenchmark, keep_distinct: bool) -> _Task:
     database = benchmark.databases.get(example.db_id)
     if database is None:
         raise DataError(

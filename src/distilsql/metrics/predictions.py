@@ -6,23 +6,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distilsql.data.benchmark import Benchmark
+from distilsql.data.benchmark import Benchmark, InstructBenchmark, SqlBenchmark, Task
 from distilsql.errors import DataError
 
 BIRD_SEPARATOR = "\t----- bird -----\t"
 SQL_COLUMNS = ("sql", "predicted_sql", "prediction", "query")
 ID_COLUMN = "example_id"
+# Where a line of our own prediction files has its answer.
+ANSWER_FIELDS: dict[Task, str] = {"sql": "sql", "instruct": "response"}
 
 
 class _Found(NamedTuple):
     """A prediction with an id, and where it stands."""
 
     example_id: str
-    sql: str
+    answer: str
     place: str
 
 
-def read_predictions(path: Path | str, benchmark: Benchmark, *, column: str | None = None) -> list[str]:
+def read_predictions(path: Path | str, benchmark: SqlBenchmark, *, column: str | None = None) -> list[str]:
     """The predictions in `path`, in the order of `benchmark.examples`.
 
     The suffix decides: `.jsonl` our own (`{"example_id": …, "sql": …}`), `.json` BIRD's (an object from position in the
@@ -33,12 +35,40 @@ def read_predictions(path: Path | str, benchmark: Benchmark, *, column: str | No
     path = Path(path)
     text = _read_text(path)
     if path.suffix == ".jsonl":
-        return _by_id(list(_read_jsonl(text, path)), benchmark, path)
+        return _by_id(list(_read_jsonl(text, path, benchmark)), benchmark, path)
     if path.suffix == ".json":
         return _read_bird(text, benchmark, path)
     if path.suffix == ".csv":
         return _read_csv(text, benchmark, path, column)
     return _read_lines(text, benchmark, path)
+
+
+def read_responses(path: Path | str, benchmark: InstructBenchmark) -> list[str]:
+    """The responses in a `.jsonl` file, in the order of `benchmark.examples`.
+
+    Lines are our own (`{"example_id": …, "response": …}`), in any order, or MiniLLM's (`{"text": …}`), one for each
+    example in the benchmark's order. Raises DataError as `read_predictions` does; a response may be empty.
+    """
+    path = Path(path)
+    if path.suffix != ".jsonl":
+        raise DataError(
+            f"{path} does not end in .jsonl; responses hold line breaks, so they come as JSON lines."
+        )
+    text = _read_text(path)
+    if f'"{ID_COLUMN}"' in text.split("\n", 1)[0]:
+        return _by_id(list(_read_jsonl(text, path, benchmark)), benchmark, path)
+    responses = [_text_of(record, place) for record, place in _json_lines(text, path)]
+    _check_count(len(responses), "lines", benchmark, path)
+    return responses
+
+
+def _text_of(record: Any, place: str) -> str:
+    if not isinstance(record, dict) or not isinstance(record.get("text"), str):
+        raise DataError(
+            f'{place} is not a response; write {{"example_id": "…", "response": "…"}}, or {{"text": "…"}} in every '
+            "line."
+        )
+    return str(record["text"])
 
 
 def _read_text(path: Path) -> str:
@@ -50,7 +80,7 @@ def _read_text(path: Path) -> str:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
 
 
-def _read_lines(text: str, benchmark: Benchmark, path: Path) -> list[str]:
+def _read_lines(text: str, benchmark: SqlBenchmark, path: Path) -> list[str]:
     lines = text.replace("\r\n", "\n").split("\n")
     if lines[-1] == "":  # the end of the last line, not one more
         lines.pop()
@@ -74,7 +104,18 @@ def _check_count(count: int, what: str, benchmark: Benchmark, path: Path) -> Non
         raise DataError(f"{path} has {count} {what}, {benchmark.name} has {wanted} examples{at}.")
 
 
-def _read_jsonl(text: str, path: Path) -> Iterator[_Found]:
+def _read_jsonl(text: str, path: Path, benchmark: Benchmark) -> Iterator[_Found]:
+    field = ANSWER_FIELDS[benchmark.task]
+    for record, place in _json_lines(text, path):
+        if not isinstance(record, dict) or not all(
+            isinstance(record.get(k), str) for k in (ID_COLUMN, field)
+        ):
+            raise DataError(f'{place} is not a prediction; write {{"example_id": "…", "{field}": "…"}}.')
+        yield _Found(record[ID_COLUMN], record[field], place)
+
+
+def _json_lines(text: str, path: Path) -> Iterator[tuple[Any, str]]:
+    """The JSON value of every line, and where it stands."""
     for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
         place = f"{path}, line {number}"
         if not line.strip():
@@ -83,32 +124,28 @@ def _read_jsonl(text: str, path: Path) -> Iterator[_Found]:
             record = json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(f"{place} is not JSON ({error}); each line is one object.") from error
-        if not isinstance(record, dict) or not all(
-            isinstance(record.get(k), str) for k in (ID_COLUMN, "sql")
-        ):
-            raise DataError(f'{place} is not a prediction; write {{"example_id": "…", "sql": "…"}}.')
-        yield _Found(record[ID_COLUMN], record["sql"], place)
+        yield record, place
 
 
 def _by_id(found: Sequence[_Found], benchmark: Benchmark, path: Path) -> list[str]:
     """Predictions with ids, in the benchmark's order whatever the file's. An empty prediction is allowed here."""
     known = {example.example_id for example in benchmark.examples}
-    sql_of: dict[str, str] = {}
-    for example_id, sql, place in found:
+    answers: dict[str, str] = {}
+    for example_id, answer, place in found:
         if example_id not in known:
             raise DataError(f"{place}: {benchmark.name} has no example {example_id!r}; is this its file?")
-        if example_id in sql_of:
+        if example_id in answers:
             raise DataError(f"{place}: a second prediction for {example_id!r}; keep one.")
-        sql_of[example_id] = sql
+        answers[example_id] = answer
     for example in benchmark.examples:
-        if example.example_id not in sql_of:
+        if example.example_id not in answers:
             raise DataError(
-                f"{path} has no prediction for {example.example_id} ({len(sql_of)} of {len(known)} are there)."
+                f"{path} has no prediction for {example.example_id} ({len(answers)} of {len(known)} are there)."
             )
-    return [sql_of[example.example_id] for example in benchmark.examples]
+    return [answers[example.example_id] for example in benchmark.examples]
 
 
-def _read_bird(text: str, benchmark: Benchmark, path: Path) -> list[str]:
+def _read_bird(text: str, benchmark: SqlBenchmark, path: Path) -> list[str]:
     """BIRD's keys are positions in the benchmark's file, which our example ids end with."""
     try:
         records: Any = json.loads(text)
@@ -135,7 +172,7 @@ def _read_bird(text: str, benchmark: Benchmark, path: Path) -> list[str]:
     return _by_id(found, benchmark, path)
 
 
-def _check_database(db_id: str, example_id: str, benchmark: Benchmark, place: str) -> None:
+def _check_database(db_id: str, example_id: str, benchmark: SqlBenchmark, place: str) -> None:
     expected = {example.example_id: example.db_id for example in benchmark.examples}
     if db_id and db_id != expected.get(example_id, db_id):
         raise DataError(
@@ -144,7 +181,7 @@ def _check_database(db_id: str, example_id: str, benchmark: Benchmark, place: st
         )
 
 
-def _read_csv(text: str, benchmark: Benchmark, path: Path, column: str | None) -> list[str]:
+def _read_csv(text: str, benchmark: SqlBenchmark, path: Path, column: str | None) -> list[str]:
     reader = csv.DictReader(text.splitlines(keepends=True))
     header = list(reader.fieldnames or ())
     name = column or next((name for name in SQL_COLUMNS if name in header), None)

@@ -85,6 +85,10 @@ def _legend(table: ComparisonTable) -> str:
         said.append(
             "± is the standard deviation over seeds; the interval then holds chance in examples and in seeds."
         )
+    if any("ROUGE-L" in title for title in table.titles):
+        said.append("ROUGE-L: mean overlap with the nearest reference response (F-measure), times 100.")
+    if any("T=" in title for title in table.titles):
+        said.append("T: the temperature of sampled answers, of which the mean is taken.")
     meanings = {
         "× SFT": "× SFT: training seconds per example relative to fine-tuning the same student on the same machine.",
         "samples/s": "samples/s: training examples per second.",

@@ -25,15 +25,25 @@ class _File(BaseModel):
 
 
 class Score(_File):
-    """One benchmark's result: `accuracy` and its 95 % `interval` as shares of `total` examples."""
+    """One benchmark's result: `accuracy` and its 95 % `interval`, 0 to 1, over `total` examples.
+
+    `metric` says what the accuracy is: a share of right queries, or a mean such as ROUGE-L. At a `temperature` above 0
+    it is the mean of several samples.
+    """
 
     benchmark: str
-    accuracy: float = Field(ge=0, le=1)
+    accuracy: float = Field(ge=0, le=1, validation_alias=AliasChoices("accuracy", "rouge_l"))
     interval: tuple[float, float] | None = Field(
-        None, validation_alias=AliasChoices("interval", "accuracy_interval_95")
+        None, validation_alias=AliasChoices("interval", "accuracy_interval_95", "rouge_l_interval_95")
     )
     total: int | None = Field(None, validation_alias=AliasChoices("total", "n"))
     metric: str = "EX"
+    temperature: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The benchmark, and how it was sampled: samples and greedy answers are different columns."""
+        return f"{self.benchmark} T={self.temperature:g}" if self.temperature else self.benchmark
 
 
 class Summary(_File):
@@ -127,7 +137,7 @@ def _load_run(path: Path) -> RunRecord:
 
 def _read_scores(folder: Path) -> dict[str, Score]:
     scores = [_validated(Score, _read_json(path), path) for path in sorted(folder.glob("*.json"))]
-    return {score.benchmark: score for score in scores}
+    return {score.name: score for score in scores}
 
 
 def _read_log(path: Path) -> tuple[LogLine, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from distilsql.data.benchmark import Benchmark, load_benchmark
+from distilsql.data.benchmark import SqlBenchmark, load_sql_benchmark
 from distilsql.databases.execute import Outcome, execute
 from distilsql.metrics.scores import Scores
 from distilsql.models.tiny import save_tiny_llama, train_tokenizer
@@ -47,7 +47,7 @@ def run_demo(
     """Train, distil, judge and report into `out`. Interrupted, it goes on where it stopped."""
     console = console or Console(stderr=True)
     console.print("[bold]distilsql demo[/bold]: teacher, students by four methods, and what each is worth")
-    test = load_benchmark(TEST)
+    test = load_sql_benchmark(TEST)
     _make_start(out, console)
     teacher = _trained(teacher_recipe(out, teacher_steps), out / "teacher", "1/5 teacher", console)
     scores = {"teacher": _scored(teacher, test, "teacher", console)}
@@ -103,7 +103,7 @@ def _make_start(out: Path, console: Console) -> None:
     folder = out / "models" / "start"
     if (folder / "config.json").exists():
         return
-    benchmark = load_benchmark("demo:train")
+    benchmark = load_sql_benchmark("demo:train")
     options = prompt_options(PromptSettings.model_validate(_PROMPT))
     texts = [build_prefix(database, options) for database in benchmark.databases.values()]
     for example in benchmark.examples:
@@ -122,12 +122,13 @@ def _trained(recipe: Recipe, folder: Path, title: str, console: Console) -> RunF
         return train(recipe, folder, report=report)
 
 
-def _scored(run: RunFolder, test: Benchmark, name: str, console: Console) -> Scores:
+def _scored(run: RunFolder, test: SqlBenchmark, name: str, console: Console) -> Scores:
     """Predictions (kept from an earlier start if they are there) and their verdicts."""
     if not run.predictions(TEST).exists():
         with _counting(f"{name} answers", console) as on_progress:
             predict(load_student(run), test, run.predictions(TEST), on_progress=on_progress)
     scores = evaluate_run(run, test)
+    assert isinstance(scores, Scores)  # the demo is text-to-SQL
     low, high = scores.interval
     console.print(
         f"{name}: {scores.accuracy:.1%} of {len(scores.verdicts)} test queries right "
@@ -155,7 +156,7 @@ def _show(
     runs: Sequence[RunFolder],
     teacher: RunFolder,
     scores: dict[str, Scores],
-    test: Benchmark,
+    test: SqlBenchmark,
     console: Console,
 ) -> None:
     records = load_runs([run.path for run in runs])
@@ -195,10 +196,10 @@ def _reference(teacher: RunFolder, scores: Scores) -> Reference:
     return Reference("teacher", {TEST: score}, int(read_json(teacher.summary)["student_parameters"]))
 
 
-def _varied(test: Benchmark, scores: Scores) -> list[int]:
+def _varied(test: SqlBenchmark, scores: Scores) -> list[int]:
     """The first question answered rightly, the first answered wrongly, and the first on a database that training
     never saw: one of each kind, where there is one, and none twice."""
-    unseen = {example.db_id for example in load_benchmark("demo:test-unseen").examples}
+    unseen = {example.db_id for example in load_sql_benchmark("demo:test-unseen").examples}
     kinds = (
         [index for index, verdict in enumerate(scores.verdicts) if verdict.is_correct],
         [index for index, verdict in enumerate(scores.verdicts) if not verdict.is_correct],
@@ -210,7 +211,7 @@ def _varied(test: Benchmark, scores: Scores) -> list[int]:
     return chosen
 
 
-def _answer(test: Benchmark, index: int, scores: Scores, model: str) -> Answer:
+def _answer(test: SqlBenchmark, index: int, scores: Scores, model: str) -> Answer:
     example, verdict = test.examples[index], scores.verdicts[index]
     database = test.databases[example.db_id]
     result = execute(database.path, verdict.predicted_sql, mode="serving")

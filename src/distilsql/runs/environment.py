@@ -38,7 +38,7 @@ def data_checksum(benchmark: Benchmark) -> dict[str, Any]:
     """Number of examples and a SHA-256 over everything of them that training or scoring reads."""
     digest = hashlib.sha256()
     for example in benchmark.examples:
-        for text in (example.example_id, example.db_id, example.question, example.gold_sql, example.evidence):
+        for text in example.texts:
             digest.update(text.encode() + b"\0")
     return {
         "examples": len(benchmark.examples),

@@ -7,7 +7,7 @@ runs/NAME/
   summary.json          what the run cost and how it ended
   checkpoints/last/     to resume from
   model/                the finished student
-  predictions/, scores/ one file per benchmark
+  predictions/, scores/ one file per benchmark; sampled predictions have one per seed, and scores per temperature
 """
 
 import json
@@ -52,14 +52,31 @@ class RunFolder:
     def teacher_completions(self) -> Path:
         return self.path / "teacher_completions.jsonl"
 
-    def predictions(self, benchmark: str) -> Path:
-        return self.path / "predictions" / f"{file_name(benchmark)}.jsonl"
+    def predictions(self, benchmark: str, temperature: float = 0.0, seed: int = 0) -> Path:
+        """Greedy predictions; at a temperature above 0, those sampled with `seed`."""
+        sample = f"-seed{seed}" if temperature else ""
+        return self.path / "predictions" / f"{_decoded_name(benchmark, temperature)}{sample}.jsonl"
 
-    def scores(self, benchmark: str) -> Path:
-        return self.path / "scores" / f"{file_name(benchmark)}.json"
+    def samples(self, benchmark: str, temperature: float) -> dict[int, Path]:
+        """The prediction files sampled at `temperature`, by seed, lowest first."""
+        start = f"{_decoded_name(benchmark, temperature)}-seed"
+        found = {
+            int(path.stem.removeprefix(start)): path
+            for path in (self.path / "predictions").glob("*.jsonl")
+            if path.stem.startswith(start) and path.stem.removeprefix(start).isdecimal()
+        }
+        return dict(sorted(found.items()))
+
+    def scores(self, benchmark: str, temperature: float = 0.0) -> Path:
+        return self.path / "scores" / f"{_decoded_name(benchmark, temperature)}.json"
 
     def is_finished(self) -> bool:
         return self.summary.exists() and self.model.exists()
+
+
+def _decoded_name(benchmark: str, temperature: float) -> str:
+    """`dolly:valid` → `dolly-valid`, at temperature 1 `dolly-valid-T1`."""
+    return file_name(benchmark) + (f"-T{temperature:g}" if temperature else "")
 
 
 def file_name(benchmark: str) -> str:

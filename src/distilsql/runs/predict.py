@@ -10,6 +10,7 @@ from accelerate import Accelerator
 
 from distilsql.data.benchmark import Benchmark, load_benchmark
 from distilsql.errors import RunError
+from distilsql.metrics.predictions import ANSWER_FIELDS
 from distilsql.models.load import Precision, load_model, load_tokenizer, shared_vocabulary_size
 from distilsql.models.tree_model import TreeModel
 from distilsql.runs.folder import RunFolder, existing_run, write_text
@@ -26,7 +27,14 @@ class Model:
     prompt: PromptSettings
 
 
-def load_student(run: RunFolder, *, beams: int = 1, precision: Precision | None = None) -> Model:
+def load_student(
+    run: RunFolder,
+    *,
+    beams: int = 1,
+    precision: Precision | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> Model:
     """The finished student of a run, with the prompt it was trained on.
 
     Raises:
@@ -39,7 +47,13 @@ def load_student(run: RunFolder, *, beams: int = 1, precision: Precision | None 
     if (run.model / "adapter_config.json").exists():
         path, adapter = recipe.student.path, str(run.model)
     return load_any(
-        path, recipe.prompt, beams=beams, precision=precision or recipe.train.precision, adapter=adapter
+        path,
+        recipe.prompt,
+        beams=beams,
+        precision=precision or recipe.train.precision,
+        adapter=adapter,
+        temperature=temperature,
+        seed=seed,
     )
 
 
@@ -50,12 +64,28 @@ def load_any(
     beams: int = 1,
     precision: Precision = "bfloat16",
     adapter: str | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
 ) -> Model:
-    """Any causal LM folder or hub name, asked with the given prompt settings."""
+    """Any causal LM folder or hub name, asked with the given prompt settings: greedily unless told otherwise.
+
+    Raises:
+        RunError: beams and a temperature: beam search does not sample.
+    """
+    if beams > 1 and temperature:
+        raise RunError(f"Beam search does not sample: give {beams} beams or temperature {temperature:g}.")
     tokenizer = load_tokenizer(path)
     model = load_model(path, precision, adapter=adapter).to(Accelerator().device)
     size = shared_vocabulary_size(model, None, tokenizer)
-    decoder = Decoder(TreeModel(model), tokenizer, size, prompt.max_completion_tokens, beams=beams)
+    decoder = Decoder(
+        TreeModel(model),
+        tokenizer,
+        size,
+        prompt.max_completion_tokens,
+        beams=beams,
+        temperature=temperature,
+        seed=seed,
+    )
     return Model(decoder, prompt)
 
 
@@ -77,19 +107,19 @@ def predict(
 ) -> list[str]:
     """Answer every example and write `out`; an interrupted prediction goes on from its `.unfinished` file.
 
-    Returns the predicted SQL in the benchmark's order.
+    Returns the answers in the benchmark's order.
     """
+    field = ANSWER_FIELDS[benchmark.task]
     unfinished = out.with_name(out.name + ".unfinished")
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     known = _read(unfinished, benchmark)
-    remaining = tuple(example for example in benchmark.examples if example.example_id not in known)
-    if remaining:
-        todo = Benchmark(benchmark.name, remaining, benchmark.databases, benchmark.evaluator)
+    todo = benchmark.without(known)
+    if todo.examples:
         prepared = prepare(todo, model.decoder.tokenizer, model.prompt, training=False)
         with unfinished.open("a", encoding="utf-8") as file, torch.no_grad():
-            for example, sql in answer_all(model.decoder, prepared):
-                known[example.example.example_id] = sql
-                line = {"example_id": example.example.example_id, "sql": sql}
+            for example, answer in answer_all(model.decoder, prepared):
+                known[example.example.example_id] = answer
+                line = {"example_id": example.example.example_id, field: answer}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 file.flush()
                 if on_progress is not None:
@@ -99,7 +129,7 @@ def predict(
             {
                 "example_id": example.example_id,
                 "question": example.question,
-                "sql": known[example.example_id],
+                field: known[example.example_id],
             },
             ensure_ascii=False,
         )
@@ -120,5 +150,5 @@ def _read(path: Path, benchmark: Benchmark) -> dict[str, str]:
             except json.JSONDecodeError:
                 continue  # a kill cut this last line off; the example is answered again
             if record["example_id"] in ids:
-                known[record["example_id"]] = record["sql"]
+                known[record["example_id"]] = record[ANSWER_FIELDS[benchmark.task]]
     return known

@@ -1,17 +1,18 @@
 """Benchmarks → tokens: prompts built, fitted into the length budget, and tokenised once per run."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from distilsql.data.benchmark import Benchmark
-from distilsql.data.example import Example
+from distilsql.data.benchmark import Benchmark, InstructBenchmark, SqlBenchmark, Task
+from distilsql.data.example import Example, Instruction
 from distilsql.databases.normalise import normalise_sql
 from distilsql.distill.tree import PromptTree
 from distilsql.errors import DataError
-from distilsql.prompts.codes import PromptOptions
+from distilsql.prompts.codes import Prompt, PromptOptions
 from distilsql.prompts.fit import fit_prompt
+from distilsql.prompts.instruct import build_instruct_prompt, fit_instruct_prompt
 from distilsql.runs.recipe import PromptSettings
 
 
@@ -19,7 +20,7 @@ from distilsql.runs.recipe import PromptSettings
 class TokenizedExample:
     """An example ready to run. `gold` ends with EOS; `prefix_key` names its prefix among `Prepared.prefixes`."""
 
-    example: Example
+    example: Example | Instruction
     prefix_key: str
     question: tuple[int, ...]
     gold: tuple[int, ...]
@@ -52,6 +53,7 @@ class Prepared:
     examples: tuple[TokenizedExample, ...]
     prefixes: dict[str, tuple[int, ...]]
     lengths: LengthReport
+    task: Task
 
     def tree(self, examples: Sequence[TokenizedExample]) -> PromptTree:
         """The tree of examples that share one prefix."""
@@ -87,34 +89,26 @@ def prepare(
 ) -> Prepared:
     """Tokenise a benchmark. In training, examples that do not fit the budget are dropped and counted; in
     prediction every example is kept, its prompt shortened as far as the rules go. `filter_seed` draws the random
-    columns that the schema filter shows beside the gold ones in training.
+    columns that the schema filter shows beside the gold ones in training (text-to-SQL only).
 
     Raises:
         DataError: nothing is left, or `over_length` is "error" and something would be dropped.
     """
     text = _Tokens(tokenizer)
-    options = prompt_options(settings)
+    if isinstance(benchmark, InstructBenchmark):
+        asked = _asked_instructions(benchmark, text, settings, training=training)
+    else:
+        asked = _asked_in_sql(benchmark, text, settings, filter_seed if training else None)
     examples: list[TokenizedExample] = []
     prefixes: dict[str, tuple[int, ...]] = {}
     keys_by_text: dict[str, str] = {}
     shortened: Counter[str] = Counter()
     dropped: list[str] = []
-    for example in benchmark.examples:
-        database = benchmark.databases[example.db_id]
-        prompt = fit_prompt(
-            example,
-            database,
-            options,
-            text.count,
-            settings.max_prompt_tokens,
-            training_seed=filter_seed if training else None,
-        )
+    for example, prompt, shared_name, gold_text in asked:
         if prompt.rule != "whole":
             shortened[prompt.rule] += 1
-        gold = (*text.plain(normalise_sql(example.gold_sql)), tokenizer.eos_token_id)
-        key = keys_by_text.setdefault(
-            prompt.prefix, example.db_id if prompt.rule == "whole" else f"#{len(prefixes)}"
-        )
+        gold = (*text.plain(gold_text), tokenizer.eos_token_id)
+        key = keys_by_text.setdefault(prompt.prefix, shared_name or f"#{len(prefixes)}")
         prefixes.setdefault(key, text.prefix(prompt.prefix))
         question = text.plain(prompt.suffix)
         problem = _too_long(len(prefixes[key]) + len(question), len(gold), settings)
@@ -132,14 +126,55 @@ def prepare(
             f"No example of {benchmark.name} fits prompt.max_prompt_tokens = {settings.max_prompt_tokens} and "
             f"prompt.max_completion_tokens = {settings.max_completion_tokens}: raise them."
         )
-    return Prepared(tuple(examples), prefixes, report)
+    return Prepared(tuple(examples), prefixes, report, benchmark.task)
+
+
+class _Asked(NamedTuple):
+    """An example as text. `shared_name` names a prefix that other examples have too; '' if it is this one's own."""
+
+    example: Example | Instruction
+    prompt: Prompt
+    shared_name: str
+    gold: str
+
+
+def _asked_in_sql(
+    benchmark: SqlBenchmark, text: "_Tokens", settings: PromptSettings, training_seed: int | None
+) -> Iterator[_Asked]:
+    options = prompt_options(settings)
+    for example in benchmark.examples:
+        prompt = fit_prompt(
+            example,
+            benchmark.databases[example.db_id],
+            options,
+            text.count,
+            settings.max_prompt_tokens,
+            training_seed=training_seed,
+        )
+        shared_name = example.db_id if prompt.rule == "whole" else ""
+        yield _Asked(example, prompt, shared_name, normalise_sql(example.gold_sql))
+
+
+def _asked_instructions(
+    benchmark: InstructBenchmark, text: "_Tokens", settings: PromptSettings, *, training: bool
+) -> Iterator[_Asked]:
+    """The first reference is gold. Inputs are cut for prediction only: what was cut could hold the gold's reason."""
+    budget_tokens = settings.max_prompt_tokens - text.special
+    for example in benchmark.examples:
+        prompt = (
+            build_instruct_prompt(example)
+            if training
+            else fit_instruct_prompt(example, text.count, budget_tokens)
+        )
+        shared_name = "with input" if example.input else "without input"
+        yield _Asked(example, prompt, shared_name, example.references[0])
 
 
 def _too_long(prompt_tokens: int, gold_tokens: int, settings: PromptSettings) -> str:
     if prompt_tokens > settings.max_prompt_tokens:
         return f"prompt {prompt_tokens} > {settings.max_prompt_tokens} tokens"
     if gold_tokens > settings.max_completion_tokens:
-        return f"query {gold_tokens} > {settings.max_completion_tokens} tokens"
+        return f"gold {gold_tokens} > {settings.max_completion_tokens} tokens"
     return ""
 
 
@@ -151,6 +186,11 @@ class _Tokens:
         first = tokenizer("a").input_ids[:1]
         self._bos = tuple(first) if first and first[0] == tokenizer.bos_token_id else ()
         self._prefix_counts: dict[str, int] = {}
+
+    @property
+    def special(self) -> int:
+        """How many tokens `prefix` puts before a text's own."""
+        return len(self._bos)
 
     def plain(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer(text, add_special_tokens=False).input_ids)

@@ -1,21 +1,33 @@
-"""Generate predictions for a benchmark and judge them by execution."""
+"""Generate answers to a benchmark's examples, and score a student with them while it trains."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from distilsql.data.benchmark import Benchmark
-from distilsql.metrics.evaluate import evaluate
-from distilsql.models.generate import Completion, GenerationOptions, beam_search, generate
+import numpy as np
+
+from distilsql.data.benchmark import Benchmark, Task
+from distilsql.models.generate import (
+    Completion,
+    GenerationOptions,
+    beam_search,
+    generate,
+    uniform_stream,
+)
 from distilsql.models.tree_model import TreeModel
 from distilsql.runs.engines import Engines
+from distilsql.runs.evaluate import judge
 from distilsql.runs.prepare import Prepared, TokenizedExample, prepare
 from distilsql.runs.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """A model ready to answer. `beams` 1 is greedy."""
+    """A model ready to answer: greedily, with several `beams`, or by samples at a `temperature` above 0.
+
+    A sample depends on `seed` and the example's id alone, not on what else is asked.
+    """
 
     model: TreeModel
     tokenizer: Any
@@ -23,19 +35,28 @@ class Decoder:
     max_new_tokens: int
     beams: int = 1
     questions_per_batch: int = 32
+    temperature: float = 0.0
+    seed: int = 0
 
     def options(self) -> GenerationOptions:
-        return GenerationOptions(int(self.tokenizer.eos_token_id), self.vocabulary_size, self.max_new_tokens)
+        return GenerationOptions(
+            int(self.tokenizer.eos_token_id), self.vocabulary_size, self.max_new_tokens, self.temperature
+        )
 
-    def text(self, completion: Completion) -> str:
-        """SQL on one line, as evaluators read it."""
-        return " ".join(self.tokenizer.decode(completion, skip_special_tokens=True).split())
+    def stream(self, example_id: str) -> Callable[[int], np.ndarray]:
+        digest = hashlib.sha256(example_id.encode()).digest()
+        return uniform_stream(self.seed, int.from_bytes(digest[:8], "big"))
+
+    def text(self, completion: Completion, task: Task) -> str:
+        """SQL on one line, as its evaluators read it; a response as it was written."""
+        text = str(self.tokenizer.decode(completion, skip_special_tokens=True))
+        return " ".join(text.split()) if task == "sql" else text.strip()
 
 
 def answer_all(
     decoder: Decoder, prepared: Prepared, on_batch: Callable[[int], None] | None = None
 ) -> Iterator[tuple[TokenizedExample, str]]:
-    """Each example with its predicted SQL, grouped by prefix and by length of the question."""
+    """Each example with the model's answer, grouped by prefix and by length of the question."""
     for examples in prepared.by_prefix():
         examples = sorted(examples, key=lambda example: len(example.question))
         for start in range(0, len(examples), decoder.questions_per_batch):
@@ -44,19 +65,19 @@ def answer_all(
             if decoder.beams > 1:
                 written = beam_search(decoder.model, tree, decoder.options(), beams=decoder.beams)
             else:
-                written = generate(decoder.model, tree, decoder.options())
+                streams = [decoder.stream(example.example.example_id) for example in batch]
+                written = generate(decoder.model, tree, decoder.options(), streams=streams)
             for example, completion in zip(batch, written, strict=True):
-                yield example, decoder.text(completion)
+                yield example, decoder.text(completion, prepared.task)
             if on_batch is not None:
                 on_batch(len(batch))
 
 
 def score_during_training(recipe: Recipe, engines: Engines, benchmark: Benchmark) -> float:
-    """Execution accuracy (0 to 1) of the student as it stands, greedy."""
+    """The student as it stands, greedy: execution accuracy or mean ROUGE-L, 0 to 1."""
     prepared = prepare(benchmark, engines.tokenizer, recipe.prompt, training=False)
     decoder = Decoder(
         engines.student, engines.tokenizer, engines.vocabulary_size, recipe.prompt.max_completion_tokens
     )
-    answers = {example.example.example_id: sql for example, sql in answer_all(decoder, prepared)}
-    predictions = [answers[example.example_id] for example in benchmark.examples]
-    return float(evaluate(predictions, benchmark).accuracy)
+    answers = {example.example.example_id: answer for example, answer in answer_all(decoder, prepared)}
+    return judge([answers[example.example_id] for example in benchmark.examples], benchmark)

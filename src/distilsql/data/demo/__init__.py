@@ -11,7 +11,7 @@ import tempfile
 from importlib import resources
 from pathlib import Path
 
-from distilsql.data.benchmark import Benchmark
+from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.demo.build import write_demo
 from distilsql.data.demo.domain import schema_of
 from distilsql.data.demo.domains import SEEN, UNSEEN
@@ -31,7 +31,7 @@ _SPLITS = {
 DEMO_SPLITS = tuple(_SPLITS)
 
 
-def load_demo(split: str, root: Path | None = None) -> Benchmark:
+def load_demo(split: str, root: Path | None = None) -> SqlBenchmark:
     """The demo benchmark's `split`: train, valid, test, or test's part on seen or on unseen databases.
 
     Generated on first use (a few seconds) under `root/demo`, or under `~/.cache/distilsql/demo` without a root.
@@ -51,7 +51,7 @@ def load_demo(split: str, root: Path | None = None) -> Benchmark:
         if domain.db_id in db_ids
     }
     examples = _read_examples(folder, file_name)
-    return Benchmark(
+    return SqlBenchmark(
         name=f"demo:{split}",
         examples=tuple(example for example in examples if example.db_id in databases),
         databases=databases,
