@@ -1,6 +1,7 @@
 """Shared by all tests: shape annotations of `distilsql.distill` are checked, and tiny real models are built once."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,14 @@ def tiny_models(tmp_path_factory) -> dict[str, Path]:
     save_tiny_llama(folder / "student", tokenizer, hidden_size=32, layers=2, heads=4, seed=1)
     save_tiny_llama(folder / "teacher", tokenizer, hidden_size=48, layers=4, heads=4, seed=2)
     return {"student": folder / "student", "teacher": folder / "teacher"}
+
+
+@pytest.fixture
+def vllm(monkeypatch):
+    """`import vllm` finds a stand-in (see vllm_stand_in.py)."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    import vllm_stand_in
+
+    monkeypatch.setitem(sys.modules, "vllm", vllm_stand_in)
+    monkeypatch.setattr(vllm_stand_in.LLM, "started", [], raising=False)
+    return vllm_stand_in

@@ -19,6 +19,7 @@ from distilsql.models.load import (
 )
 from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.tree_model import TreeModel
+from distilsql.models.vllm_source import VllmSource
 from distilsql.runs.recipe import Recipe, TeacherOptions
 from distilsql.runs.teacher_hidden import TeacherHidden
 
@@ -87,6 +88,17 @@ def _load_teacher(options: TeacherOptions, precision: Precision, device: torch.d
         return freeze(load_model(options.path, precision, adapter=options.adapter)).to(device)
     placement = Placement(device, options.device_map, options.quantization)
     return freeze(load_model(options.path, precision, adapter=options.adapter, placement=placement))
+
+
+def vllm_source(recipe: Recipe, model: TreeModel, tokenizer: Any) -> VllmSource:
+    """A vLLM engine that writes as `model` does. Raises ModelError where vLLM is missing."""
+    return VllmSource(
+        model.model,
+        tokenizer,
+        precision=recipe.train.precision,
+        memory_share=recipe.generation.vllm_memory_share,
+        max_tokens=recipe.prompt.max_prompt_tokens + recipe.prompt.max_completion_tokens,
+    )
 
 
 def mask_token_id(tokenizer: Any, token: str) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from distilsql.distill.methods import METHODS, Method
+from distilsql.distill.methods import METHODS, Method, Source
 from distilsql.errors import RecipeError
 
 DivergenceName = Literal[
@@ -116,6 +116,12 @@ class DistillOptions(_Section):
 
 
 class GenerationSettings(_Section):
+    engine: Literal["built-in", "vllm"] = Field(
+        "built-in", description="what writes completions in training; vllm needs a GPU and distilsql[vllm]"
+    )
+    vllm_memory_share: float = Field(
+        0.3, gt=0, le=1, description="share of the GPU's memory for vLLM, beside the models in training"
+    )
     temperature: float = Field(
         1.0, ge=0, description="of on-policy and teacher completions (ASSUMED 1); 0 is greedy"
     )
@@ -206,6 +212,12 @@ class Recipe(_Section):
             raise ValueError(
                 "teacher.adapter cannot be merged into a quantised teacher: save the merged model and name that"
             )
+        if self.generation.engine == "vllm" and METHODS[self.method].source is Source.SWITCH:
+            raise ValueError(
+                "switch reads both models at every token, which generation.engine = vllm cannot do"
+            )
+        if self.generation.engine == "vllm" and self.teacher and self.teacher.quantization != "none":
+            raise ValueError("generation.engine = vllm cannot take over a quantised teacher")
         if not METHODS[self.method].needs_teacher and self.gold_weight == 0:
             raise ValueError(f"method {self.method} has nothing to learn from with distill.gold_weight = 0")
         if (self.train.steps is None) == (self.train.epochs is None):

@@ -8,7 +8,7 @@ from typing import Any
 import sqlglot
 from sqlglot.errors import SqlglotError
 
-from distilsql.data.benchmark import Benchmark
+from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.example import Example
 from distilsql.data.source import Evaluator
 from distilsql.databases.execute import Decoding, Execution, Job, Outcome, make_job
@@ -67,7 +67,7 @@ class TeacherCheck:
         return said
 
 
-def check_once(run: RunFolder, queries: Mapping[str, str], benchmark: Benchmark) -> TeacherCheck:
+def check_once(run: RunFolder, queries: Mapping[str, str], benchmark: SqlBenchmark) -> TeacherCheck:
     """The check of a run's queries: made at its first start and kept as line 0 of its log."""
     found = _logged(run)
     if found is None:
@@ -86,7 +86,7 @@ def _logged(run: RunFolder) -> TeacherCheck | None:
 
 
 def check_teacher_queries(
-    queries: Mapping[str, str], benchmark: Benchmark, *, workers: int | None = None
+    queries: Mapping[str, str], benchmark: SqlBenchmark, *, workers: int | None = None
 ) -> TeacherCheck:
     """Parse and run the query of each example id, and compare its result with gold's as the benchmark's evaluator
     does. `queries` holds at least one; an empty one runs nothing."""
@@ -137,7 +137,7 @@ class _Asked:
         return execution.results_equal(gold.rows, found.rows, ordered=ordered)
 
 
-def _asked(example: Example, sql: str, benchmark: Benchmark) -> _Asked:
+def _asked(example: Example, sql: str, benchmark: SqlBenchmark) -> _Asked:
     path, gold_sql = benchmark.databases[example.db_id].path, example.gold_sql
     decoding: Decoding = "strict"
     if benchmark.evaluator == "spider":

@@ -5,20 +5,25 @@ f-distill trains partly on them; `teacher_check.py` says what they are worth.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from accelerate.utils import gather_object
 
 from distilsql.distill.methods import Source
 from distilsql.models.generate import Completion, GenerationOptions, generate
-from distilsql.runs.engines import Engines
+from distilsql.models.vllm_source import VllmSource
+from distilsql.runs.engines import Engines, vllm_source
 from distilsql.runs.folder import RunFolder, write_text
 from distilsql.runs.prepare import Prepared
 from distilsql.runs.recipe import Recipe
 from distilsql.runs.sampling import Sampler, TreeOfExamples
 from distilsql.runs.window_tree import Use, WindowTree, as_window_trees
+
+# An engine that forms its own batches wants many questions at a time; a kill loses what one call wrote.
+_TREES_PER_VLLM_CALL = 16
 
 
 @dataclass(frozen=True)
@@ -51,13 +56,18 @@ def ensure_teacher_completions(
         return None
     known = _read(run, repair=process == 0)
     trees = [item for item in _all_trees(recipe, prepared) if not _ids(item) <= known.keys()]
-    for start in range(0, len(trees), processes):
-        own = trees[start + process : start + process + 1]
-        records = [record for item in own for record in _written(recipe, engines, options, item)]
-        everyones: list[dict[str, Any]] = gather_object(records)  # type: ignore[assignment]
+    writer = _vllm_teacher(recipe, engines) if trees and recipe.generation.engine == "vllm" else None
+    at_once = _TREES_PER_VLLM_CALL if writer else processes
+    for start in range(0, len(trees), at_once):
+        own = trees[start + process : start + at_once : processes]
+        everyones: list[dict[str, Any]] = gather_object(  # type: ignore[assignment]
+            _written(recipe, engines, writer, options, own)
+        )
         if process == 0:
             _append(run, everyones)
         known |= {record["example_id"]: record for record in everyones}
+    if writer is not None:
+        writer.close()
     return TeacherCompletions(
         {example_id: tuple(record["tokens"]) for example_id, record in known.items()},
         {example_id: record["text"] for example_id, record in known.items()},
@@ -77,20 +87,27 @@ def _all_trees(recipe: Recipe, prepared: Prepared) -> list[WindowTree]:
     return as_window_trees(prepared, trees)
 
 
-def _written(
-    recipe: Recipe, engines: Engines, options: GenerationOptions, item: WindowTree
-) -> list[dict[str, Any]]:
+def _vllm_teacher(recipe: Recipe, engines: Engines) -> VllmSource:
     assert engines.teacher is not None
-    assert engines.teacher_prefixes is not None
+    return vllm_source(recipe, engines.teacher, engines.tokenizer)
+
+
+def _written(
+    recipe: Recipe,
+    engines: Engines,
+    writer: VllmSource | None,
+    options: GenerationOptions,
+    items: Sequence[WindowTree],
+) -> list[dict[str, Any]]:
+    """Records of what the teacher writes for some trees."""
     start = time.perf_counter()
-    written = generate(
-        engines.teacher,
-        item.tree,
-        options,
-        streams=[item.stream(recipe.seed, Use.TEACHER, row) for row in range(len(item.examples))],
-        prefix=engines.teacher_prefixes.get(item.prefix_key, item.tree.prefix),
-    )
-    seconds = (time.perf_counter() - start) / len(written)
+    if writer is not None:
+        streams = [stream for item in items for stream in _streams(recipe, item)]
+        written = writer.generate_all([item.tree for item in items], options, streams=streams)
+    else:
+        written = [tokens for item in items for tokens in _by_teacher(recipe, engines, options, item)]
+    seconds = (time.perf_counter() - start) / max(len(written), 1)
+    examples = [example for item in items for example in item.examples]
     return [
         {
             "example_id": example.example.example_id,
@@ -98,8 +115,26 @@ def _written(
             "tokens": list(tokens),
             "seconds": seconds,
         }
-        for example, tokens in zip(item.examples, written, strict=True)
+        for example, tokens in zip(examples, written, strict=True)
     ]
+
+
+def _by_teacher(
+    recipe: Recipe, engines: Engines, options: GenerationOptions, item: WindowTree
+) -> list[Completion]:
+    assert engines.teacher is not None
+    assert engines.teacher_prefixes is not None
+    return generate(
+        engines.teacher,
+        item.tree,
+        options,
+        streams=_streams(recipe, item),
+        prefix=engines.teacher_prefixes.get(item.prefix_key, item.tree.prefix),
+    )
+
+
+def _streams(recipe: Recipe, item: WindowTree) -> list[Callable[[int], np.ndarray]]:
+    return [item.stream(recipe.seed, Use.TEACHER, row) for row in range(len(item.examples))]
 
 
 def _read(run: RunFolder, *, repair: bool) -> dict[str, dict[str, Any]]:

@@ -17,13 +17,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from distilsql.data.benchmark import Benchmark, load_benchmark
-from distilsql.errors import TrainingError
+from distilsql.data.benchmark import Benchmark, SqlBenchmark, load_benchmark
+from distilsql.errors import RunError, TrainingError
 from distilsql.models.layout_check import tree_is_exact
 from distilsql.models.load import save_model
 from distilsql.runs.calibration import Calibration
 from distilsql.runs.checkpoint import load_checkpoint, save_checkpoint
-from distilsql.runs.engines import Engines, load_engines
+from distilsql.runs.engines import Engines, load_engines, vllm_source
 from distilsql.runs.environment import environment, peak_memory_bytes
 from distilsql.runs.folder import RunFolder, open_run, write_json
 from distilsql.runs.interrupt import StopRequest
@@ -109,6 +109,13 @@ class _Trainer:
             weight_decay=recipe.train.weight_decay,
         )
         self.trainer = WindowTrainer(recipe, self.engines, self.ledger)
+        if recipe.generation.engine == "vllm" and recipe.row.source.is_on_policy:
+            if accelerator.num_processes > 1:
+                raise RunError(
+                    "generation.engine = vllm runs in one process; this is one of "
+                    f"{accelerator.num_processes}. Start one process, or use generation.engine = built-in."
+                )
+            self.trainer.vllm_student = vllm_source(recipe, self.engines.student, self.engines.tokenizer)
         self.rollout = Rollout(
             self.trainer,
             self.windows,
@@ -195,7 +202,7 @@ class _Trainer:
         if found is None:
             return
         self.trainer.teacher_completions, self.teacher_writing_seconds = found.tokens, found.seconds
-        if self.accelerator.is_main_process and isinstance(self.benchmark, Benchmark):
+        if self.accelerator.is_main_process and isinstance(self.benchmark, SqlBenchmark):
             with self.ledger.phase(Phase.EVALUATION):
                 self.teacher_check = check_once(self.run, found.texts, self.benchmark)
             for sentence in self.teacher_check.sentences():

@@ -5,7 +5,7 @@ questions: which completions are trained on (`window_completions`, and `rewritin
 the loss has (`_losses`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,7 +27,8 @@ from distilsql.models.generate import (
     switch_generate,
 )
 from distilsql.models.tree_model import PromptState
-from distilsql.runs.decode_batches import decode_batches
+from distilsql.models.vllm_source import VllmSource
+from distilsql.runs.decode_batches import DecodeBatch, decode_batches
 from distilsql.runs.engines import Engines
 from distilsql.runs.ledger import Ledger, Phase
 from distilsql.runs.prepare import TokenizedExample
@@ -96,6 +97,7 @@ class WindowTrainer:
         self.divergence = resolve_divergence(recipe)
         self.reduction = Reduction(recipe.distill.reduction)
         self.teacher_completions: dict[str, Completion] = {}
+        self.vllm_student: VllmSource | None = None
 
     # ---- which completions are trained on ----------------------------------------------------------------
 
@@ -117,8 +119,8 @@ class WindowTrainer:
             if one is None
         ]
         with self.ledger.phase(Phase.GENERATION):
-            for batch in decode_batches(items, places, self.recipe.generation.max_batch_rows):
-                written = self._switched(batch.item) if source is Source.SWITCH else self._written(batch.item)
+            batches = decode_batches(items, places, self.recipe.generation.max_batch_rows)
+            for batch, written in zip(batches, self._written(batches, source), strict=True):
                 for (tree, row), one in zip(batch.places, written, strict=True):
                     completions[tree][row] = one.tokens
                     from_teacher[tree][row] = sum(one.from_teacher)
@@ -144,12 +146,32 @@ class WindowTrainer:
             return example.gold
         return self.teacher_completions[example.example.example_id]
 
-    def _written(self, item: WindowTree) -> list[SwitchedCompletion]:
-        """The student alone: no token is the teacher's."""
-        streams = [item.stream(self.recipe.seed, Use.SAMPLING, row) for row in range(len(item.examples))]
-        written = generate(self.engines.student, item.tree, self.generation_options(), streams=streams)
-        self.ledger.count("generated_tokens", sum(map(len, written)))
-        return [SwitchedCompletion(tokens, (), ()) for tokens in written]
+    def _written(self, batches: Sequence[DecodeBatch], source: Source) -> list[list[SwitchedCompletion]]:
+        """What the student writes, batch by batch; only under SWITCH are some tokens the teacher's."""
+        if source is Source.SWITCH:
+            return [self._switched(batch.item) for batch in batches]
+        items = [batch.item for batch in batches]
+        options, streams = self.generation_options(), [self._streams(item) for item in items]
+        if self.vllm_student is not None:
+            self.vllm_student.refresh()
+            everything = iter(
+                self.vllm_student.generate_all(
+                    [item.tree for item in items],
+                    options,
+                    streams=[stream for each in streams for stream in each],
+                )
+            )
+            written = [[next(everything) for _ in item.examples] for item in items]
+        else:
+            written = [
+                generate(self.engines.student, item.tree, options, streams=each)
+                for item, each in zip(items, streams, strict=True)
+            ]
+        self.ledger.count("generated_tokens", sum(len(tokens) for each in written for tokens in each))
+        return [[SwitchedCompletion(tokens, (), ()) for tokens in each] for each in written]
+
+    def _streams(self, item: WindowTree) -> list[Callable[[int], np.ndarray]]:
+        return [item.stream(self.recipe.seed, Use.SAMPLING, row) for row in range(len(item.examples))]
 
     def _switched(self, item: WindowTree) -> list[SwitchedCompletion]:
         teacher, cache = self.engines.teacher, self.engines.teacher_prefixes
