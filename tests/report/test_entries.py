@@ -87,6 +87,30 @@ def test_configurations_that_differ_in_much_go_by_their_names(make_run) -> None:
     assert [entry.label for entry in group_runs(load_runs([one, two]))] == ["kid, first", "kid, second"]
 
 
+def test_rollouts_are_part_of_an_on_policy_methods_name(make_run) -> None:
+    def gkd(name: str, steps: int, rate: float = 0.1, method: str = "gkd-rkl") -> None:
+        settings = f"[generation]\nrollout_window = {steps}\n[train]\nlearning_rate = {rate}"
+        paths.append(make_run(name, method=method, settings=settings))
+
+    def labels() -> list[str]:
+        return [entry.label for entry in group_runs(load_runs(paths))]
+
+    paths: list = []
+    gkd("four", 4)
+    assert labels() == ["gkd-rkl (rollouts of 4)"], "alone, too"
+    gkd("one", 1)
+    assert labels() == ["gkd-rkl (rollouts of 4)", "gkd-rkl"]
+    gkd("fast", 4, rate=0.5)
+    assert labels() == [
+        "gkd-rkl (rollouts of 4), learning_rate 0.1",
+        "gkd-rkl, learning_rate 0.1",
+        "gkd-rkl (rollouts of 4), learning_rate 0.5",
+    ]
+    paths.clear()
+    gkd("kid-four", 4, method="kid")
+    assert labels() == ["kid"], "it generates nothing"
+
+
 def test_a_path_in_a_label_is_its_last_part(make_run) -> None:
     one = make_run("first", method="kid", settings='[student]\npath = "/models/small"')
     two = make_run("second", method="kid", settings='[student]\npath = "/models/large/"')

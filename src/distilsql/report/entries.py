@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from distilsql.report.records import RunRecord, Score
 
 # Two-sided 95 % of a normal distribution.
 _Z95 = 1.96
+_ROLLOUT_KEY = "generation.rollout_window"
 
 
 @dataclass(frozen=True)
@@ -122,17 +123,19 @@ def _place_in_table(method: str) -> tuple[int, str]:
 
 
 def _labels(method: str, groups: list[list[RunRecord]]) -> list[str]:
-    """`kid` alone; `kid, mask_share 0.4` where one or two settings tell entries apart; else `kid, <run name>`."""
-    if len(groups) == 1:
-        return [method]
+    """`kid` alone; `kid, mask_share 0.4` where one or two settings tell entries apart; else `kid, <run name>`.
+
+    Rounds of generation that serve several steps are part of the method's name: they make it another method.
+    """
     settings = [group[0].settings for group in groups]
+    names = [_name(method, one) for one in settings]
+    if len(groups) == 1:
+        return names
+    in_name = {"seed", "name"} | ({_ROLLOUT_KEY} if len(set(names)) > 1 else set())
     keys = sorted(
-        {key for one in settings for key in one if key not in ("seed", "name")}
-        & {
-            key
-            for key in {k for one in settings for k in one}
-            if len({str(s.get(key)) for s in settings}) > 1
-        }
+        key
+        for key in {key for one in settings for key in one} - in_name
+        if len({str(one.get(key)) for one in settings}) > 1
     )
     if len(keys) <= 2:
         said = [
@@ -140,9 +143,19 @@ def _labels(method: str, groups: list[list[RunRecord]]) -> list[str]:
         ]
     else:
         said = [group[0].summary.name for group in groups]
+    labels = [", ".join(filter(None, parts)) for parts in zip(names, said, strict=True)]
     # Names can coincide; the folder's name then tells them apart.
-    said = [text if said.count(text) == 1 else groups[i][0].path.name for i, text in enumerate(said)]
-    return [f"{method}, {text}" for text in said]
+    return [
+        label if labels.count(label) == 1 else f"{names[i]}, {groups[i][0].path.name}"
+        for i, label in enumerate(labels)
+    ]
+
+
+def _name(method: str, settings: Mapping[str, Any]) -> str:
+    """`gkd-rkl`, or `gkd-rkl (rollouts of 4)`: on-policy as published is a round for every step."""
+    steps = settings.get(_ROLLOUT_KEY, 1)
+    is_on_policy = method in METHODS and METHODS[method].source.is_on_policy
+    return f"{method} (rollouts of {steps})" if is_on_policy and steps > 1 else method
 
 
 def _short(value: Any) -> str:
