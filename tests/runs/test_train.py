@@ -184,8 +184,10 @@ def test_kill_minus_nine_and_ctrl_c_lose_nothing(recipe, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_loss_of_one(recipe, tmp_path):
-    settings = recipe("kid", "train.steps=3")
+@pytest.mark.parametrize("method", ["kid", "gkd-rkl", "f-distill"])
+def test_two_processes_give_the_loss_of_one(recipe, tmp_path, method):
+    rounds = ("generation.rollout_window=2", "generation.temperature=0", "train.save_every_steps=1")
+    settings = recipe(method, "train.steps=3", *rounds)
     alone = log_of(train(settings, tmp_path / "alone"))
     (tmp_path / "recipe.toml").write_text(settings.to_toml())
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu"]
@@ -202,7 +204,7 @@ def test_two_processes_give_the_loss_of_one(recipe, tmp_path):
     command += ["-m", "distilsql.cli", "train", "recipe.toml", "--out", "both"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=dict(os.environ))
     assert result.returncode == 0, result.stderr[-2000:]
-    both = [json.loads(line) for line in (tmp_path / "both" / "log.jsonl").read_text().splitlines()]
+    both = log_of(RunFolder(tmp_path / "both"))
     assert [line["examples_seen"] for line in both] == [line["examples_seen"] for line in alone]
     for one, other in zip(alone, both, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
