@@ -32,10 +32,17 @@ class Stopped(Exception):
     """Stands for a kill."""
 
 
+RESUMED = [("switch", 1), ("gkd-rkl", 2), ("imitkd", 1), ("imitkd", 2), ("f-distill", 2)]
+
+
+def slowly(cases: list[tuple]) -> list:
+    return [pytest.param(*case, marks=pytest.mark.slow) for case in cases]
+
+
 # ---- what is written when ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["gkd-rkl", "imitkd", "f-distill", "switch"])
+@pytest.mark.parametrize("method", ["imitkd", *slowly([("gkd-rkl",), ("f-distill",), ("switch",)])])
 def test_a_student_that_stands_still_writes_the_same_in_rounds_of_any_length(recipe, tmp_path, method):
     """Random streams belong to examples: which of them share a round, or a batch, changes nothing."""
     still = ("train.learning_rate=1e-30", "train.steps=5")
@@ -79,8 +86,7 @@ def test_a_method_that_generates_nothing_has_no_rounds(recipe):
     assert recipe("switch", "generation.rollout_window=4").steps_per_round == 4
 
 
-@pytest.mark.parametrize("method", ["gkd-rkl", "imitkd", "f-distill", "switch"])
-@pytest.mark.parametrize("saved_after", [1, 2])
+@pytest.mark.parametrize(("method", "saved_after"), [("switch", 2), *slowly(RESUMED)])
 def test_a_run_stopped_inside_a_round_resumes_to_the_same_bits(recipe, tmp_path, method, saved_after):
     settings = recipe(
         method,

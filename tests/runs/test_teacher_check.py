@@ -110,7 +110,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("cut_off", [0, 7])
+@pytest.mark.parametrize("cut_off", [pytest.param(0, marks=pytest.mark.slow), 7])
 def test_writing_that_was_interrupted_goes_on_to_the_same_completions(recipe, tmp_path, monkeypatch, cut_off):
     settings = recipe("f-distill", "train.steps=1", "generation.max_batch_rows=3", "train.precision=bfloat16")
     whole = train(settings, tmp_path / "whole")

@@ -15,7 +15,13 @@ def losses(run) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-@pytest.mark.parametrize("overrides", [(), ("student.tuning=lora",), ("generation.rollout_window=2",)])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("student.tuning=lora", "generation.rollout_window=2"),
+        pytest.param((), marks=pytest.mark.slow),
+    ],
+)
 def test_on_policy_training_is_the_same_with_either_writer(recipe, tmp_path, vllm, overrides):
     built_in = train(recipe("gkd-rkl", *GREEDY, *overrides), tmp_path / "built-in")
     by_vllm = train(recipe("gkd-rkl", *GREEDY, *overrides, "generation.engine=vllm"), tmp_path / "vllm")
@@ -24,6 +30,7 @@ def test_on_policy_training_is_the_same_with_either_writer(recipe, tmp_path, vll
     assert len(vllm.LLM.started[0].paths) == rounds, "the weights of every round"
 
 
+@pytest.mark.slow
 def test_the_teacher_writes_beforehand_through_an_engine_of_its_own(recipe, tmp_path, vllm):
     built_in = train(recipe("f-distill", *GREEDY), tmp_path / "built-in")
     by_vllm = train(recipe("f-distill", *GREEDY, "generation.engine=vllm"), tmp_path / "vllm")
