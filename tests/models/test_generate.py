@@ -1,6 +1,4 @@
-"""Generation: equals `transformers`' own, batched equals one by one, and SWITCH is what it says."""
-
-import math
+"""Generation: equals `transformers`' own, and batched equals one by one."""
 
 import numpy as np
 import pytest
@@ -10,12 +8,9 @@ from families import VOCABULARY, make_model, random_tree
 from distilsql.distill.tree import PromptTree
 from distilsql.models.generate import (
     GenerationOptions,
-    SwitchOptions,
-    ThresholdSchedule,
     beam_search,
     choose_tokens,
     generate,
-    switch_generate,
     uniform_stream,
 )
 from distilsql.models.tree_model import TreeModel
@@ -108,61 +103,6 @@ def test_sampling_needs_a_stream_per_question():
     tree, _ = random_tree(11)
     with pytest.raises(ValueError, match="random stream"):
         generate(model, tree, SAMPLED)
-
-
-# ---- SWITCH --------------------------------------------------------------------------------------------------
-
-
-def sequential_switch(student, teacher, prompt, options):
-    """The definition, a token at a time, whole sequences through stock forwards."""
-    written, taken = [], []
-    for position in range(GREEDY.max_new_tokens):
-        ids = torch.tensor([list(prompt) + written])
-        with torch.no_grad():
-            q = torch.softmax(student(input_ids=ids).logits[0, -1].double(), -1)
-            p = torch.softmax(teacher(input_ids=ids).logits[0, -1].double(), -1)
-        m = (p + q) / 2
-        jsd = 0.5 * (p * (p / m).log()).sum() + 0.5 * (q * (q / m).log()).sum()
-        taken.append(bool(jsd > options.threshold * math.exp(-options.decay * position)))
-        written.append(int((p if taken[-1] else q).argmax()))
-        if written[-1] == EOS:
-            break
-    return tuple(written), tuple(taken)
-
-
-@pytest.mark.parametrize("family_name", ["llama", "gpt2"])
-def test_switch_equals_the_sequential_definition(family_name):
-    student, teacher = (make_model(family_name, seed=seed, spread=4.0) for seed in (5, 6))
-    tree, _ = random_tree(12, questions=5)
-    options = SwitchOptions(threshold=0.6, decay=0.04)
-    expected = [
-        sequential_switch(student, teacher, tree.prefix + question, options) for question in tree.questions
-    ]
-    written = switch_generate(TreeModel(student), TreeModel(teacher), tree, GREEDY, options)
-    assert [(each.tokens, each.from_teacher) for each in written] == expected
-    shares = [sum(each.from_teacher) / len(each.tokens) for each in written]
-    assert 0 < sum(shares) / len(shares) < 1, "the case must have both student and teacher tokens"
-
-
-def test_switch_at_its_ends_is_the_student_alone_or_the_teacher_alone():
-    student, teacher = (TreeModel(make_model("llama", seed=seed, spread=2.0)) for seed in (5, 6))
-    tree, _ = random_tree(13)
-    never = SwitchOptions(threshold=math.log(2) + 1e-6, decay=0.0)
-    always = SwitchOptions(threshold=0.0, decay=0.0)
-    alone = switch_generate(student, teacher, tree, SAMPLED, never, streams=streams(4))
-    assert [each.tokens for each in alone] == generate(student, tree, SAMPLED, streams=streams(4))
-    led = switch_generate(student, teacher, tree, SAMPLED, always, streams=streams(4))
-    assert [each.tokens for each in led] == generate(teacher, tree, SAMPLED, streams=streams(4))
-    assert all(all(each.from_teacher) for each in led)
-
-
-def test_schedules():
-    exponential, linear, constant = (SwitchOptions(0.4, 0.1, schedule) for schedule in ThresholdSchedule)
-    assert [o.at(0) for o in (exponential, linear, constant)] == [0.4] * 3
-    assert exponential.at(10) == pytest.approx(0.4 / math.e)
-    assert linear.at(5) == pytest.approx(0.2)
-    assert linear.at(20) == 0
-    assert constant.at(100) == 0.4
 
 
 def test_random_streams_depend_on_seed_and_example_alone():

@@ -210,24 +210,31 @@ class MergedAttention(torch.autograd.Function):
         )
 
 
-def attend_one_token(
-    query_1HBD: Tensor, prefix: KeyValue | None, own: KeyValue, own_mask_BC: Tensor, scale: float
+def attend_rows(
+    query_1HND: Tensor, prefix: KeyValue | None, own: KeyValue, own_mask_BLC: Tensor, scale: float
 ) -> Tensor:
-    """Attention of one new token per row, (1, H, B, D): shared prefix (1, K, P, D) and own keys (B, K, C, D).
+    """Attention of L new tokens in each of B rows, side by side in (1, H, B·L, D), to the shared prefix
+    (1, K, P, D) and to the row's own keys (B, K, C, D) where the additive mask lets them.
 
-    Without gradient: this is the decoding step.
+    Without gradient: this is decoding.
     """
-    heads, key_heads = query_1HBD.shape[1], own[0].shape[1]
-    query_BKnD = query_1HBD[0].transpose(0, 1).unflatten(1, (key_heads, heads // key_heads))
-    mask = own_mask_BC[:, None, None].expand(-1, -1, heads // key_heads, -1)
-    output, lse = _kernel(query_BKnD, own[0], own[1], mask.contiguous(), scale)
-    output = output.flatten(1, 2).transpose(0, 1).unsqueeze(0)
+    heads, key_heads = query_1HND.shape[1], own[0].shape[1]
+    batch, length, _ = own_mask_BLC.shape
+    query_BHLD = query_1HND[0].unflatten(1, (batch, length)).transpose(0, 1)
+    mask = own_mask_BLC.repeat(1, heads // key_heads, 1).unsqueeze(1)
+    output, lse = _kernel(_fold(query_BHLD, key_heads), own[0], own[1], mask, scale)
+    output = _side_by_side(_unfold(output, heads))
     if prefix is None or not prefix[0].shape[2]:
         return output
-    lse = lse.flatten(1, 2).transpose(0, 1).unsqueeze(0)
-    shared, shared_lse = _kernel(_fold(query_1HBD, key_heads), prefix[0], prefix[1], None, scale)
+    lse = _side_by_side(_unfold(lse.unsqueeze(-1), heads)).squeeze(-1)
+    shared, shared_lse = _kernel(_fold(query_1HND, key_heads), prefix[0], prefix[1], None, scale)
     shared_lse = _unfold(shared_lse.unsqueeze(-1), heads).squeeze(-1)
     return merge(_unfold(shared, heads), shared_lse, output, lse)[0]
+
+
+def _side_by_side(tensor_BHLD: Tensor) -> Tensor:
+    """(B, H, L, D) → (1, H, B·L, D)."""
+    return tensor_BHLD.transpose(0, 1).flatten(1, 2).unsqueeze(0)
 
 
 def merge(output_a: Tensor, lse_a: Tensor, output_b: Tensor, lse_b: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,14 @@
-"""Token-by-token decoding of many questions under one database prefix.
+"""Decoding of many questions under one database prefix, a token or a block of tokens at a time.
 
 A `Decoding` holds the rows in flight: the prefix's keys and values once, shared by all rows, and a buffer of
-each row's own keys and values, aligned to the right so that every row writes the next token into the same
-column. Rows leave when they are finished (`keep`), and are reordered or repeated by the same call (beams).
+each row's own keys and values (question, then what was written). Rows may have different lengths. They leave
+when they are finished (`keep`), are reordered or repeated by the same call (beams), and forget their last tokens
+when a draft is rejected (`rewind`).
 
-Shapes: B rows in flight, H query heads, K key/value heads, P prefix tokens, C buffer columns, D head size.
+Shapes: B rows in flight, L tokens fed per row, H query heads, K key/value heads, P prefix tokens, C buffer
+columns, D head size (or hidden size, in hidden states).
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,127 +16,132 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from distilsql.models.attention import attend_one_token
+from distilsql.models.attention import attend_rows
 from distilsql.models.tree_model import PromptState, TreeModel
 
 
-@dataclass
-class _Rows:
-    """Per row: its next position id and how many leading buffer columns are padding."""
-
-    depth_B: Tensor
-    padding_B: Tensor
-    used_columns: int
-
-    def select(self, rows: Tensor) -> None:
-        self.depth_B, self.padding_B = self.depth_B[rows], self.padding_B[rows]
-
-    def own_mask(self, dtype: torch.dtype, columns: int) -> Tensor:
-        """Additive mask (B, columns) that hides the padding in front of each row's question."""
-        hidden = torch.arange(columns, device=self.depth_B.device)[None, :] < self.padding_B[:, None]
-        return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(
-            hidden, float("-inf")
-        )
-
-
 class Decoding:
-    """Rows of one tree being written. `step` feeds one token per row and returns the next hidden states."""
+    """Rows of one tree being written. `extend` feeds tokens and returns the hidden states that predict the next."""
 
     def __init__(self, model: TreeModel, state: PromptState, question_B: list[int], capacity: int) -> None:
         self.model = model
         self.prefix = state.prefix.layers
+        self.prefix_length = len(state.tree.prefix)
         lengths = [len(state.tree.questions[question]) for question in question_B]
-        width = max(lengths, default=0)
-        depth = [len(state.tree.prefix) + length for length in lengths]
-        self.rows = _Rows(
-            torch.tensor(depth, device=model.device),
-            torch.tensor([width - length for length in lengths], device=model.device),
-            width,
-        )
-        index_BC = torch.from_numpy(_right_aligned(state, question_B, width)).to(model.device)
+        self.length_B = torch.tensor(lengths, device=model.device)
+        index_BC = torch.from_numpy(_left_aligned(state, question_B)).to(model.device)
         self.keys = [_buffer(key, index_BC, capacity) for key, _ in state.rest]
         self.values = [_buffer(value, index_BC, capacity) for _, value in state.rest]
 
     def __len__(self) -> int:
-        return len(self.rows.depth_B)
+        return len(self.length_B)
 
     def keep(self, rows_B: Tensor) -> None:
         """Go on with these rows only, in this order; a row may be repeated."""
-        self.rows.select(rows_B)
+        self.length_B = self.length_B[rows_B]
         self.keys = [buffer[rows_B] for buffer in self.keys]
         self.values = [buffer[rows_B] for buffer in self.values]
 
-    @torch.no_grad()
+    def rewind(self, tokens_B: Tensor) -> None:
+        """Forget the last `tokens_B` tokens of each row, as if they had never been fed."""
+        self.length_B = self.length_B - tokens_B
+
     def step(self, tokens_B: Tensor) -> Tensor:
         """Feed one token per row; hidden states (B, D) that predict the token after it."""
-        hidden_BD = self._by_parts(tokens_B) if self.model.attention == "parts" else self._dense(tokens_B)
-        self.rows.depth_B = self.rows.depth_B + 1
-        self.rows.used_columns += 1
-        return hidden_BD
+        return self.extend(tokens_B.unsqueeze(1))[:, 0]
 
-    def _by_parts(self, tokens_B: Tensor) -> Tensor:
+    @torch.no_grad()
+    def extend(self, tokens_BL: Tensor) -> Tensor:
+        """Feed L tokens per row; hidden states (B, L, D), the l-th of which predicts the token after the l-th fed."""
+        new_L = torch.arange(tokens_BL.shape[1], device=tokens_BL.device)
+        columns_BL = self.length_B[:, None] + new_L
+        run = self._by_parts if self.model.attention == "parts" else self._dense
+        hidden_BLD = run(tokens_BL, columns_BL)
+        self.length_B = self.length_B + tokens_BL.shape[1]
+        return hidden_BLD
+
+    def _by_parts(self, tokens_BL: Tensor, columns_BL: Tensor) -> Tensor:
         model = self.model
-        self._mask_BC = self.rows.own_mask(model.dtype, self.rows.used_columns + 1)
+        self._columns_BL = columns_BL
+        self._rows_B1 = torch.arange(len(tokens_BL), device=model.device)[:, None]
+        used = int(columns_BL.max()) + 1
+        hidden_from = torch.arange(used, device=model.device) > columns_BL[:, :, None]
+        self._mask_BLC = _additive(hidden_from, model.dtype, float("-inf"))
         output = model.decoder(
-            input_ids=tokens_B.unsqueeze(0),
-            position_ids=self.rows.depth_B.unsqueeze(0),
+            input_ids=tokens_BL.reshape(1, -1),
+            position_ids=(self.prefix_length + columns_BL).reshape(1, -1),
             attention_mask=torch.zeros(1, 1, 1, 1, dtype=model.dtype, device=model.device),
             use_cache=False,
             tree=self,
         )
-        return output.last_hidden_state[0]
+        return output.last_hidden_state[0].view(*tokens_BL.shape, -1)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Called by the attention layers: store the new keys and values, attend to prefix and own buffer."""
-        column = self.rows.used_columns
-        self.keys[layer][:, :, column] = key[0].transpose(0, 1)
-        self.values[layer][:, :, column] = value[0].transpose(0, 1)
-        own = (self.keys[layer][:, :, : column + 1], self.values[layer][:, :, : column + 1])
-        prefix = self.prefix[layer] if self.prefix else None
-        return attend_one_token(query, prefix, own, self._mask_BC, scale)
+        """Called by the attention layers with the new tokens of all rows side by side, (1, H, B·L, D): store keys
+        and values, attend to the prefix and to the row's own tokens up to the query itself."""
+        used = self._mask_BLC.shape[-1]
+        for buffer, new in ((self.keys[layer], key), (self.values[layer], value)):
+            new_BLKD = new[0].unflatten(1, self._columns_BL.shape).permute(1, 2, 0, 3)
+            buffer.transpose(1, 2)[self._rows_B1, self._columns_BL] = new_BLKD
+        own = (self.keys[layer][:, :, :used], self.values[layer][:, :, :used])
+        return attend_rows(query, self.prefix[layer] if self.prefix else None, own, self._mask_BLC, scale)
 
-    def _dense(self, tokens_B: Tensor) -> Tensor:
-        """The same step through the stock forward, for models without an attention interface and for GPUs."""
-        model, column = self.model, self.rows.used_columns
-        batch = len(tokens_B)
+    def _dense(self, tokens_BL: Tensor, columns_BL: Tensor) -> Tensor:
+        """The same through the stock forward, for models without an attention interface and for GPUs."""
+        model, (batch, length) = self.model, tokens_BL.shape
+        used = int(self.length_B.max())
         cache: Any = DynamicCache()
         for layer, (key, value) in enumerate(zip(self.keys, self.values, strict=True)):
             shared = self.prefix[layer] if self.prefix else (key[:1, :, :0], value[:1, :, :0])
-            keys = torch.cat([shared[0].expand(batch, -1, -1, -1), key[:, :, :column]], dim=2)
-            values = torch.cat([shared[1].expand(batch, -1, -1, -1), value[:, :, :column]], dim=2)
+            keys = torch.cat([shared[0].expand(batch, -1, -1, -1), key[:, :, :used]], dim=2)
+            values = torch.cat([shared[1].expand(batch, -1, -1, -1), value[:, :, :used]], dim=2)
             cache.update(keys, values, layer)
-        own_BC = self.rows.own_mask(model.dtype, column + 1).clamp_min(torch.finfo(model.dtype).min)
-        prefix_length = cache.get_seq_length() - column
-        mask = torch.cat([own_BC.new_zeros(batch, prefix_length), own_BC], dim=1)
+        past = cache.get_seq_length()
+        hidden = torch.zeros(batch, length, past + length, dtype=torch.bool, device=model.device)
+        hidden[:, :, past - used : past] = (
+            torch.arange(used, device=model.device) >= self.length_B[:, None, None]
+        )
+        hidden[:, :, past:] = torch.ones(length, length, dtype=torch.bool, device=model.device).triu(1)
         output = model.decoder(
-            input_ids=tokens_B.unsqueeze(1),
-            position_ids=self.rows.depth_B.unsqueeze(1),
-            attention_mask=mask[:, None, None],
+            input_ids=tokens_BL,
+            position_ids=self.prefix_length + columns_BL,
+            attention_mask=_additive(hidden, model.dtype, torch.finfo(model.dtype).min)[:, None],
             past_key_values=cache,
             use_cache=True,
         )
+        rows_B1 = torch.arange(batch, device=model.device)[:, None]
         for layer, cached in enumerate(cache.layers):
-            self.keys[layer][:, :, column] = cached.keys[:, :, -1]
-            self.values[layer][:, :, column] = cached.values[:, :, -1]
-        return output.last_hidden_state[:, -1]
+            self.keys[layer].transpose(1, 2)[rows_B1, columns_BL] = cached.keys[:, :, past:].transpose(1, 2)
+            self.values[layer].transpose(1, 2)[rows_B1, columns_BL] = cached.values[:, :, past:].transpose(
+                1, 2
+            )
+        return output.last_hidden_state
 
 
 def start_decoding(
     model: TreeModel, state: PromptState, question_B: list[int], max_new_tokens: int
 ) -> tuple[Decoding, Tensor]:
-    """Rows for the given questions (repeats allowed) and the hidden states (B, D) that predict their first token."""
+    """Rows for the given questions (repeats allowed) and the hidden states (B, D) that predict their first token.
+
+    No row may be fed more than `max_new_tokens` tokens beyond those that were rewound.
+    """
     width = max((len(state.tree.questions[question]) for question in question_B), default=0)
     decoding = Decoding(model, state, question_B, capacity=width + max_new_tokens)
     return decoding, state.question_end_GD[torch.tensor(question_B, device=model.device)]
 
 
-def _right_aligned(state: PromptState, question_B: list[int], width: int) -> np.ndarray:
-    """Index (B, width) into the rest tokens; padding points at token 0 and is masked."""
-    index = np.zeros((len(question_B), width), dtype=np.int64)
-    for row, question in enumerate(question_B):
-        tokens = np.flatnonzero(state.rest_nodes.question_T == question)
-        index[row, width - len(tokens) :] = tokens
+def _left_aligned(state: PromptState, question_B: list[int]) -> np.ndarray:
+    """Index (B, longest question) into the rest tokens; columns after a short question point at token 0 and are
+    hidden until they are written over."""
+    rows = [np.flatnonzero(state.rest_nodes.question_T == question) for question in question_B]
+    index = np.zeros((len(rows), max(map(len, rows), default=0)), dtype=np.int64)
+    for row, tokens in enumerate(rows):
+        index[row, : len(tokens)] = tokens
     return index
+
+
+def _additive(hidden: Tensor, dtype: torch.dtype, lowest: float) -> Tensor:
+    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, lowest)
 
 
 def _buffer(tensor_1KRD: Tensor, index_BC: Tensor, capacity: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Generation for many questions under one prefix: greedy, sampled, beam search, and SWITCH.
+"""Generation for many questions under one prefix: greedy, sampled, and beam search. SWITCH is in `switch.py`.
 
 Used by on-policy training, prediction and serving. A completion ends with EOS, which is part of it, or after
 `max_new_tokens` without one. Results do not depend on which questions share a batch: sampling draws from a
@@ -7,13 +7,11 @@ random stream per example.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from distilsql.distill.divergences import jensen_shannon
 from distilsql.distill.tree import PromptTree
 from distilsql.models.decoding import start_decoding
 from distilsql.models.tree_model import PrefixState, TreeModel
@@ -56,9 +54,9 @@ def generate(
         # A model that cannot run a tree exactly answers one question at a time.
         return [
             generate(model, alone, options, streams=streams and [streams[row]])[0]
-            for row, alone in enumerate(_one_by_one(tree))
+            for row, alone in enumerate(one_by_one(tree))
         ]
-    uniforms = _uniforms(streams, count, options)
+    uniforms = draw_uniforms(streams, count, options)
     state = model.run_prompts(tree, prefix)
     written: list[list[int]] = [[] for _ in range(count)]
     alive = list(range(count))
@@ -80,7 +78,7 @@ def generate(
     return [tuple(tokens) for tokens in written]
 
 
-def _one_by_one(tree: PromptTree) -> list[PromptTree]:
+def one_by_one(tree: PromptTree) -> list[PromptTree]:
     return [PromptTree(tree.prefix, (question,)) for question in tree.questions]
 
 
@@ -97,7 +95,7 @@ def choose_tokens(logp_BV: Tensor, temperature: float, uniform_B: np.ndarray) ->
     return tokens_B.clamp_max(logp_BV.shape[-1] - 1)
 
 
-def _uniforms(
+def draw_uniforms(
     streams: Sequence[Callable[[int], np.ndarray]] | None, count: int, options: GenerationOptions
 ) -> np.ndarray:
     """Uniform numbers (count, max_new_tokens): row r belongs to example r whatever shares its batch."""
@@ -128,7 +126,7 @@ def beam_search(
     if model.layout == "padded" and len(tree.questions) > 1:
         return [
             beam_search(model, alone, options, beams=beams, length_penalty=length_penalty)[0]
-            for alone in _one_by_one(tree)
+            for alone in one_by_one(tree)
         ]
     state = model.run_prompts(tree, prefix)
     head = model.head()
@@ -207,106 +205,3 @@ class _Beam:
         cut_off = [(self._score(logp, len(tokens)), tokens) for logp, tokens in self.open]
         candidates = self.finished + cut_off
         return max(candidates, key=lambda item: item[0])[1]
-
-
-# ---- SWITCH --------------------------------------------------------------------------------------------------
-
-
-class ThresholdSchedule(StrEnum):
-    """How SWITCH's threshold falls with position t (tokens written so far)."""
-
-    EXPONENTIAL = "exponential"
-    LINEAR = "linear"
-    CONSTANT = "constant"
-
-
-@dataclass(frozen=True)
-class SwitchOptions:
-    """τ_t = τ0·exp(−λt), max(0, τ0·(1 − λt)), or τ0. Koo et al. 2025 found the exponential schedule best.
-
-    ASSUMED: τ0 and λ are not known from the paper at hand; λ = 1/10 reads its "decay factor of 1/10".
-    """
-
-    threshold: float = 0.3
-    decay: float = 0.1
-    schedule: ThresholdSchedule = ThresholdSchedule.EXPONENTIAL
-
-    def at(self, position: int) -> float:
-        """The threshold for the token written after `position` others."""
-        if self.schedule is ThresholdSchedule.EXPONENTIAL:
-            return self.threshold * float(np.exp(-self.decay * position))
-        if self.schedule is ThresholdSchedule.LINEAR:
-            return max(0.0, self.threshold * (1 - self.decay * position))
-        return self.threshold
-
-
-@dataclass(frozen=True)
-class SwitchedCompletion:
-    """A completion and, per token, whether the teacher supplied it and the JSD (nats) before it was chosen."""
-
-    tokens: Completion
-    from_teacher: tuple[bool, ...]
-    divergence: tuple[float, ...]
-
-
-@torch.no_grad()
-def switch_generate(
-    student: TreeModel,
-    teacher: TreeModel,
-    tree: PromptTree,
-    options: GenerationOptions,
-    switch: SwitchOptions,
-    *,
-    streams: Sequence[Callable[[int], np.ndarray]] | None = None,
-    teacher_prefix: PrefixState | None = None,
-) -> list[SwitchedCompletion]:
-    """The student writes; where JSD(p_t, q_t) > τ_t the teacher supplies the token (sequential definition).
-
-    Both models read every token, whoever wrote it. JSD compares the full distributions at temperature 1; the
-    token itself is drawn at `options.temperature` from whichever model supplies it.
-    """
-    count = len(tree.questions)
-    if "padded" in (student.layout, teacher.layout) and count > 1:
-        return [
-            switch_generate(student, teacher, alone, options, switch, streams=streams and [streams[row]])[0]
-            for row, alone in enumerate(_one_by_one(tree))
-        ]
-    uniforms = _uniforms(streams, count, options)
-    alive = list(range(count))
-    student_rows, student_hidden = start_decoding(
-        student, student.run_prompts(tree), alive, options.max_new_tokens
-    )
-    teacher_rows, teacher_hidden = start_decoding(
-        teacher, teacher.run_prompts(tree, teacher_prefix), alive, options.max_new_tokens
-    )
-    student_head, teacher_head = student.head(), teacher.head()
-    written: list[list[tuple[int, bool, float]]] = [[] for _ in range(count)]
-    for position in range(options.max_new_tokens):
-        student_BV = student_head.log_probs(student_hidden, options.vocabulary_size)
-        teacher_BV = teacher_head.log_probs(teacher_hidden, options.vocabulary_size)
-        divergence_B = jensen_shannon(teacher_BV, student_BV)
-        taken_over_B = divergence_B > switch.at(position)
-        uniform_B = uniforms[alive, position]
-        chosen_BV = torch.where(taken_over_B.unsqueeze(-1), teacher_BV, student_BV)
-        tokens_B = choose_tokens(chosen_BV, options.temperature, uniform_B)
-        for row, *entry in zip(
-            alive, tokens_B.tolist(), taken_over_B.tolist(), divergence_B.tolist(), strict=True
-        ):
-            written[row].append((int(entry[0]), bool(entry[1]), float(entry[2])))
-        going_on = (tokens_B != options.eos_token_id).nonzero().squeeze(-1)
-        if len(going_on) == 0 or position + 1 == options.max_new_tokens:
-            break
-        if len(going_on) < len(alive):
-            alive = [alive[row] for row in going_on.tolist()]
-            student_rows.keep(going_on)
-            teacher_rows.keep(going_on)
-            tokens_B = tokens_B[going_on]
-        student_hidden, teacher_hidden = student_rows.step(tokens_B), teacher_rows.step(tokens_B)
-    return [
-        SwitchedCompletion(
-            tuple(entry[0] for entry in tokens),
-            tuple(entry[1] for entry in tokens),
-            tuple(entry[2] for entry in tokens),
-        )
-        for tokens in written
-    ]

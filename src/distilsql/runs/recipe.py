@@ -141,6 +141,11 @@ class SwitchSettings(_Section):
     )
     decay: float = Field(0.1, ge=0, description="λ per token (ASSUMED: reads “decay factor 1/10”)")
     schedule: Literal["exponential", "linear", "constant"] = Field("exponential", description="how τ falls")
+    block_length: int | None = Field(
+        None,
+        ge=1,
+        description="tokens drafted before the teacher reads them; changes the cost alone (adaptive by default)",
+    )
 
 
 class TrainOptions(_Section):

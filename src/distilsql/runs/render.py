@@ -40,7 +40,9 @@ _OF_SUMMARY = {
     "exposure": ("excess_accumulated_error", 1.0),
 }
 _DECIMALS = {"x_sft": 2, "samples_per_second": 2}
-_GAIN_NOTE = "the interval takes the two as independent; a paired one, of the same questions, would be narrower."
+_GAIN_NOTE = (
+    "the interval takes the two as independent; a paired one, of the same questions, would be narrower."
+)
 
 
 def render(plan: Plan, out: Path, *, touching: str | None = None) -> list[Path]:

@@ -17,15 +17,8 @@ from distilsql.distill.loss import Distillation, Likelihood, LossParts, completi
 from distilsql.distill.methods import Source
 from distilsql.distill.reduction import Reduction, position_weights, window_denominator
 from distilsql.distill.tree import targets
-from distilsql.models.generate import (
-    Completion,
-    GenerationOptions,
-    SwitchedCompletion,
-    SwitchOptions,
-    ThresholdSchedule,
-    generate,
-    switch_generate,
-)
+from distilsql.models.generate import Completion, GenerationOptions, generate
+from distilsql.models.switch import SwitchedCompletion, SwitchOptions, ThresholdSchedule, switch_generate
 from distilsql.models.tree_model import PromptState
 from distilsql.models.vllm_source import VllmSource
 from distilsql.runs.decode_batches import DecodeBatch, decode_batches
@@ -183,8 +176,10 @@ class WindowTrainer:
             teacher,
             item.tree,
             self.generation_options(),
-            SwitchOptions(options.threshold, options.decay, ThresholdSchedule(options.schedule)),
-            streams=[item.stream(self.recipe.seed, Use.SAMPLING, row) for row in range(len(item.examples))],
+            SwitchOptions(
+                options.threshold, options.decay, ThresholdSchedule(options.schedule), options.block_length
+            ),
+            streams=self._streams(item),
             teacher_prefix=cache.get(item.prefix_key, item.tree.prefix),
         )
         tokens = sum(len(completion.tokens) for completion in written)
