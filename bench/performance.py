@@ -1,0 +1,92 @@
+"""Write the tables of docs/performance.md from bench/results/*.json, between their markers.
+
+python bench/performance.py
+"""
+
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+RESULTS = Path(__file__).with_name("results")
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+TRL = {"trl-sft": "TRL SFTTrainer", "trl-distill": "TRL DistillationTrainer", "trl-gkd": "TRL GKDTrainer"}
+
+Row = dict[str, Any]
+
+
+def step_time(pair: dict[str, Any]) -> str:
+    """One line per contender and k: seconds per example, ratios paired by window, memory, phases."""
+    rows: list[Row] = pair["rows"]
+    by_window = {(row["contender"], row["k"], row["window"]): row for row in rows}
+    groups: dict[tuple[int, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row["k"], row["contender"]].append(row)
+    lines = [
+        "| k | contender | s / example | ÷ our SFT | ÷ TRL SFT | peak GiB | windows | where the time goes |",
+        "| ---: | :--- | ---: | ---: | ---: | ---: | ---: | :--- |",
+    ]
+    for (k, contender), own in sorted(groups.items(), key=lambda item: item[0][0]):
+        seconds = [row["seconds"] / 16 for row in own]
+        phases = ", ".join(
+            f"{name} {median(row['phases'].get(name, 0.0) for row in own) / 16:.2f}"
+            for name in ("generation", "teacher", "student", "optimizer")
+            if any(row.get("phases", {}).get(name) for row in own)
+        )
+        lines.append(
+            f"| {k} | {TRL.get(contender, contender)} | {_spread(seconds)} "
+            f"| {_ratio(own, by_window, 'sft', k)} | {_ratio(own, by_window, 'trl-sft', k)} "
+            f"| {max(row['peak_bytes'] for row in own) / 2**30:.1f} | {len(own)} | {phases} |"
+        )
+    return "\n".join(lines)
+
+
+def _ratio(own: list[Row], by_window: dict[tuple[str, int, int], Row], base: str, k: int) -> str:
+    pairs = [
+        row["seconds"] / by_window[base, k, row["window"]]["seconds"]
+        for row in own
+        if (base, k, row["window"]) in by_window
+    ]
+    return _spread(pairs) if pairs else ""
+
+
+def _spread(values: list[float]) -> str:
+    middle = f"{median(values):.3g}"
+    return middle if len(values) == 1 else f"{middle} ({min(values):.3g} to {max(values):.3g})"
+
+
+def generation(document: dict[str, Any]) -> str:
+    lines = [
+        "| precision | questions | ours, tokens/s | `transformers`, tokens/s | seconds, theirs ÷ ours "
+        "| equal completions |",
+        "| :--- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for precision, found in document.items():
+        questions = sum(row["questions"] for row in found["databases"])
+        lines.append(
+            f"| {precision} | {questions} | {found['our_tokens_per_second']:.0f} "
+            f"| {found['transformers_tokens_per_second']:.0f} | {found['ratio']:.1f} "
+            f"| {100 * found['equal_share']:.0f} % |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    tables = {
+        f"step_time {name}": step_time(pair)
+        for name, pair in json.loads((RESULTS / "step_time.json").read_text()).items()
+    }
+    tables["generate"] = generation(json.loads((RESULTS / "generate.json").read_text()))
+    text = PAGE.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
+        if not pattern.search(text):
+            raise SystemExit(f"{PAGE} has no place for the table “{name}”")
+        text = pattern.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
+    PAGE.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
