@@ -22,6 +22,7 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/evaluate.py
+	$(BIN)/python bench/cost_growth.py
 
 docs: $(VENV)/.installed
 	$(BIN)/distilsql methods --markdown > docs/methods.md
