@@ -109,6 +109,9 @@ def test_a_run_stopped_inside_a_round_resumes_to_the_same_bits(recipe, tmp_path,
     assert losses(resumed) == losses(whole)
     counts = [json.loads(run.summary.read_text())["counts"] for run in (whole, resumed)]
     assert counts[0] == counts[1]
+    traces = [json.loads(run.summary.read_text()).get("switch") for run in (whole, resumed)]
+    assert traces[0] == traces[1]
+    assert (traces[0] is not None) == (method == "switch")
 
 
 # ---- rounds themselves ---------------------------------------------------------------------------------------

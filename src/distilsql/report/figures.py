@@ -16,7 +16,7 @@ _LOG_FROM = 5.0
 # Phases that are not part of what a method costs.
 _NOT_COST = ("evaluation", "checkpoint")
 # Configurations of one method share its colour.
-_LINE_STYLES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
+LINE_STYLES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
 _PHASE_ORDER = ("data", "generation", "teacher", "student", "optimizer")
 
 
@@ -144,7 +144,7 @@ def _draw_curves(
                 [place for place, _ in curve],
                 [value for _, value in curve],
                 color=color,
-                linestyle=_LINE_STYLES[entry.variant % len(_LINE_STYLES)],
+                linestyle=LINE_STYLES[entry.variant % len(LINE_STYLES)],
                 linewidth=1.4,
                 marker=marker,
                 markersize=size / 2,

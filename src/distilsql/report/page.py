@@ -93,6 +93,7 @@ def _legend(table: ComparisonTable) -> str:
         "× SFT": "× SFT: training seconds per example relative to fine-tuning the same student on the same machine.",
         "samples/s": "samples/s: training examples per second.",
         "teacher share": "teacher share: tokens that the teacher wrote into the student's completions.",
+        "teacher passes/token": "teacher passes/token: the teacher's forward passes for each token written.",
         "ExAccErr %": "ExAccErr: how much larger the student's accumulated error is along its own samples.",
     }
     said += [meaning for name, meaning in meanings.items() if name in table.titles]

@@ -46,6 +46,16 @@ class Score(_File):
         return f"{self.benchmark} T={self.temperature:g}" if self.temperature else self.benchmark
 
 
+class SwitchAlongSequence(_File):
+    """What SWITCH did at each position of the completions it wrote; divergence and threshold in nats."""
+
+    threshold: tuple[float, ...]
+    tokens: tuple[int, ...] = Field(min_length=1)
+    teacher_share: tuple[Share, ...]
+    divergence: tuple[float, ...]
+    teacher_passes_per_token: float
+
+
 class Summary(_File):
     """`summary.json`. Costs are of training alone; `x_sft` is relative to SFT of the same student and data."""
 
@@ -63,8 +73,13 @@ class Summary(_File):
     seconds_per_example: float | None = None
     x_sft: float | None = None
     teacher_share: float | None = None
+    switch: SwitchAlongSequence | None = None
     excess_accumulated_error: float | None = None
     peak_memory_bytes: int | None = None
+
+    @property
+    def teacher_passes_per_token(self) -> float | None:
+        return self.switch.teacher_passes_per_token if self.switch else None
 
 
 class LogLine(_File):

@@ -106,6 +106,12 @@ def _columns(entries: Sequence[Entry], benchmarks: Sequence[str]) -> list[Column
             lambda entry: _number_cell("teacher_share", entry.mean("teacher_share"), "{:.0%}"),
         ),
         Column(
+            "teacher passes/token",
+            lambda entry: _number_cell(
+                "teacher_passes_per_token", entry.mean("teacher_passes_per_token"), "{:.2f}"
+            ),
+        ),
+        Column(
             "ExAccErr %",
             lambda entry: _number_cell(
                 "excess_accumulated_error_percent", entry.mean("excess_accumulated_error"), "{:.1f}"

@@ -13,6 +13,7 @@ from distilsql.report.entries import Entry, Reference, benchmarks_of, group_runs
 from distilsql.report.figures import accuracy_against_cost, cost_by_phase, learning_curves
 from distilsql.report.page import Answer, Illustration, render_page
 from distilsql.report.records import RunRecord
+from distilsql.report.switch_figure import switch_along_sequence
 from distilsql.report.table import comparison_table, to_csv, to_markdown
 from distilsql.report.theme import DARK, LIGHT
 
@@ -30,6 +31,7 @@ class ReportPaths:
     accuracy_against_cost: Mapping[str, Path]
     learning_curves: Path | None
     cost_by_phase: Path | None
+    switch_along_sequence: Path | None
 
 
 def write_report(
@@ -67,7 +69,13 @@ def write_report(
         "Where the time goes",
         "Training milliseconds per example by phase; evaluation and checkpoints are not counted.",
     )
-    illustrations = [*by_benchmark.values(), *(found for found in (phases, curves) if found)]
+    switch = _illustrate(
+        partial(switch_along_sequence, entries),
+        "SWITCH along the sequence",
+        "By position in the completion: the share of tokens that the teacher wrote, the mean divergence (JSD) of "
+        "teacher and student with the threshold τ above which the teacher writes, and the completions that long.",
+    )
+    illustrations = [*by_benchmark.values(), *(found for found in (phases, switch, curves) if found)]
     page = render_page(
         title=title, table=table, entries=entries, illustrations=illustrations, answers=answers or ()
     )
@@ -85,6 +93,9 @@ def write_report(
             },
             learning_curves=_write_figure(out_dir / "learning_curves.png", curves) if curves else None,
             cost_by_phase=_write_figure(out_dir / "cost_by_phase.png", phases) if phases else None,
+            switch_along_sequence=_write_figure(out_dir / "switch_along_sequence.png", switch)
+            if switch
+            else None,
         )
     except OSError as error:
         raise RunError(

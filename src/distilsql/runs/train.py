@@ -350,6 +350,7 @@ class _Trainer:
                     "ledger": self.ledger.state(),
                     "calibration": self.calibration.state(),
                     "rollout": pending,
+                    "switch": self.trainer.switch_trace.state(),
                 }
                 save_checkpoint(self.run.checkpoint, self.optimizer.state(), state)
         self.accelerator.wait_for_everyone()
@@ -364,6 +365,8 @@ class _Trainer:
             self.ledger.load(state["ledger"])
             self.calibration.load(state["calibration"])
             self.rollout.load(state.get("rollout", []))
+            if "switch" in state:
+                self.trainer.switch_trace.load(state["switch"])
             self.examples_seen = state["examples_seen"]
             done = int(state["step"])
             self.report(Progress(f"resuming {self.run.path} after step {done} of {self.steps}"))
@@ -424,6 +427,7 @@ class _Trainer:
                 beforehand_seconds / max(self.examples_seen, 1),
             ),
             "teacher_share": counts.get("switch_teacher_tokens", 0) / written if written else None,
+            **self.trainer.switch_trace.summary(),
             "teacher_completions": self.teacher_check.to_json() if self.teacher_check else None,
             "counts": counts,
             "layout": self.engines.student.layout,

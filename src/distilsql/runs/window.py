@@ -27,6 +27,7 @@ from distilsql.runs.ledger import Ledger, Phase
 from distilsql.runs.prepare import TokenizedExample
 from distilsql.runs.recipe import Recipe
 from distilsql.runs.rewriting import imperfect_completions
+from distilsql.runs.switch_trace import SwitchTrace
 from distilsql.runs.teacher_hidden import run_teacher
 from distilsql.runs.window_tree import Use, WindowTree, as_branches, student_hidden
 
@@ -91,6 +92,13 @@ class WindowTrainer:
         self.reduction = Reduction(recipe.distill.reduction)
         self.teacher_completions: dict[str, Completion] = {}
         self.vllm_student: VllmSource | None = None
+        self.switch = SwitchOptions(
+            recipe.switch.threshold,
+            recipe.switch.decay,
+            ThresholdSchedule(recipe.switch.schedule),
+            recipe.switch.block_length,
+        )
+        self.switch_trace = SwitchTrace(self.switch)
 
     # ---- which completions are trained on ----------------------------------------------------------------
 
@@ -170,18 +178,17 @@ class WindowTrainer:
         teacher, cache = self.engines.teacher, self.engines.teacher_prefixes
         assert teacher is not None
         assert cache is not None
-        options = self.recipe.switch
         written = switch_generate(
             self.engines.student,
             teacher,
             item.tree,
             self.generation_options(),
-            SwitchOptions(
-                options.threshold, options.decay, ThresholdSchedule(options.schedule), options.block_length
-            ),
+            self.switch,
             streams=self._streams(item),
             teacher_prefix=cache.get(item.prefix_key, item.tree.prefix),
         )
+        for completion in written:
+            self.switch_trace.add(completion)
         tokens = sum(len(completion.tokens) for completion in written)
         from_teacher = sum(sum(completion.from_teacher) for completion in written)
         self.ledger.count("generated_tokens", tokens)
