@@ -12,7 +12,7 @@ from typing import Any
 
 RESULTS = Path(__file__).with_name("results")
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
-TRL = {"trl-sft": "TRL SFTTrainer", "trl-distill": "TRL DistillationTrainer", "trl-gkd": "TRL GKDTrainer"}
+TRL = {"trl-sft": "TRL SFTTrainer", "trl-gkd": "TRL GKDTrainer"}
 
 Row = dict[str, Any]
 

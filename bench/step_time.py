@@ -1,7 +1,7 @@
-"""Time of an optimizer step: our methods against TRL's SFTTrainer and its distillation trainers, same examples.
+"""Time of an optimizer step: our methods against TRL's SFTTrainer and its GKDTrainer, same examples.
 
-    python bench/step_time.py --name smollm2 --data ../shared/data --student runs/teacher/model \\
-        --teacher runs/teacher/model --windows 3 --contenders sft,rkd,kid,gkd-rkl,switch,trl-sft,trl-gkd
+    python bench/step_time.py --name smollm2-135m --data ../shared/data --student runs/teacher/model \\
+        --teacher runs/teacher/model --windows 2 --contenders sft,rkd,kid,gkd-rkl,switch,trl-sft,trl-gkd
 
 A window is sixteen questions of Spider's training set, drawn by our own sampler (k questions of a database to a
 tree). Every contender runs every window in a process of its own, one after the other, window by window, so that
@@ -41,9 +41,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the data folder, holding spider/")
     parser.add_argument("--student", required=True, help="a transformers folder; all its weights are trained")
     parser.add_argument("--teacher", required=True, help="a transformers folder")
-    parser.add_argument(
-        "--contenders", required=True, help="comma-separated: our methods, trl-sft, trl-gkd, trl-distill"
-    )
+    parser.add_argument("--contenders", required=True, help="comma-separated: our methods, trl-sft, trl-gkd")
     parser.add_argument("--k", default="16", help="questions per tree, comma-separated")
     parser.add_argument("--windows", type=int, default=3, help="repeats, each on another window")
     parser.add_argument("--micro-batch", type=int, default=4, help="TRL's per-device batch size")
@@ -221,7 +219,7 @@ def _trl_step(arguments: argparse.Namespace, task: dict[str, Any]) -> dict[str, 
         "use_cpu": True,
         "dataloader_num_workers": 0,
     }
-    make = {"trl-sft": _trl_sft, "trl-gkd": _trl_gkd, "trl-distill": _trl_distill}[task["contender"]]
+    make = {"trl-sft": _trl_sft, "trl-gkd": _trl_gkd}[task["contender"]]
     trainer = make(arguments, model, tokenizer, data, common)
     trainer.add_callback(Clock())
     trainer.train()
@@ -280,31 +278,6 @@ def _trl_gkd(arguments: Any, model: Any, tokenizer: Any, data: list[Any], common
         teacher_model=teacher,
         args=config,
         data_collator=collate,
-        train_dataset=dataset,
-        processing_class=tokenizer,
-    )
-
-
-def _trl_distill(arguments: Any, model: Any, tokenizer: Any, data: list[Any], common: dict[str, Any]) -> Any:
-    """TRL's newer on-policy trainer: reverse KL (its default), chunked loss."""
-    import torch
-    from datasets import Dataset
-    from transformers import AutoModelForCausalLM
-    from trl import DistillationConfig, DistillationTrainer
-
-    teacher = AutoModelForCausalLM.from_pretrained(arguments.teacher, dtype=torch.bfloat16)
-    config = DistillationConfig(
-        **common,
-        beta=1.0,
-        temperature=1.0,
-        max_completion_length=arguments.max_new_tokens,
-        shuffle_dataset=False,
-    )
-    dataset = Dataset.from_list([{"prompt": tokenizer.decode(prompt)} for prompt, _ in data])
-    return _in_order(DistillationTrainer)(
-        model=model,
-        teacher_model=teacher,
-        args=config,
         train_dataset=dataset,
         processing_class=tokenizer,
     )
