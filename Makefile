@@ -20,9 +20,15 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
-bench: $(VENV)/.installed-dev
-	$(BIN)/python bench/evaluate.py
+# make bench DATA=… STUDENT=… TEACHER=…: the folder that holds spider/, and two transformers folders, fine-tuned.
+# Alone on the machine, about half an hour; what bench/results/step_time.json holds already is not measured again.
+DATA ?= $(DISTILSQL_DATA)
+bench: $(VENV)/.installed-bench
+	$(BIN)/python bench/step_time.py --name smollm2-135m --data $(DATA) --student $(STUDENT) --teacher $(TEACHER) \
+	    --windows 2 --contenders sft,rkd,kid,gkd-rkl,switch,trl-sft,trl-gkd
+	$(BIN)/python bench/generate.py --data $(DATA) --model $(STUDENT) --questions 60
 	$(BIN)/python bench/cost_growth.py
+	$(BIN)/python bench/performance.py
 
 docs: $(VENV)/.installed
 	$(BIN)/distilsql methods --markdown > docs/methods.md
@@ -36,6 +42,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,sql]'
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	touch $@
 
 clean:
