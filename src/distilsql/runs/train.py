@@ -335,7 +335,8 @@ class _Trainer:
         if self.accelerator.is_main_process and self.valid is not None:
             with self.ledger.phase(Phase.EVALUATION):
                 accuracy = score_during_training(self.recipe, self.engines, self.valid)
-            self.report(Progress(f"step {done}: {accuracy:.1%} on {self.valid.name}"))
+            metric = "execution accuracy" if self.valid.task == "sql" else "ROUGE-L"
+            self.report(Progress(f"step {done}: {metric} {accuracy:.1%} on {self.valid.name}"))
             with self.run.log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": done, "valid_accuracy": accuracy}) + "\n")
         self.accelerator.wait_for_everyone()
