@@ -1,4 +1,4 @@
-"""Write the tables of docs/performance.md from bench/results/*.json, between their markers.
+"""Write the tables of docs/performance.md and docs/results.md from bench/results/*.json, between their markers.
 
 python bench/performance.py
 """
@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 RESULTS = Path(__file__).with_name("results")
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+DOCS = Path(__file__).parents[1] / "docs"
 TRL = {"trl-sft": "TRL SFTTrainer", "trl-gkd": "TRL GKDTrainer"}
 
 Row = dict[str, Any]
@@ -73,19 +73,48 @@ def generation(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def grouping(document: dict[str, Any]) -> str:
+    lines = [
+        "| arm | EX % | by seed | gold NLL, nats a token | by seed |",
+        "| :--- | ---: | ---: | ---: | ---: |",
+    ]
+    accuracy, nll = document["execution_accuracy"], document["gold_negative_log_likelihood"]
+    for arm in ("grouped", "ungrouped"):
+        low, high = accuracy[arm]["interval"]
+        lines.append(
+            f"| {arm} | {100 * accuracy[arm]['mean']:.1f} [{100 * low:.1f}, {100 * high:.1f}] "
+            f"| {', '.join(f'{100 * seed:.1f}' for seed in accuracy[arm]['seeds'])} "
+            f"| {nll[arm]['mean']:.3f} | {', '.join(f'{seed:.3f}' for seed in nll[arm]['seeds'])} |"
+        )
+    low, high = accuracy["interval"]
+    lines.append(
+        f"| ungrouped − grouped | {100 * accuracy['ungrouped_minus_grouped']:+.1f} "
+        f"[{100 * low:+.1f}, {100 * high:+.1f}] | | {nll['ungrouped_minus_grouped']:+.3f} "
+        f"[{nll['interval'][0]:+.3f}, {nll['interval'][1]:+.3f}] | |"
+    )
+    return "\n".join(lines)
+
+
 def main() -> None:
     tables = {
         f"step_time {name}": step_time(pair)
         for name, pair in json.loads((RESULTS / "step_time.json").read_text()).items()
     }
     tables["generate"] = generation(json.loads((RESULTS / "generate.json").read_text()))
-    text = PAGE.read_text(encoding="utf-8")
+    _put(DOCS / "performance.md", tables)
+    found = json.loads((RESULTS / "grouping.json").read_text())
+    _put(DOCS / "results.md", {"grouping": grouping(found)})
+
+
+def _put(page: Path, tables: dict[str, str]) -> None:
+    """Write each table between its markers. Exits with a sentence where a page has no place for one."""
+    text = page.read_text(encoding="utf-8")
     for name, table in tables.items():
         pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not pattern.search(text):
-            raise SystemExit(f"{PAGE} has no place for the table “{name}”")
+            raise SystemExit(f"{page} has no place for the table “{name}”")
         text = pattern.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
-    PAGE.write_text(text, encoding="utf-8")
+    page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
