@@ -1,10 +1,8 @@
 """The command line: thin commands over `runs` and `report`. Nothing heavy is imported before a command needs it."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -130,6 +128,7 @@ def predict(
     from distilsql.runs.folder import RunFolder
     from distilsql.runs.predict import benchmark_for, load_any, load_student, recipe_of
     from distilsql.runs.predict import predict as run_predict
+    from distilsql.runs.progress import counting_bar
     from distilsql.runs.recipe import load_recipe
 
     folder = RunFolder(run)
@@ -151,7 +150,7 @@ def predict(
         if out is None:
             raise RunError(f"{run} is not a run folder, so say where predictions go: --out predictions.jsonl")
     path = out or folder.predictions(benchmark.name, temperature, seed)
-    with _bar("predicting") as on_progress:
+    with counting_bar("predicting") as on_progress:
         run_predict(model, benchmark, path, on_progress=on_progress)
     sampled = f" --temperature {temperature:g}" if temperature and out is None else ""
     print(f"Wrote {path}. Next: distilsql evaluate {path if out else run} --on {on}{sampled}")
@@ -192,6 +191,7 @@ def evaluate(
     """Judge predictions by running them, as the official evaluators do; responses to instructions by ROUGE-L."""
     from distilsql.runs.evaluate import compare_scores, evaluate_file, evaluate_run, score_lines, with_r_ves
     from distilsql.runs.folder import RunFolder, write_text
+    from distilsql.runs.progress import counting_bar
     from distilsql.runs.recipe import load_recipe
 
     folder = RunFolder(target)
@@ -200,7 +200,7 @@ def evaluate(
         data = data or (Path(options.root) if options.root else None)
         database = database or (Path(options.database) if options.database else None)
     benchmark = _limited(_load(on, data, database), limit)
-    with _bar("judging") as on_progress:
+    with counting_bar("judging") as on_progress:
         if target.is_dir():
             scores = evaluate_run(
                 folder,
@@ -265,11 +265,12 @@ def exposure(
     from distilsql.runs.exposure import ExposureOptions, expose_run
     from distilsql.runs.folder import RunFolder
     from distilsql.runs.predict import benchmark_for, recipe_of
+    from distilsql.runs.progress import counting_bar
 
     folder = RunFolder(run)
     benchmark = _limited(benchmark_for(recipe_of(folder), on, data, database), limit)
     options = ExposureOptions(length=length, samples_per_prompt=samples, seed=seed)
-    with _bar("sampling") as on_progress:
+    with counting_bar("sampling") as on_progress:
         result = expose_run(folder, benchmark, options, teacher=teacher, on_progress=on_progress)
     low, high = result.interval
     print(f"ExAccErr({length}) on {on}: {result.excess_accumulated_error:.1f} % ({low:.1f} to {high:.1f})")
@@ -345,8 +346,9 @@ def data_check(
 ) -> None:
     """Report every missing database, malformed record and gold query that does not run, all at once."""
     from distilsql.data.check import check
+    from distilsql.runs.progress import counting_bar
 
-    with _bar("running golds") as on_progress:
+    with counting_bar("running golds") as on_progress:
         report = check(target, data, database=database, progress=on_progress)
     for checked in report.benchmarks:
         golds = (
@@ -372,9 +374,10 @@ def suite_build(
     """Make variants of each database that tell wrong queries from the gold ones. An interrupted build resumes."""
     from distilsql.data.benchmark import load_sql_benchmark
     from distilsql.metrics.build_suite import build_suite
+    from distilsql.runs.progress import counting_bar
 
     benchmark = load_sql_benchmark(on, root=data, database=database, missing_databases="skip")
-    with _bar("databases") as on_progress:
+    with counting_bar("databases") as on_progress:
         suite = build_suite(
             benchmark,
             out,
@@ -398,23 +401,6 @@ def _load(on: str, data: Path | None, database: Path | None) -> "Benchmark":
 
 def _limited(benchmark: "Benchmark", limit: int | None) -> "Benchmark":
     return benchmark if limit is None else benchmark.take(limit, 0)
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar with the time left, on standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns: list[Any] = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    ]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 if __name__ == "__main__":

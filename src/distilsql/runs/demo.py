@@ -5,13 +5,11 @@ made of half of its layers are distilled by several methods with the same exampl
 every predicted query is run; and what was measured is shown, whatever the order. Run again, it resumes.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from distilsql.data.benchmark import SqlBenchmark, load_sql_benchmark
 from distilsql.databases.execute import Outcome, execute
@@ -31,7 +29,7 @@ from distilsql.runs.evaluate import evaluate_run
 from distilsql.runs.folder import RunFolder, read_json
 from distilsql.runs.predict import load_student, predict
 from distilsql.runs.prepare import prompt_options
-from distilsql.runs.progress import training_bar
+from distilsql.runs.progress import counting_bar, training_bar
 from distilsql.runs.recipe import PromptSettings, Recipe, make_recipe
 from distilsql.runs.train import train
 
@@ -125,7 +123,7 @@ def _trained(recipe: Recipe, folder: Path, title: str, console: Console) -> RunF
 def _scored(run: RunFolder, test: SqlBenchmark, name: str, console: Console) -> Scores:
     """Predictions (kept from an earlier start if they are there) and their verdicts."""
     if not run.predictions(TEST).exists():
-        with _counting(f"{name} answers", console) as on_progress:
+        with counting_bar(f"{name} answers", console) as on_progress:
             predict(load_student(run), test, run.predictions(TEST), on_progress=on_progress)
     scores = evaluate_run(run, test)
     assert isinstance(scores, Scores)  # the demo is text-to-SQL
@@ -136,19 +134,6 @@ def _scored(run: RunFolder, test: SqlBenchmark, name: str, console: Console) -> 
         highlight=False,
     )
     return scores
-
-
-@contextmanager
-def _counting(what: str, console: Console) -> Iterator[Any]:
-    columns: list[Any] = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    ]
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _show(

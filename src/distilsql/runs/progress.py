@@ -1,4 +1,4 @@
-"""Progress of a training in the terminal: a bar with the time left, and sentences above it."""
+"""Progress in the terminal: bars with the time left; above that of a training, sentences."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,3 +44,18 @@ def training_bar(
                 bar.update(task, completed=progress.step, total=progress.steps, loss=loss)
 
         yield report
+
+
+@contextmanager
+def counting_bar(description: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A reporter of how many are done and of how many; on standard error, and nothing where that is no terminal."""
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    ]
+    console = console or Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

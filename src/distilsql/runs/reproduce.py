@@ -5,14 +5,11 @@ again, a part-done one goes on from its checkpoint, answered questions are not a
 """
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from distilsql.data.benchmark import Benchmark, SqlBenchmark, load_benchmark
 from distilsql.errors import DataError, DistilSQLError, RunError
@@ -23,7 +20,7 @@ from distilsql.runs.exposure import ExposureOptions, expose_run
 from distilsql.runs.folder import RunFolder, file_name
 from distilsql.runs.plan import Judgement, Plan, PlannedRun
 from distilsql.runs.predict import Model, load_student, predict
-from distilsql.runs.progress import training_bar
+from distilsql.runs.progress import counting_bar, training_bar
 from distilsql.runs.render import render
 from distilsql.runs.state import State, predictions_paths, read_score, scores_path, state_of, suite_folder
 from distilsql.runs.train import train
@@ -111,7 +108,7 @@ class Judge:
         if not answered and _is_scored(run.folder, judgement, benchmark):
             return False
         suite = self._suite(judgement.benchmark) if judgement.suite else None
-        with _bar(f"{title}: judging {benchmark.name}", self.console) as on_progress:
+        with counting_bar(f"{title}: judging {benchmark.name}", self.console) as on_progress:
             scores = evaluate_run(
                 run.folder, benchmark, suite=suite, temperature=judgement.temperature, on_progress=on_progress
             )
@@ -144,7 +141,7 @@ class Judge:
                 path.replace(path.with_name(path.name + ".unfinished"))
             student = model()
             decoder = replace(student.decoder, temperature=judgement.temperature, seed=seed)
-            with _bar(f"{title}: answering {benchmark.name}", self.console) as on_progress:
+            with counting_bar(f"{title}: answering {benchmark.name}", self.console) as on_progress:
                 predict(replace(student, decoder=decoder), benchmark, path, on_progress=on_progress)
             done = True
         return done
@@ -156,7 +153,7 @@ class Judge:
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         if known.get("benchmark") == asked.name and known.get("prompts") == len(asked.examples):
             return False
-        with _bar(f"{title}: ExAccErr on {asked.name}", self.console) as on_progress:
+        with counting_bar(f"{title}: ExAccErr on {asked.name}", self.console) as on_progress:
             expose_run(run.folder, asked, ExposureOptions(), on_progress=on_progress)
         return True
 
@@ -183,7 +180,7 @@ class Judge:
         """The suite of the whole benchmark, built if it is not there yet."""
         folder, benchmark = suite_folder(self.folder, name), self._whole[name]
         assert isinstance(benchmark, SqlBenchmark)
-        with _bar(f"test suite for {name}", self.console) as on_progress:
+        with counting_bar(f"test suite for {name}", self.console) as on_progress:
             build_suite(
                 benchmark,
                 folder,
@@ -205,16 +202,3 @@ def _is_scored(run: RunFolder, judgement: Judgement, benchmark: Benchmark) -> bo
 def _ids(predictions: Path) -> set[str]:
     lines = predictions.read_text(encoding="utf-8").splitlines()
     return {json.loads(line)["example_id"] for line in lines}
-
-
-@contextmanager
-def _bar(what: str, console: Console) -> Iterator[Callable[[int, int], None]]:
-    columns: list[Any] = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    ]
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
