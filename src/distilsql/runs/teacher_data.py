@@ -5,11 +5,10 @@ f-distill trains partly on them; `teacher_check.py` says what they are worth.
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from accelerate.utils import gather_object
 
 from distilsql.distill.methods import Source
@@ -102,7 +101,7 @@ def _written(
     """Records of what the teacher writes for some trees."""
     start = time.perf_counter()
     if writer is not None:
-        streams = [stream for item in items for stream in _streams(recipe, item)]
+        streams = [stream for item in items for stream in item.streams(recipe.seed, Use.TEACHER)]
         written = writer.generate_all([item.tree for item in items], options, streams=streams)
     else:
         written = [tokens for item in items for tokens in _by_teacher(recipe, engines, options, item)]
@@ -128,13 +127,9 @@ def _by_teacher(
         engines.teacher,
         item.tree,
         options,
-        streams=_streams(recipe, item),
+        streams=item.streams(recipe.seed, Use.TEACHER),
         prefix=engines.teacher_prefixes.get(item.prefix_key, item.tree.prefix),
     )
-
-
-def _streams(recipe: Recipe, item: WindowTree) -> list[Callable[[int], np.ndarray]]:
-    return [item.stream(recipe.seed, Use.TEACHER, row) for row in range(len(item.examples))]
 
 
 def _read(run: RunFolder, *, repair: bool) -> dict[str, dict[str, Any]]:

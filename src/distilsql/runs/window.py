@@ -5,7 +5,7 @@ questions: which completions are trained on (`window_completions`, and `rewritin
 the loss has (`_losses`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -152,7 +152,8 @@ class WindowTrainer:
         if source is Source.SWITCH:
             return [self._switched(batch.item) for batch in batches]
         items = [batch.item for batch in batches]
-        options, streams = self.generation_options(), [self._streams(item) for item in items]
+        options = self.generation_options()
+        streams = [item.streams(self.recipe.seed, Use.SAMPLING) for item in items]
         if self.vllm_student is not None:
             self.vllm_student.refresh()
             everything = iter(
@@ -171,9 +172,6 @@ class WindowTrainer:
         self.ledger.count("generated_tokens", sum(len(tokens) for each in written for tokens in each))
         return [[SwitchedCompletion(tokens, (), ()) for tokens in each] for each in written]
 
-    def _streams(self, item: WindowTree) -> list[Callable[[int], np.ndarray]]:
-        return [item.stream(self.recipe.seed, Use.SAMPLING, row) for row in range(len(item.examples))]
-
     def _switched(self, item: WindowTree) -> list[SwitchedCompletion]:
         teacher, cache = self.engines.teacher, self.engines.teacher_prefixes
         assert teacher is not None
@@ -184,7 +182,7 @@ class WindowTrainer:
             item.tree,
             self.generation_options(),
             self.switch,
-            streams=self._streams(item),
+            streams=item.streams(self.recipe.seed, Use.SAMPLING),
             teacher_prefix=cache.get(item.prefix_key, item.tree.prefix),
         )
         for completion in written:

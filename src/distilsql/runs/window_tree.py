@@ -41,8 +41,9 @@ class WindowTree:
     def rng(self, seed: int, use: Use, row: int) -> np.random.Generator:
         return np.random.default_rng([seed, use, self.epoch, self.numbers[row]])
 
-    def stream(self, seed: int, use: Use, row: int) -> Callable[[int], np.ndarray]:
-        return uniform_stream(seed, use, self.epoch, self.numbers[row])
+    def streams(self, seed: int, use: Use) -> list[Callable[[int], np.ndarray]]:
+        """One stream per example: as many uniform numbers as are asked for, from its own sequence."""
+        return [uniform_stream(seed, use, self.epoch, number) for number in self.numbers]
 
 
 def as_window_trees(prepared: Prepared, trees: Sequence[TreeOfExamples]) -> list[WindowTree]:
