@@ -137,7 +137,7 @@ def _our_step(arguments: argparse.Namespace, task: dict[str, Any]) -> dict[str, 
     from distilsql.runs.ledger import Ledger, Phase
     from distilsql.runs.optimizer import MasterAdamW
     from distilsql.runs.window import WindowTrainer
-    from distilsql.runs.window_tree import WindowTree
+    from distilsql.runs.window_tree import as_window_trees
 
     recipe = _recipe(arguments, task["contender"], task["k"])
     engines = load_engines(recipe, torch.device("cpu"))
@@ -148,12 +148,7 @@ def _our_step(arguments: argparse.Namespace, task: dict[str, Any]) -> dict[str, 
     def step(window: list[Any]) -> tuple[float, Any]:
         ledger = Ledger()
         trainer = WindowTrainer(recipe, engines, ledger)
-        items = []
-        for tree in window:
-            examples = tuple(prepared.examples[number] for number in tree.examples)
-            items.append(
-                WindowTree(examples[0].prefix_key, prepared.tree(examples), examples, tree.examples, 0)
-            )
+        items = as_window_trees(prepared, window)
         start = time.perf_counter()
         trained = trainer.window_completions(items)
         trainer.accumulate(items, trained, trainer.denominators(items, trained))
