@@ -82,7 +82,7 @@ def expose_run(
         options,
         on_progress,
     )
-    write_json(run.path / "exposure.json", result.to_json())
+    write_json(run.exposure, result.to_json())
     summary = read_json(run.summary)
     summary["excess_accumulated_error"] = result.excess_accumulated_error
     write_json(run.summary, summary)

@@ -7,6 +7,7 @@ runs/NAME/
   summary.json          what the run cost and how it ended
   checkpoints/last/     to resume from
   model/                the finished student
+  exposure.json         ExAccErr, where it was measured
   predictions/, scores/ one file per benchmark; sampled predictions have one per seed, and scores per temperature
 """
 
@@ -35,6 +36,10 @@ class RunFolder:
     @property
     def summary(self) -> Path:
         return self.path / "summary.json"
+
+    @property
+    def exposure(self) -> Path:
+        return self.path / "exposure.json"
 
     @property
     def environment(self) -> Path:

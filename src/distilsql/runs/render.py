@@ -181,7 +181,7 @@ def _exposure_interval(column: Column, runs: Sequence[PlannedRun]) -> tuple[floa
     """The bootstrap interval that `exposure` measured, where there is one run."""
     if column.measure != "exposure" or len(runs) != 1:
         return None
-    path = runs[0].folder.path / "exposure.json"
+    path = runs[0].folder.exposure
     if not path.exists():
         return None
     low, high = json.loads(path.read_text(encoding="utf-8"))["interval"]

@@ -100,7 +100,7 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
 def scores_path(run: RunFolder, judgement: Judgement) -> Path:
     """Where the measurement of `judgement` is kept."""
     if judgement.exposure_limit is not None:
-        return run.path / "exposure.json"
+        return run.exposure
     suite = f"-{SUITE}" if judgement.suite else ""
     return run.scores(judgement.benchmark + suite, judgement.temperature)
 
