@@ -63,9 +63,13 @@ class Prepared:
 
     def by_prefix(self) -> list[list[TokenizedExample]]:
         """Examples that share a prefix, together; prefixes and examples in the order of `examples`."""
-        groups: dict[str, list[TokenizedExample]] = {}
-        for example in self.examples:
-            groups.setdefault(example.prefix_key, []).append(example)
+        return [[self.examples[number] for number in numbers] for numbers in self.numbers_by_prefix()]
+
+    def numbers_by_prefix(self) -> list[list[int]]:
+        """As `by_prefix`, by the examples' places in `examples`."""
+        groups: dict[str, list[int]] = {}
+        for number, example in enumerate(self.examples):
+            groups.setdefault(example.prefix_key, []).append(number)
         return list(groups.values())
 
 

@@ -220,11 +220,8 @@ def entry_key(tree: PromptTree, completions: Sequence[Completion]) -> str:
 
 
 def _entries(prepared: Prepared, questions_per_tree: int) -> list[_Entry]:
-    by_prefix: dict[str, list[int]] = {}
-    for number, example in enumerate(prepared.examples):
-        by_prefix.setdefault(example.prefix_key, []).append(number)
     entries = []
-    for numbers in by_prefix.values():
+    for numbers in prepared.numbers_by_prefix():
         for start in range(0, len(numbers), questions_per_tree):
             own = tuple(numbers[start : start + questions_per_tree])
             examples = [prepared.examples[number] for number in own]
