@@ -1,6 +1,5 @@
 """The method table for people: in the terminal, and as docs/methods.md."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from distilsql.distill.methods import METHODS, Method
@@ -31,6 +30,8 @@ def print_methods() -> None:
 
 def method_reference() -> str:
     """docs/methods.md: generated from the method table and the recipe's fields; a test keeps it current."""
+    from distilsql.report.table import markdown_row  # with it come figures, which nothing else here needs
+
     lines = [
         "# Methods",
         "",
@@ -38,9 +39,9 @@ def method_reference() -> str:
         "",
         "Every method is a divergence, a source of completions, and a weight of the gold likelihood.",
         "",
-        _row(_HEADER),
-        _row(["---"] * len(_HEADER)),
-        *(_row(_cells(method)) for method in METHODS.values()),
+        markdown_row(_HEADER),
+        markdown_row(["---"] * len(_HEADER)),
+        *(markdown_row(_cells(method)) for method in METHODS.values()),
         "",
         *(f"- **{method.name}**: {method.summary}" for method in METHODS.values()),
         "",
@@ -48,9 +49,9 @@ def method_reference() -> str:
         "",
         "What a paper leaves open is marked ASSUMED.",
         "",
-        _row(("key", "default", "meaning")),
-        _row(["---"] * 3),
-        *(_row(_key_cells(key, field)) for key, field in known_keys(Recipe).items()),
+        markdown_row(("key", "default", "meaning")),
+        markdown_row(["---"] * 3),
+        *(markdown_row(_key_cells(key, field)) for key, field in known_keys(Recipe).items()),
     ]
     return "\n".join(lines) + "\n"
 
@@ -58,7 +59,3 @@ def method_reference() -> str:
 def _key_cells(key: str, field: Any) -> tuple[str, str, str]:
     default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)}`"
     return f"`{key}`", default, field.description or ""
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -8,6 +8,8 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from distilsql.report.table import markdown_row
+
 OURS = "ours"
 NOT_RUN = "not run"
 NONE = "–"
@@ -102,7 +104,7 @@ def _group_markdown(group: Group, columns: Sequence[PaperColumn]) -> str:
             numbers = line.published.get(key, {})
             if numbers:
                 rows.append(["", f"paper, {title}", "", *(_published(numbers, column) for column in columns)])
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+    return "\n".join(map(markdown_row, rows))
 
 
 def _header(group: Group, column: PaperColumn) -> str:

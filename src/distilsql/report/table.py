@@ -177,15 +177,13 @@ def to_terminal(table: ComparisonTable, title: str = "") -> RichTable:
 
 def to_markdown(table: ComparisonTable) -> str:
     rules = ["---:" if numeric else ":---" for numeric in table.numeric]
-    lines = [_markdown_row(table.titles), _markdown_row(rules)]
-    for row in table.rows:
-        texts = [cell.text.replace("|", "\\|") for cell in row]
-        lines.append(_markdown_row([f"**{t}**" if c.best else t for t, c in zip(texts, row, strict=True)]))
-    return "\n".join(lines) + "\n"
+    rows = [[f"**{cell.text}**" if cell.best else cell.text for cell in row] for row in table.rows]
+    return "".join(markdown_row(row) + "\n" for row in (table.titles, rules, *rows))
 
 
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def markdown_row(cells: Sequence[str]) -> str:
+    """A row of a Markdown table; bars inside a cell are escaped."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def to_csv(table: ComparisonTable) -> str:
