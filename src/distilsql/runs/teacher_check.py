@@ -15,6 +15,7 @@ from distilsql.databases.execute import Decoding, Execution, Job, Outcome, make_
 from distilsql.databases.pool import ExecutionPool
 from distilsql.metrics import bird, execution
 from distilsql.runs.folder import RunFolder
+from distilsql.runs.training_log import append_line
 
 # Databases that are trained on are SQLite files.
 DIALECT = "sqlite"
@@ -72,8 +73,7 @@ def check_once(run: RunFolder, queries: Mapping[str, str], benchmark: SqlBenchma
     found = _logged(run)
     if found is None:
         found = check_teacher_queries(queries, benchmark)
-        with run.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": 0, _LOG_KEY: found.to_json()}) + "\n")
+        append_line(run, {"step": 0, _LOG_KEY: found.to_json()})
     return found
 
 

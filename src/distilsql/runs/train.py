@@ -5,9 +5,7 @@ the whole optimizer window (all trees, all processes), the same seed gives the s
 killed at any point goes on from its last checkpoint to the same weights.
 """
 
-import json
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +19,11 @@ from distilsql.data.benchmark import Benchmark, SqlBenchmark, load_benchmark
 from distilsql.errors import RunError, TrainingError
 from distilsql.models.layout_check import tree_is_exact
 from distilsql.models.load import save_model
+from distilsql.runs.across_processes import sum_gradients, sum_loss, sum_values
 from distilsql.runs.calibration import Calibration
 from distilsql.runs.checkpoint import load_checkpoint, save_checkpoint
 from distilsql.runs.engines import Engines, load_engines, vllm_source
-from distilsql.runs.environment import environment, peak_memory_bytes
+from distilsql.runs.environment import environment
 from distilsql.runs.folder import RunFolder, open_run, write_json
 from distilsql.runs.interrupt import StopRequest
 from distilsql.runs.ledger import Ledger, Phase
@@ -34,9 +33,11 @@ from distilsql.runs.recipe import Recipe
 from distilsql.runs.rollout import Rollout
 from distilsql.runs.sampling import Sampler, WindowStream
 from distilsql.runs.scoring import score_during_training
+from distilsql.runs.summary import training_summary
 from distilsql.runs.teacher_check import TeacherCheck, check_once
 from distilsql.runs.teacher_data import ensure_teacher_completions
 from distilsql.runs.teacher_hidden import open_teacher_hidden
+from distilsql.runs.training_log import append_line, drop_lines_after, step_line
 from distilsql.runs.window import Denominators, WindowLoss, WindowTrainer
 from distilsql.runs.window_tree import WindowTree, as_branches, as_window_trees
 
@@ -216,13 +217,13 @@ class _Trainer:
             self.calibration.time_sft(items, self.optimizer)
         start = self.ledger.training_seconds
         own = self.trainer.denominators(items, trained)
-        trained_total, gold_total = self._sum([float(own.trained), float(own.gold)])
+        trained_total, gold_total = sum_values(self.accelerator, [float(own.trained), float(own.gold)])
         loss = self.trainer.accumulate(items, trained, Denominators(int(trained_total), int(gold_total)))
-        loss = self._sum_loss(loss)
+        loss = sum_loss(self.accelerator, loss)
         if not loss.finite:
             self._stop_on_bad_loss(step, loss)
         with self.ledger.phase(Phase.OPTIMIZER):
-            self._reduce_gradients()
+            sum_gradients(self.accelerator, self.optimizer.gradients())
             norm = self.optimizer.clip(self.recipe.train.clip_norm)
             if not torch.isfinite(torch.tensor(norm)):
                 loss.culprits = [example.example.example_id for item in items for example in item.examples]
@@ -250,54 +251,6 @@ class _Trainer:
             "--set train.precision=float32, and resume."
         )
 
-    # ---- across processes --------------------------------------------------------------------------------
-
-    def _sum(self, values: list[float]) -> list[float]:
-        if self.accelerator.num_processes == 1:
-            return values
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.accelerator.device)
-        reduced: Any = self.accelerator.reduce(tensor, reduction="sum")
-        return list(reduced.tolist())
-
-    def _sum_loss(self, loss: WindowLoss) -> WindowLoss:
-        sums = self._sum(
-            [
-                loss.total,
-                loss.divergence,
-                loss.negative_log_likelihood,
-                float(loss.divergence_positions),
-                float(loss.likelihood_positions),
-                float(loss.examples),
-                float(not loss.finite),
-                float(loss.tokens_from_teacher),
-                float(loss.tokens_written),
-            ]
-        )
-        return WindowLoss(
-            sums[0],
-            sums[1],
-            sums[2],
-            int(sums[3]),
-            int(sums[4]),
-            int(sums[5]),
-            finite=sums[6] == 0,
-            tokens_from_teacher=int(sums[7]),
-            tokens_written=int(sums[8]),
-            culprits=loss.culprits,
-        )
-
-    def _reduce_gradients(self) -> None:
-        """Sum gradients over processes: each holds its share of one loss that is already normalised."""
-        if self.accelerator.num_processes == 1:
-            return
-        gradients = self.optimizer.gradients()
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        reduced: Any = self.accelerator.reduce(flat, reduction="sum")
-        offset = 0
-        for gradient in gradients:
-            gradient.copy_(reduced[offset : offset + gradient.numel()].view_as(gradient))
-            offset += gradient.numel()
-
     # ---- log, evaluate, save -----------------------------------------------------------------------------
 
     def _log(self, step: int, loss: WindowLoss, learning_rate: float, norm: float) -> None:
@@ -307,26 +260,8 @@ class _Trainer:
             return
         if done % self.recipe.train.log_every_steps and done != self.steps and done != 1:
             return
-        line = {
-            "step": done,
-            "loss": loss.total,
-            "divergence": loss.divergence / loss.divergence_positions if loss.divergence_positions else None,
-            "negative_log_likelihood": (
-                loss.negative_log_likelihood / loss.likelihood_positions
-                if loss.likelihood_positions
-                else None
-            ),
-            "learning_rate": learning_rate,
-            "gradient_norm": norm,
-            "examples_seen": self.examples_seen,
-            "train_seconds": self.ledger.training_seconds,
-            "seconds_by_phase": self.ledger.state()["seconds"],
-            "counts": dict(self.ledger.counts),
-            "teacher_share": loss.tokens_from_teacher / loss.tokens_written if loss.tokens_written else None,
-            "memory_bytes": peak_memory_bytes(),
-        }
-        with self.run.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        line = step_line(done, loss, learning_rate, norm, self.examples_seen, self.ledger)
+        append_line(self.run, line)
         if self.recipe.train.trackers:
             numbers = {key: value for key, value in line.items() if isinstance(value, int | float)}
             self.accelerator.log(numbers, step=done)
@@ -337,8 +272,7 @@ class _Trainer:
                 accuracy = score_during_training(self.recipe, self.engines, self.valid)
             metric = "execution accuracy" if self.valid.task == "sql" else "ROUGE-L"
             self.report(Progress(f"step {done}: {metric} {accuracy:.1%} on {self.valid.name}"))
-            with self.run.log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": done, "valid_accuracy": accuracy}) + "\n")
+            append_line(self.run, {"step": done, "valid_accuracy": accuracy})
         self.accelerator.wait_for_everyone()
 
     def _save(self, done: int) -> None:
@@ -371,13 +305,8 @@ class _Trainer:
             self.examples_seen = state["examples_seen"]
             done = int(state["step"])
             self.report(Progress(f"resuming {self.run.path} after step {done} of {self.steps}"))
-        if self.accelerator.is_main_process and self.run.log.exists():
-            kept = [
-                line
-                for line in self.run.log.read_text(encoding="utf-8").splitlines()
-                if _step_of(line) <= done
-            ]
-            self.run.log.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        if self.accelerator.is_main_process:
+            drop_lines_after(self.run, done)
         self.accelerator.wait_for_everyone()
         return done
 
@@ -400,41 +329,20 @@ class _Trainer:
             self.accelerator.end_training()
 
     def _summary(self) -> dict[str, Any]:
-        seconds = self.ledger.training_seconds
-        optimizer_seconds = self.ledger.seconds[Phase.OPTIMIZER]
-        counts = self.ledger.counts
-        written = counts.get("switch_tokens", 0)
         hidden = self.engines.teacher_hidden
-        beforehand_seconds = (self.teacher_writing_seconds + (hidden.seconds() if hidden else 0.0)) / (
-            self.accelerator.num_processes
+        beforehand_seconds = self.teacher_writing_seconds + (hidden.seconds() if hidden else 0.0)
+        return training_summary(
+            self.recipe,
+            self.engines,
+            self.optimizer,
+            self.ledger,
+            self.calibration,
+            steps=self.steps,
+            examples_seen=self.examples_seen,
+            beforehand_seconds=beforehand_seconds / self.accelerator.num_processes,
+            switch_trace=self.trainer.switch_trace,
+            teacher_check=self.teacher_check,
         )
-        return {
-            "method": self.recipe.method,
-            "name": self.recipe.name,
-            "seed": self.recipe.seed,
-            "student_parameters": sum(p.numel() for p in self.engines.student.causal_lm.parameters()),
-            "trained_parameters": sum(master.numel() for master in self.optimizer.masters),
-            "teacher": self.recipe.teacher.path
-            if self.recipe.row.needs_teacher and self.recipe.teacher
-            else None,
-            "steps": self.steps,
-            "examples_seen": self.examples_seen,
-            "train_seconds": seconds,
-            "samples_per_second": self.examples_seen / seconds if seconds else None,
-            "seconds_per_example": seconds / self.examples_seen if self.examples_seen else None,
-            "seconds_by_phase": self.ledger.state()["seconds"],
-            **self.calibration.summary(
-                optimizer_seconds / max(self.examples_seen, 1),
-                beforehand_seconds / max(self.examples_seen, 1),
-            ),
-            "teacher_share": counts.get("switch_teacher_tokens", 0) / written if written else None,
-            **self.trainer.switch_trace.summary(),
-            "teacher_completions": self.teacher_check.to_json() if self.teacher_check else None,
-            "counts": counts,
-            "layout": self.engines.student.layout,
-            "peak_memory_bytes": peak_memory_bytes(),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        }
 
 
 def load_data(recipe: Recipe) -> tuple[Benchmark, Benchmark | None]:
@@ -450,11 +358,3 @@ def load_data(recipe: Recipe) -> tuple[Benchmark, Benchmark | None]:
         valid = load_benchmark(options.valid, root=root, database=database, missing_databases="skip")
         valid = valid.take(options.valid_limit, 0)
     return train_set, valid
-
-
-def _step_of(line: str) -> int:
-    """The step of a log line; a line that a kill cut off counts as never written."""
-    try:
-        return int(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return 2**62

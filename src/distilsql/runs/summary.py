@@ -1,0 +1,57 @@
+"""summary.json: what a finished training was, and what it cost."""
+
+import time
+from typing import Any
+
+from distilsql.runs.calibration import Calibration
+from distilsql.runs.engines import Engines
+from distilsql.runs.environment import peak_memory_bytes
+from distilsql.runs.ledger import Ledger, Phase
+from distilsql.runs.optimizer import MasterAdamW
+from distilsql.runs.recipe import Recipe
+from distilsql.runs.switch_trace import SwitchTrace
+from distilsql.runs.teacher_check import TeacherCheck
+
+
+def training_summary(
+    recipe: Recipe,
+    engines: Engines,
+    optimizer: MasterAdamW,
+    ledger: Ledger,
+    calibration: Calibration,
+    *,
+    steps: int,
+    examples_seen: int,
+    beforehand_seconds: float,
+    switch_trace: SwitchTrace,
+    teacher_check: TeacherCheck | None,
+) -> dict[str, Any]:
+    """`beforehand_seconds` is what the method needed before its first step, per process: × SFT is charged with it."""
+    seconds = ledger.training_seconds
+    counts = ledger.counts
+    written = counts.get("switch_tokens", 0)
+    return {
+        "method": recipe.method,
+        "name": recipe.name,
+        "seed": recipe.seed,
+        "student_parameters": sum(p.numel() for p in engines.student.causal_lm.parameters()),
+        "trained_parameters": sum(master.numel() for master in optimizer.masters),
+        "teacher": recipe.teacher.path if recipe.row.needs_teacher and recipe.teacher else None,
+        "steps": steps,
+        "examples_seen": examples_seen,
+        "train_seconds": seconds,
+        "samples_per_second": examples_seen / seconds if seconds else None,
+        "seconds_per_example": seconds / examples_seen if examples_seen else None,
+        "seconds_by_phase": ledger.state()["seconds"],
+        **calibration.summary(
+            ledger.seconds[Phase.OPTIMIZER] / max(examples_seen, 1),
+            beforehand_seconds / max(examples_seen, 1),
+        ),
+        "teacher_share": counts.get("switch_teacher_tokens", 0) / written if written else None,
+        **switch_trace.summary(),
+        "teacher_completions": teacher_check.to_json() if teacher_check else None,
+        "counts": counts,
+        "layout": engines.student.layout,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
