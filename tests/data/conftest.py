@@ -51,7 +51,7 @@ def question(db_id: str, text: str, query: str) -> dict[str, str]:
 
 @pytest.fixture
 def data_folder(tmp_path: Path) -> Path:
-    """Spider with the databases shop and zoo, and gone, which has no file; BIRD with shop."""
+    """Spider with the databases shop and zoo, and gone, which has no file; BIRD with shop, and zoo to train on."""
     root = tmp_path / "data"
     shop = tables_record("shop", {"Shop": ["Shop_ID", "Name", "City"], "Sale": ["Shop_ID", "Day", "Amount"]})
     zoo, gone = tables_record("zoo", {"animal": ["id", "name"]}), tables_record("gone", {"t": ["c"]})
@@ -85,4 +85,13 @@ def data_folder(tmp_path: Path) -> Path:
         "difficulty": "simple",
     }
     write_json(root / "bird/dev.json", [record])
+    write_json(root / "bird/train/train_tables.json", [zoo | {"primary_keys": [[1, 2]]}])
+    make_sqlite(root / "bird/train/train_databases/zoo/zoo.sqlite", ZOO)
+    training_record = {
+        "db_id": "zoo",
+        "question": "How many rheas?",
+        "evidence": "a rhea is named Rhea",
+        "SQL": "SELECT count(*) FROM animal WHERE name = 'Rhea'",
+    }
+    write_json(root / "bird/train/train.json", [training_record])
     return root

@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,19 @@ def test_birds_evidence_is_there_in_its_own_setting_only(data_folder: Path) -> N
     assert with_evidence.examples[0].evidence == "sales are Amount"
     assert with_evidence.examples[0].difficulty == "simple"
     assert with_evidence.evaluator == "bird"
+
+
+def test_birds_training_set_has_files_and_databases_of_its_own(data_folder: Path) -> None:
+    without = load_benchmark("bird:train", root=data_folder)
+    with_evidence = load_benchmark("bird:train+evidence", root=data_folder)
+    (example,) = without.examples
+    assert example.gold_sql == "SELECT count(*) FROM animal WHERE name = 'Rhea'"
+    assert (example.evidence, example.difficulty) == ("", "")
+    assert with_evidence.examples == (replace(example, evidence="a rhea is named Rhea"),)
+    zoo = without.databases["zoo"]
+    assert zoo.path == data_folder / "bird/train/train_databases/zoo/zoo.sqlite"
+    assert zoo.schema.tables[0].columns[1].comment == "name said plainly"
+    assert without.evaluator == "bird"
 
 
 def test_birds_descriptions_are_read_whatever_their_encoding(data_folder: Path) -> None:

@@ -51,6 +51,7 @@ def test_a_data_folder_is_checked_whole_and_a_benchmark_folder_alone(data_folder
     assert {checked.name for checked in whole.benchmarks} == {
         "spider:train",
         "spider:dev",
+        "bird:train",
         "bird:dev",
         "bird:mini-dev",
     }

@@ -1,15 +1,30 @@
-"""BIRD (Li et al. 2023): dev and mini-dev, without and with evidence, and the databases' column descriptions."""
+"""BIRD (Li et al. 2023): train, dev and mini-dev, without and with evidence, and what describes their columns."""
 
 import csv
 from pathlib import Path
+from typing import NamedTuple
 
 from distilsql.data.source import Source
 from distilsql.data.tables_json import Catalogue
 from distilsql.databases.schema import Comments
 
-_FILES = {"bird:dev": "bird/dev.json", "bird:mini-dev": "bird/mini_dev_sqlite.json"}
+
+class _Split(NamedTuple):
+    """Paths under the data folder's `bird/`."""
+
+    questions: str
+    tables_json: str
+    databases: str
+
+
+# train.zip unpacks to a folder of its own, `train/`; the parts of dev lie in `bird/` itself, and mini-dev shares them.
+_SPLITS = {
+    "bird:train": _Split("train/train.json", "train/train_tables.json", "train/train_databases"),
+    "bird:dev": _Split("dev.json", "dev_tables.json", "dev_databases"),
+    "bird:mini-dev": _Split("mini_dev_sqlite.json", "dev_tables.json", "dev_databases"),
+}
 EVIDENCE_SUFFIX = "+evidence"
-BIRD_SPECS = tuple(spec + suffix for spec in _FILES for suffix in ("", EVIDENCE_SUFFIX))
+BIRD_SPECS = tuple(spec + suffix for spec in _SPLITS for suffix in ("", EVIDENCE_SUFFIX))
 
 
 def bird_source(spec: str, root: Path) -> Source:
@@ -18,7 +33,8 @@ def bird_source(spec: str, root: Path) -> Source:
     With and without evidence are two settings with scores of their own: the evidence reaches the Example only in
     the one that is named for it.
     """
-    catalogue = Catalogue(root / "bird" / "dev_tables.json", (root / "bird" / "dev_databases",))
+    split, folder = _SPLITS[spec.removesuffix(EVIDENCE_SUFFIX)], root / "bird"
+    catalogue = Catalogue(folder / split.tables_json, (folder / split.databases,))
 
     def comments(db_id: str, path: Path) -> Comments:
         names = catalogue.comments(db_id, path)
@@ -27,7 +43,7 @@ def bird_source(spec: str, root: Path) -> Source:
 
     return Source(
         name=spec,
-        files=(root / _FILES[spec.removesuffix(EVIDENCE_SUFFIX)],),
+        files=(folder / split.questions,),
         locate=catalogue.locate,
         sql_fields=("SQL",),
         with_evidence=spec.endswith(EVIDENCE_SUFFIX),
