@@ -26,6 +26,7 @@ from distilsql.models.attention import IMPLEMENTATION
 from distilsql.models.generate import Completion, GenerationOptions, generate
 from distilsql.models.load import load_model, load_tokenizer
 from distilsql.models.tree_model import TreeModel
+from distilsql.runs.allocator import keep_freed_memory
 from distilsql.runs.prepare import Prepared, TokenizedExample, prepare
 from distilsql.runs.recipe import PromptSettings
 
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--batch", type=int, default=16, help="rows of a `transformers` batch")
     arguments = parser.parse_args()
+    keep_freed_memory()
     tokenizer = load_tokenizer(arguments.model)
     model: Any = load_model(arguments.model, arguments.precision)
     prepared = prepare(

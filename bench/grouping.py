@@ -1,18 +1,21 @@
-"""Does filling a step with questions of one database cost accuracy? Grouped and ungrouped training, several seeds.
+"""Does filling a step with questions of one database cost accuracy, and what does it save? Several seeds each.
 
     python bench/grouping.py --data ../shared/data --model models/smollm2-135m --out runs/grouping
 
-Both arms see the same number of examples in steps of sixteen: `grouped` takes sixteen questions of one database
-(one tree of sixteen), `ungrouped` takes them as an ordinary trainer does, from anywhere (sixteen trees of one).
-A tree equals its sequences run alone (tests/models/test_tree_model.py), so the arms differ in the sampling alone.
-Data: Spider's in-domain split, cut to databases with a short prompt, because `ungrouped` runs every prompt anew.
+Every arm takes steps of sixteen questions and differs in how many come from one database: `16x1` takes one tree of
+sixteen questions, `4x4` four trees of four, `1x16` sixteen questions from anywhere, as an ordinary trainer does.
+`16x1-long` takes four times the steps, for a comparison at about equal time. A tree equals its sequences run alone
+(tests/models/test_tree_model.py), so the arms differ in the sampling alone. Data: Spider's in-domain split, cut to
+databases with a short prompt, because `1x16` runs every prompt anew.
 
-Execution accuracy and gold's negative log-likelihood on the test part, for each arm and seed, and the paired
-difference with its interval go to bench/results/grouping.json. Runs that are finished are not run again.
+Execution accuracy and gold's negative log-likelihood on the test part, for each arm and seed, training time, and
+each arm's paired difference to `1x16` with its interval go to bench/results/grouping.json. Finished runs are not
+run again; `--arms` trains some of the arms only, and the results are written once all are there.
 """
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,25 @@ from distilsql.runs.train import train
 from distilsql.runs.window_tree import as_branches
 
 RESULTS = Path(__file__).with_name("results") / "grouping.json"
-ARMS = {"grouped": (16, 1), "ungrouped": (1, 16)}  # questions per tree, trees per step
+
+
+@dataclass(frozen=True)
+class Arm:
+    """How the questions of a step are drawn, and how many steps there are as a multiple of `--steps`."""
+
+    questions_per_tree: int
+    trees_per_step: int
+    length: int = 1
+
+
+ARMS = {
+    "16x1": Arm(16, 1),
+    "8x2": Arm(8, 2),
+    "4x4": Arm(4, 4),
+    "1x16": Arm(1, 16),
+    "16x1-long": Arm(16, 1, length=4),
+}
+REFERENCE = "1x16"
 PROMPT = {"values": False, "matched_values": False, "comments": False, "schema_filter": "never"}
 
 
@@ -57,7 +78,6 @@ def short_prompts_only(data: Path, out: Path, model: str, longest: int) -> Path:
 
 
 def recipe(arm: str, seed: int, data: Path, model: str, steps: int) -> Recipe:
-    questions, trees = ARMS[arm]
     return make_recipe(
         {
             "method": "sft",
@@ -67,10 +87,10 @@ def recipe(arm: str, seed: int, data: Path, model: str, steps: int) -> Recipe:
             "data": {"train": "spider:indomain-train", "root": str(data)},
             "prompt": {**PROMPT, "max_prompt_tokens": 512},
             "train": {
-                "steps": steps,
+                "steps": steps * ARMS[arm].length,
                 "learning_rate": 1e-4,
-                "questions_per_tree": questions,
-                "trees_per_step": trees,
+                "questions_per_tree": ARMS[arm].questions_per_tree,
+                "trees_per_step": ARMS[arm].trees_per_step,
                 "calibration_windows": 0,
                 "save_every_steps": 25,
             },
@@ -94,11 +114,12 @@ def gold_nll(model: Model, benchmark: Benchmark) -> dict[str, float]:
     return result
 
 
-def run_arm(arm: str, seed: int, data: Path, model: str, out: Path, steps: int) -> dict[str, list[float]]:
-    """Per test example: whether the answer is right, and gold's NLL."""
+def run_arm(arm: str, seed: int, data: Path, model: str, out: Path, steps: int) -> dict[str, Any]:
+    """Trains and scores one arm with one seed, unless that is done: per test example whether the answer is right
+    and gold's NLL; what training saw and how long it took."""
     scores = out / f"{arm}-seed{seed}.json"
+    folder = out / f"{arm}-seed{seed}"
     if not scores.exists():
-        folder = out / f"{arm}-seed{seed}"
         train(recipe(arm, seed, data, model, steps), folder, report=lambda p: print(arm, seed, p, flush=True))
         student = load_student(RunFolder(folder))
         test = load_benchmark("spider:indomain-test", root=data, missing_databases="skip")
@@ -113,26 +134,27 @@ def run_arm(arm: str, seed: int, data: Path, model: str, out: Path, steps: int) 
                 }
             )
         )
-    return json.loads(scores.read_text())
+    summary = json.loads((folder / "summary.json").read_text())
+    seen = {key: summary[key] for key in ("examples_seen", "train_seconds")}
+    return json.loads(scores.read_text()) | seen
 
 
-def compared(results: dict[str, list[dict[str, list[float]]]], key: str) -> dict[str, Any]:
-    """Each arm's mean with the interval over examples, its seeds, and ungrouped minus grouped, paired by example."""
+def compared(results: dict[str, list[dict[str, Any]]], key: str) -> dict[str, Any]:
+    """Each arm's mean with the interval over examples, its seeds, and its difference to the reference arm, paired
+    by example."""
     by_example = {arm: np.mean([run[key] for run in runs], axis=0) for arm, runs in results.items()}
-    low, high, p = paired_bootstrap(by_example["grouped"], by_example["ungrouped"])
-    return {
-        **{
-            arm: {
-                "mean": float(values.mean()),
-                "interval": bootstrap_interval(values),
-                "seeds": [float(np.mean(run[key])) for run in results[arm]],
-            }
-            for arm, values in by_example.items()
-        },
-        "ungrouped_minus_grouped": float((by_example["ungrouped"] - by_example["grouped"]).mean()),
-        "interval": [low, high],
-        "p": p,
-    }
+    rows: dict[str, Any] = {}
+    for arm, values in by_example.items():
+        rows[arm] = {
+            "mean": float(values.mean()),
+            "interval": bootstrap_interval(values),
+            "seeds": [float(np.mean(run[key])) for run in results[arm]],
+        }
+        if arm != REFERENCE:
+            low, high, p = paired_bootstrap(by_example[REFERENCE], values)
+            difference = float((values - by_example[REFERENCE]).mean())
+            rows[arm]["minus_reference"] = {"mean": difference, "interval": [low, high], "p": p}
+    return rows
 
 
 def main() -> None:
@@ -140,15 +162,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the data folder, holding spider/")
     parser.add_argument("--model", required=True, help="the model that is fine-tuned, a transformers folder")
     parser.add_argument("--out", type=Path, required=True, help="runs go here; finished ones are kept")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--longest-prompt", type=int, default=240, help="tokens of a database's prompt")
     arguments = parser.parse_args()
     data = short_prompts_only(arguments.data, arguments.out, arguments.model, arguments.longest_prompt)
-    results: dict[str, list[dict[str, list[float]]]] = {arm: [] for arm in ARMS}
-    for seed in range(arguments.seeds):
-        for arm in ARMS:
+    results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arguments.arms}
+    for seed in arguments.seeds:
+        for arm in arguments.arms:
             results[arm].append(run_arm(arm, seed, data, arguments.model, arguments.out, arguments.steps))
+    if set(results) != set(ARMS):
+        return
     document = {
         "command": "python bench/grouping.py --data ../shared/data --model models/smollm2-135m "
         "--out runs/grouping",
@@ -156,7 +181,12 @@ def main() -> None:
         "steps": arguments.steps,
         "questions_per_step": 16,
         "longest_prompt_tokens": arguments.longest_prompt,
-        "test_examples": len(results["grouped"][0]["correct"]),
+        "test_examples": len(results[REFERENCE][0]["correct"]),
+        "reference": REFERENCE,
+        "training": {
+            arm: {key: [run[key] for run in runs] for key in ("examples_seen", "train_seconds")}
+            for arm, runs in results.items()
+        },
         "execution_accuracy": compared(results, "correct"),
         "gold_negative_log_likelihood": compared(results, "nll"),
     }

@@ -7,7 +7,8 @@ A window is sixteen questions of Spider's training set, drawn by our own sampler
 tree). Every contender runs every window in a process of its own, one after the other, window by window, so that
 ratios are paired and every contender meets the machine in every state. A small window comes first, untimed.
 TRL is configured as its documentation advises for this machine: bfloat16 weights, fused AdamW, loss on completions
-only, already tokenised data, the micro-batch given by --micro-batch, no evaluation, no logging, no checkpoints.
+only, already tokenised data, the micro-batch given by --micro-batch, no evaluation, no logging, no checkpoints. It
+gets the memory allocator's setting of our command line too (runs/allocator.py).
 
 Our teacher keeps the prefixes it has seen: the first visit of a window is reported beside the timed, later one.
 Results are added to bench/results/step_time.json and shown by bench/performance.py. Needs `pip install '.[bench]'`.
@@ -85,8 +86,10 @@ def _add(arguments: argparse.Namespace, task: dict[str, Any]) -> None:
 
 
 def _measure(arguments: argparse.Namespace, task: dict[str, Any]) -> dict[str, Any]:
+    from distilsql.runs.allocator import keep_freed_memory
     from distilsql.runs.environment import peak_memory_bytes
 
+    keep_freed_memory()
     load_before = os.getloadavg()[0]
     step = _trl_step if task["contender"].startswith("trl-") else _our_step
     result = step(arguments, task)

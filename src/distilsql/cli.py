@@ -8,6 +8,7 @@ import typer
 
 from distilsql import __version__
 from distilsql.errors import DataError, DistilSQLError
+from distilsql.runs.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from distilsql.data.benchmark import Benchmark
@@ -46,6 +47,7 @@ _UsageError: type[Exception] = next(
 
 def main() -> None:
     """Run the command line; errors are a sentence and a non-zero exit status, never a traceback."""
+    keep_freed_memory()
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except _UsageError as error:

@@ -11,6 +11,7 @@ from distilsql.models.generate import (
     beam_search,
     choose_tokens,
     generate,
+    sample,
     uniform_stream,
 )
 from distilsql.models.tree_model import TreeModel
@@ -109,3 +110,25 @@ def test_random_streams_depend_on_seed_and_example_alone():
     assert uniform_stream(0, 1, 2)(5).tolist() == uniform_stream(0, 1, 2)(5).tolist()
     assert uniform_stream(0, 1, 2)(5).tolist() != uniform_stream(1, 1, 2)(5).tolist()
     assert uniform_stream(0, 1, 2)(5).tolist()[:3] == uniform_stream(0, 1, 2)(3).tolist()
+
+
+def test_sampling_inverts_the_cumulative_distribution():
+    """Against a plain cumulative sum in float64, for sizes around the block and masses at its borders."""
+    rng = np.random.default_rng(0)
+    for size in (1, 7, 8, 9, 40):
+        probabilities = rng.dirichlet(np.full(size, 0.2), 64) * rng.integers(0, 2, (64, size))
+        probabilities[probabilities.sum(1) == 0, 0] = 1.0
+        uniforms = rng.random(64)
+        cumulative = probabilities.cumsum(1)
+        expected = (cumulative <= uniforms[:, None] * cumulative[:, -1:]).sum(1)
+        mine = sample(torch.from_numpy(probabilities), uniforms, block=8)
+        assert mine.tolist() == expected.tolist()
+
+
+def test_a_token_without_probability_is_never_drawn():
+    probabilities = torch.zeros(3, 600)
+    probabilities[:, 255] = 1e-20
+    probabilities[:, 256] = 1.0
+    probabilities[0, 256] = 0.0
+    edges = np.array([np.nextafter(1.0, 0.0), 0.0, np.nextafter(1.0, 0.0)])
+    assert sample(probabilities, edges).tolist() == [255, 255, 256]

@@ -30,11 +30,15 @@ class Head:
     def log_probs(self, hidden_ND: Tensor, vocabulary_size: int, temperature: float = 1.0) -> Tensor:
         """float32 (or float64) log-probabilities over the first `vocabulary_size` tokens."""
         bias_V = None if self.bias_V is None else self.bias_V[:vocabulary_size]
-        logits_NV = F.linear(hidden_ND, self.weight_VD[:vocabulary_size], bias_V)
-        logits_NV = logits_NV.to(_wide(logits_NV.dtype))
-        if temperature != 1.0:
-            logits_NV = logits_NV / temperature
-        return torch.log_softmax(logits_NV, dim=-1)
+        return log_probs(F.linear(hidden_ND, self.weight_VD[:vocabulary_size], bias_V), temperature)
+
+
+def log_probs(logits_NV: Tensor, temperature: float = 1.0) -> Tensor:
+    """float32 (or float64) log-probabilities of logits at a temperature."""
+    logits_NV = logits_NV.to(_wide(logits_NV.dtype))
+    if temperature != 1.0:
+        logits_NV = logits_NV / temperature
+    return torch.log_softmax(logits_NV, dim=-1)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,11 @@ from distilsql.models.tree_model import PromptState, TreeModel
 
 
 class Decoding:
-    """Rows of one tree being written. `extend` feeds tokens and returns the hidden states that predict the next."""
+    """Rows of one tree being written. `extend` feeds tokens and returns the hidden states that predict the next;
+    `log_probs(hidden_ND, vocabulary_size)` turns those into float32 log-probabilities (N, V).
+
+    The model's weights must not change while a Decoding is in use.
+    """
 
     def __init__(self, model: TreeModel, state: PromptState, question_B: list[int], capacity: int) -> None:
         self.model = model
@@ -32,6 +36,7 @@ class Decoding:
         index_BC = torch.from_numpy(_left_aligned(state, question_B)).to(model.device)
         self.keys = [_buffer(key, index_BC, capacity) for key, _ in state.rest]
         self.values = [_buffer(value, index_BC, capacity) for _, value in state.rest]
+        self._linears, self.log_probs = model.decoding_weights()
 
     def __len__(self) -> int:
         return len(self.length_B)
@@ -56,7 +61,8 @@ class Decoding:
         new_L = torch.arange(tokens_BL.shape[1], device=tokens_BL.device)
         columns_BL = self.length_B[:, None] + new_L
         run = self._by_parts if self.model.attention == "parts" else self._dense
-        hidden_BLD = run(tokens_BL, columns_BL)
+        with self._linears.in_place():
+            hidden_BLD = run(tokens_BL, columns_BL)
         self.length_B = self.length_B + tokens_BL.shape[1]
         return hidden_BLD
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from distilsql.distill.tree import PromptTree
@@ -61,9 +62,8 @@ def generate(
     written: list[list[int]] = [[] for _ in range(count)]
     alive = list(range(count))
     decoding, hidden_BD = start_decoding(model, state, alive, options.max_new_tokens)
-    head = model.head()
     for position in range(options.max_new_tokens):
-        logp_BV = head.log_probs(hidden_BD, options.vocabulary_size)
+        logp_BV = decoding.log_probs(hidden_BD, options.vocabulary_size)
         tokens_B = choose_tokens(logp_BV, options.temperature, uniforms[alive, position])
         for row, token in zip(alive, tokens_B.tolist(), strict=True):
             written[row].append(token)
@@ -86,13 +86,37 @@ def choose_tokens(logp_BV: Tensor, temperature: float, uniform_B: np.ndarray) ->
     """Greedy, or one sample per row by inverting the cumulative distribution at the row's uniform number."""
     if temperature == 0:
         return logp_BV.argmax(-1)
-    probability_BV = torch.softmax(logp_BV.double() / temperature, dim=-1)
-    cumulative_BV = probability_BV.cumsum(-1)
-    threshold_B1 = torch.from_numpy(np.asarray(uniform_B)).to(cumulative_BV)[:, None] * cumulative_BV[:, -1:]
-    # right=True returns the first token whose cumulative probability exceeds the threshold: a token of
-    # probability zero is never chosen.
-    tokens_B = torch.searchsorted(cumulative_BV, threshold_B1, right=True).squeeze(-1)
-    return tokens_B.clamp_max(logp_BV.shape[-1] - 1)
+    scaled_BV = logp_BV if temperature == 1 else logp_BV / temperature
+    return sample(torch.softmax(scaled_BV, dim=-1), uniform_B)
+
+
+def sample(probability_BV: Tensor, uniform_B: np.ndarray, block: int = 256) -> Tensor:
+    """Tokens (B,) at which the cumulative probability first exceeds each row's uniform number.
+
+    Found in two steps, the block of tokens first and the token in it then, so that only one block is accumulated
+    token by token. A token of probability zero is never chosen.
+    """
+    batch, size = probability_BV.shape
+    blocks_BSK = F.pad(probability_BV, (0, -size % block)).view(batch, -1, block)
+    mass_BS = blocks_BSK.sum(-1).double()
+    uniform_B1 = torch.from_numpy(np.asarray(uniform_B)).to(mass_BS)[:, None]
+    chosen_B1, share_B1 = _invert(mass_BS, uniform_B1)
+    inside_BK = blocks_BSK[torch.arange(batch, device=chosen_B1.device), chosen_B1[:, 0]].double()
+    token_B1, _ = _invert(inside_BK, share_B1)
+    return (chosen_B1 * block + token_B1).squeeze(-1)
+
+
+def _invert(mass_BN: Tensor, uniform_B1: Tensor) -> tuple[Tensor, Tensor]:
+    """The entry (B, 1) in which the uniform number falls, and where in it, as a share of its mass (B, 1)."""
+    cumulative_BN = mass_BN.cumsum(-1)
+    threshold_B1 = uniform_B1 * cumulative_BN[:, -1:]
+    # right=True finds the first entry whose cumulative mass exceeds the threshold: one of mass zero is never found.
+    # Should rounding lift a threshold to the whole mass, the last entry that has mass is taken.
+    last_B1 = (cumulative_BN < cumulative_BN[:, -1:]).sum(-1, keepdim=True)
+    entry_B1 = torch.minimum(torch.searchsorted(cumulative_BN, threshold_B1, right=True), last_B1)
+    mass_B1 = mass_BN.gather(-1, entry_B1)
+    before_B1 = cumulative_BN.gather(-1, entry_B1) - mass_B1
+    return entry_B1, ((threshold_B1 - before_B1) / mass_B1).clamp(0.0, 1.0)
 
 
 def draw_uniforms(
@@ -129,12 +153,11 @@ def beam_search(
             for alone in one_by_one(tree)
         ]
     state = model.run_prompts(tree, prefix)
-    head = model.head()
     searches = [_Beam(beams, length_penalty) for _ in tree.questions]
     decoding, hidden_BD = start_decoding(model, state, list(range(len(searches))), options.max_new_tokens)
     owners = list(range(len(searches)))
     for position in range(options.max_new_tokens):
-        logp_BV = head.log_probs(hidden_BD, options.vocabulary_size)
+        logp_BV = decoding.log_probs(hidden_BD, options.vocabulary_size)
         top = logp_BV.topk(min(2 * beams, logp_BV.shape[-1]), dim=-1)
         rows: list[int] = []
         tokens: list[int] = []

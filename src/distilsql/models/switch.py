@@ -116,11 +116,10 @@ class BlockLength:
 
 @dataclass(frozen=True)
 class _Block:
-    """A draft as both models see it: tokens, whether the teacher takes over, its token, and the divergence."""
+    """A draft that the teacher has read: the tokens, its own where it takes over, and the divergence."""
 
-    drafted_BL: Tensor
+    tokens_BL: Tensor
     taken_over_BL: Tensor
-    redrawn_BL: Tensor
     divergence_BL: Tensor
 
 
@@ -184,7 +183,6 @@ class _Switching:
         self.teacher, self.teacher_hidden = start_decoding(
             teacher, teacher.run_prompts(tree, teacher_prefix), self.alive, room
         )
-        self.heads = (student.head(), teacher.head())
         self.thresholds = np.array([switch.at(position) for position in range(options.max_new_tokens)])
         self.block_length = BlockLength(_size(teacher) / _size(student), switch.block_length)
 
@@ -225,30 +223,38 @@ class _Switching:
         for offset in range(length):
             if offset:
                 hidden = self.student.step(tokens[-1])
-            logps.append(self.heads[0].log_probs(hidden, self.options.vocabulary_size))
-            tokens.append(self._choose(logps[-1], positions_BL[:, offset]))
+            logps.append(self.student.log_probs(hidden, self.options.vocabulary_size))
+            uniforms = self.uniforms[self.alive, positions_BL[:, offset]]
+            tokens.append(choose_tokens(logps[-1], self.options.temperature, uniforms))
         return torch.stack(tokens, 1), logps
 
     def _compare(self, drafted_BL: Tensor, logps: list[Tensor], positions_BL: np.ndarray) -> _Block:
-        """The teacher reads the draft in one pass; where it would take over, and what it would write."""
+        """The teacher reads the draft in one pass; where it would take over, and what it would write there."""
+        tokens_BL, divergence_BL = drafted_BL.cpu().clone(), torch.zeros(drafted_BL.shape)
+        taken_over_BL = torch.zeros(drafted_BL.shape, dtype=torch.bool)
+        for offset, hidden_BD in enumerate(self._teacher_reads(drafted_BL)):
+            teacher_BV = self.teacher.log_probs(hidden_BD, self.options.vocabulary_size)
+            divergence_B = jensen_shannon(teacher_BV.to(logps[offset].device), logps[offset]).cpu()
+            taken_over_B = divergence_B > torch.from_numpy(self.thresholds[positions_BL[:, offset]])
+            places = taken_over_B.nonzero().squeeze(-1)
+            if len(places):
+                rows = [self.alive[place] for place in places.tolist()]
+                uniforms = self.uniforms[rows, positions_BL[places.numpy(), offset]]
+                teacher_RV = teacher_BV[places.to(teacher_BV.device)]
+                tokens_BL[places, offset] = choose_tokens(
+                    teacher_RV, self.options.temperature, uniforms
+                ).cpu()
+            divergence_BL[:, offset], taken_over_BL[:, offset] = divergence_B, taken_over_B
+        return _Block(tokens_BL, taken_over_BL, divergence_BL)
+
+    def _teacher_reads(self, drafted_BL: Tensor) -> list[Tensor]:
+        """The teacher's hidden states (B, D) before each drafted token, from one pass."""
         pending = self._pending(self.teacher_hidden)
         drafted = drafted_BL[:, :-1].to(self.teacher_hidden.device)
         if pending is not None:
-            hidden = list(self.teacher.extend(torch.cat([pending, drafted], 1)).unbind(1))
-        else:
-            read = self.teacher.extend(drafted).unbind(1) if drafted.shape[1] else ()
-            hidden = [self.teacher_hidden, *read]
-        redrawn, divergence = [], []
-        for offset, student_BV in enumerate(logps):
-            teacher_BV = self.heads[1].log_probs(hidden[offset], self.options.vocabulary_size)
-            redrawn.append(self._choose(teacher_BV, positions_BL[:, offset]))
-            divergence.append(jensen_shannon(teacher_BV.to(student_BV.device), student_BV))
-        divergence_BL = torch.stack(divergence, 1).cpu()
-        taken_over_BL = divergence_BL > torch.from_numpy(self.thresholds[positions_BL])
-        return _Block(drafted_BL.cpu(), taken_over_BL, torch.stack(redrawn, 1).cpu(), divergence_BL)
-
-    def _choose(self, logp_BV: Tensor, positions_B: np.ndarray) -> Tensor:
-        return choose_tokens(logp_BV, self.options.temperature, self.uniforms[self.alive, positions_B])
+            return list(self.teacher.extend(torch.cat([pending, drafted], 1)).unbind(1))
+        read = self.teacher.extend(drafted).unbind(1) if drafted.shape[1] else ()
+        return [self.teacher_hidden, *read]
 
     def _keep(self, block: _Block, positions_B: np.ndarray) -> np.ndarray:
         """Append to each row what the definition would have written; how many tokens each row kept.
@@ -256,7 +262,7 @@ class _Switching:
         The last kept token becomes the pending one. Of the L tokens that a block fed (the pending one before it and
         all drafts but the last), as many are true as were kept; the caller rewinds the rest.
         """
-        length = block.drafted_BL.shape[1]
+        length = block.tokens_BL.shape[1]
         kept_B = np.zeros(len(self.alive), dtype=np.int64)
         ended = 0
         for place, number in enumerate(self.alive):
@@ -264,8 +270,7 @@ class _Switching:
             row.teacher_passes += 1
             for offset in range(min(length, self.options.max_new_tokens - int(positions_B[place]))):
                 from_teacher = bool(block.taken_over_BL[place, offset])
-                source = block.redrawn_BL if from_teacher else block.drafted_BL
-                row.tokens.append(int(source[place, offset]))
+                row.tokens.append(int(block.tokens_BL[place, offset]))
                 row.from_teacher.append(from_teacher)
                 row.divergence.append(float(block.divergence_BL[place, offset]))
                 kept_B[place] += 1

@@ -8,7 +8,7 @@
   fall-back for models that cannot run a tree exactly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from distilsql.distill.loss import Head
+from distilsql.distill.loss import Head, log_probs
 from distilsql.distill.tree import (
     Branch,
     Nodes,
@@ -32,6 +32,7 @@ from distilsql.distill.tree import (
 )
 from distilsql.models.attention import IMPLEMENTATION, KeyValue, TreeContext, attend_on_tree
 from distilsql.models.flex_attention import fits_flex_attention, flex_pass
+from distilsql.models.packed_linear import PackedLinears, PackedWeight, packs
 
 Layout = Literal["tree", "padded"]
 AttentionKind = Literal["parts", "flex", "dense"]
@@ -92,6 +93,7 @@ class TreeModel:
         self.attention: AttentionKind = attention or default_attention(self.causal_lm)
         if self.attention != "dense":
             self.causal_lm.set_attn_implementation(IMPLEMENTATION)
+        self._packed: tuple[PackedLinears, PackedWeight | None] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -105,6 +107,20 @@ class TreeModel:
         """The output layer; its weight carries gradient only where it is trained."""
         layer = self.causal_lm.get_output_embeddings()
         return Head(layer.weight, getattr(layer, "bias", None))
+
+    def decoding_weights(self) -> tuple[PackedLinears, Callable[[Tensor, int], Tensor]]:
+        """For many small passes without gradient: the decoder's weights as they are now, packed where that is
+        faster, and the head, from hidden states (N, D) and V to log-probabilities (N, V)."""
+        head = self.head()
+        if self._packed is None:
+            packed_head = PackedWeight(head.weight_VD, head.bias_V) if packs(head.weight_VD) else None
+            self._packed = PackedLinears(self.decoder), packed_head
+        linears, packed_head = self._packed
+        linears.renew()
+        if packed_head is None:
+            return linears, head.log_probs
+        packed_head.renew()
+        return linears, lambda hidden_ND, size: log_probs(packed_head(hidden_ND)[:, :size])
 
     # ---- one pass over everything ------------------------------------------------------------------------
 
