@@ -14,7 +14,7 @@ from distilsql.data.instruct import (
 )
 from distilsql.data.pairs import PAIR_SUFFIXES
 from distilsql.data.records import Problem
-from distilsql.data.source import Reading, Source, read_source
+from distilsql.data.source import DECODING, Evaluator, Reading, Source, read_source
 from distilsql.databases.execute import Execution, Outcome, make_job
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.schema import introspect
@@ -114,7 +114,7 @@ def _whole_specs() -> list[str]:
     return [spec for spec in benchmark_names() if not spec.startswith(parts) and "+" not in spec]
 
 
-Gold = tuple[str, str, str]  # database file, SQL, evaluator
+Gold = tuple[str, str, Evaluator]  # database file, SQL, evaluator
 
 
 def _run_golds(
@@ -134,7 +134,7 @@ def _run_golds(
         )
     )
     jobs = [
-        make_job(path, sql, timeout_s=timeout_s, decoding="strict" if evaluator == "bird" else "ignore")
+        make_job(path, sql, timeout_s=timeout_s, decoding=DECODING[evaluator])
         for path, sql, evaluator in golds
     ]
 

@@ -7,9 +7,12 @@ from typing import Literal
 
 from distilsql.data.example import Example
 from distilsql.data.records import Problem, Record, RecordError, read_records
+from distilsql.databases.execute import Decoding
 from distilsql.databases.schema import Comments
 
 Evaluator = Literal["spider", "bird"]
+# Text that is not UTF-8: Spider's evaluator reads past it, in BIRD's the query fails.
+DECODING: dict[Evaluator, Decoding] = {"spider": "ignore", "bird": "strict"}
 
 
 def _everything(examples: Sequence[Example]) -> Sequence[Example]:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 from distilsql.data.benchmark import Evaluator, SqlBenchmark
 from distilsql.data.example import Example
-from distilsql.databases.execute import Decoding, Execution, Job, Outcome, make_job
+from distilsql.data.source import DECODING
+from distilsql.databases.execute import Execution, Job, Outcome, make_job
 from distilsql.databases.pool import ExecutionPool
 from distilsql.errors import DataError
 from distilsql.metrics import bird, execution
 from distilsql.metrics.golds import GoldResults
 from distilsql.metrics.hardness import clauses_of, hardness
 from distilsql.metrics.plugging import plugged
+from distilsql.metrics.rules import read_queries, results_equal
 from distilsql.metrics.scores import Scores, Verdict, VerdictOutcome
 
 if TYPE_CHECKING:
@@ -113,12 +115,12 @@ def _read(prediction: str, example: Example, benchmark: SqlBenchmark, keep_disti
         raise DataError(
             f"Example {example.example_id} is about {example.db_id}, which {benchmark.name} lacks."
         )
+    sql, gold_sql = read_queries(
+        prediction, example.gold_sql, benchmark.evaluator, keep_distinct=keep_distinct
+    )
+    level: str = example.difficulty or "unlabelled"
     if benchmark.evaluator == "spider":
-        gold_sql = execution.read_gold(example.gold_sql, keep_distinct=keep_distinct)
-        sql = execution.read_prediction(prediction, keep_distinct=keep_distinct)
-        level: str = hardness(example.gold_sql)
-    else:
-        gold_sql, sql, level = example.gold_sql, prediction, example.difficulty or "unlabelled"
+        level = hardness(example.gold_sql)
     draft = Verdict(
         example_id=example.example_id,
         db_id=example.db_id,
@@ -164,7 +166,7 @@ def _gold_executions(tasks: Sequence[_Task], session: _Session) -> list[Executio
 
 
 def _gold_job(task: _Task, session: _Session) -> Job:
-    decoding: Decoding = "ignore" if session.evaluator == "spider" else "strict"
+    decoding = DECODING[session.evaluator]
     return make_job(task.path, task.gold_sql, timeout_s=GOLD_TIMEOUT_S, decoding=decoding)
 
 
@@ -173,29 +175,23 @@ def _job(task: _Task, gold: Execution, session: _Session) -> Job:
 
     BIRD has one time budget for gold and prediction together.
     """
+    decoding = DECODING[session.evaluator]
     if session.evaluator == "spider":
-        return make_job(task.path, task.sql, timeout_s=session.timeout_s, max_rows=len(gold.rows))
+        rows = len(gold.rows)
+        return make_job(task.path, task.sql, timeout_s=session.timeout_s, max_rows=rows, decoding=decoding)
     remaining_s = max(0.001, session.timeout_s - gold.seconds)
-    return make_job(task.path, task.sql, timeout_s=remaining_s, decoding="strict")
+    return make_job(task.path, task.sql, timeout_s=remaining_s, decoding=decoding)
 
 
 def _verdict(task: _Task, gold: Execution, predicted: Execution, session: _Session) -> Verdict:
     draft = replace(task.draft, message=predicted.message, seconds=predicted.seconds)
+    has_result = predicted.outcome is Outcome.ROWS
     if session.evaluator == "bird":
-        return _bird_verdict(draft, gold, predicted)
-    if predicted.outcome is not Outcome.ROWS:
+        draft = replace(draft, soft_f1=bird.soft_f1(gold.rows, predicted.rows) if has_result else 0.0)
+    if not has_result:
         return replace(draft, outcome=_OUTCOMES[predicted.outcome])
-    ordered = execution.order_matters(task.gold_sql)
-    is_equal = execution.results_equal(gold.rows, predicted.rows, ordered=ordered)
+    is_equal = results_equal(task.gold_sql, gold.rows, predicted.rows, session.evaluator)
     return replace(draft, outcome=VerdictOutcome.CORRECT if is_equal else VerdictOutcome.WRONG)
-
-
-def _bird_verdict(draft: Verdict, gold: Execution, predicted: Execution) -> Verdict:
-    if predicted.outcome is not Outcome.ROWS:
-        return replace(draft, outcome=_OUTCOMES[predicted.outcome], soft_f1=0.0)
-    is_equal = bird.results_equal(gold.rows, predicted.rows)
-    outcome = VerdictOutcome.CORRECT if is_equal else VerdictOutcome.WRONG
-    return replace(draft, outcome=outcome, soft_f1=bird.soft_f1(gold.rows, predicted.rows))
 
 
 def _suite_databases(suite: "Suite", draft: Verdict) -> tuple[Path, ...]:
