@@ -74,9 +74,13 @@ def test_a_run_records_every_completion_it_trained_on(recipe, tmp_path, monkeypa
     summary = json.loads(run.summary.read_text())
     expected = SwitchTrace(SwitchOptions(threshold=0.02))
     assert summary["switch"] == traced(written, expected).summary()["switch"]
-    assert sum(summary["switch"]["tokens"]) == summary["counts"]["switch_tokens"]
+    by_teacher = [mark for completion in written for mark in completion.from_teacher]
+    assert summary["teacher_share"] == sum(by_teacher) / len(by_teacher)
+    assert summary["counts"]["generated_tokens"] == len(by_teacher)
 
 
 def test_other_methods_leave_no_trace(recipe, tmp_path):
     run = train(recipe("gkd-rkl", "train.steps=1"), tmp_path / "run")
-    assert "switch" not in json.loads(run.summary.read_text())
+    summary = json.loads(run.summary.read_text())
+    assert "switch" not in summary
+    assert summary["teacher_share"] is None

@@ -28,8 +28,6 @@ def training_summary(
 ) -> dict[str, Any]:
     """`beforehand_seconds` is what the method needed before its first step, per process: × SFT is charged with it."""
     seconds = ledger.training_seconds
-    counts = ledger.counts
-    written = counts.get("switch_tokens", 0)
     return {
         "method": recipe.method,
         "name": recipe.name,
@@ -47,10 +45,10 @@ def training_summary(
             ledger.seconds[Phase.OPTIMIZER] / max(examples_seen, 1),
             beforehand_seconds / max(examples_seen, 1),
         ),
-        "teacher_share": counts.get("switch_teacher_tokens", 0) / written if written else None,
+        "teacher_share": switch_trace.teacher_share,
         **switch_trace.summary(),
         "teacher_completions": teacher_check.to_json() if teacher_check else None,
-        "counts": counts,
+        "counts": ledger.counts,
         "layout": engines.student.layout,
         "peak_memory_bytes": peak_memory_bytes(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

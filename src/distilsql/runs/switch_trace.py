@@ -9,7 +9,7 @@ class SwitchTrace:
     """Sums over the completions written so far, one number per position in the completion (0 is the first token).
 
     Divergences are JSD in nats. With several processes each sums its own trees; the main process's share, every
-    n-th tree, is what goes into checkpoint and summary. The run's `teacher_share` is computed from the same share.
+    n-th tree, is what goes into checkpoint and summary.
     """
 
     def __init__(self, options: SwitchOptions) -> None:
@@ -30,6 +30,11 @@ class SwitchTrace:
             self.tokens[position] += 1
             self.from_teacher[position] += is_from_teacher
             self.divergence[position] += divergence
+
+    @property
+    def teacher_share(self) -> float | None:
+        """Of all tokens, those that the teacher wrote; None where nothing was written."""
+        return sum(self.from_teacher) / sum(self.tokens) if self.tokens else None
 
     def summary(self) -> dict[str, Any]:
         """`switch`: threshold, tokens, teacher share and mean divergence by position; empty where nothing was written.

@@ -187,11 +187,7 @@ class WindowTrainer:
         )
         for completion in written:
             self.switch_trace.add(completion)
-        tokens = sum(len(completion.tokens) for completion in written)
-        from_teacher = sum(sum(completion.from_teacher) for completion in written)
-        self.ledger.count("generated_tokens", tokens)
-        self.ledger.count("switch_tokens", tokens)
-        self.ledger.count("switch_teacher_tokens", from_teacher)
+        self.ledger.count("generated_tokens", sum(len(completion.tokens) for completion in written))
         return written
 
     def generation_options(self) -> GenerationOptions:
