@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from distilsql.data.example import Example
 from distilsql.distill.tree import PromptTree
-from distilsql.runs import window
+from distilsql.runs import writing
 from distilsql.runs.decode_batches import decode_batches
 from distilsql.runs.engines import load_engines
 from distilsql.runs.ledger import Ledger, Phase
@@ -159,13 +159,13 @@ def test_the_cost_of_a_round_is_spread_over_its_windows_by_examples(make_rollout
 
 def test_x_sft_charges_generation_to_windows_that_were_written_earlier(recipe, tmp_path, monkeypatch):
     """Generation made slow on purpose: × SFT shows it although the timed step itself generates nothing."""
-    real, clock = window.generate, [0.0]
+    real, clock = writing.generate, [0.0]
 
     def slow(*args, **kwargs):
         clock[0] += 100.0
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(window, "generate", slow)
+    monkeypatch.setattr(writing, "generate", slow)
     monkeypatch.setattr("distilsql.runs.ledger.time.perf_counter", lambda: _tick(clock))
     keys = ("train.steps=4", "generation.rollout_window=4", "generation.max_batch_rows=100")
     run = train(recipe("gkd-rkl", *keys), tmp_path / "run")  # times step 2, in the middle of the only round

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from distilsql.data.benchmark import load_benchmark
-from distilsql.runs import teacher_check, teacher_data
+from distilsql.runs import teacher_check, writing
 from distilsql.runs.folder import RunFolder
 from distilsql.runs.teacher_check import TeacherCheck, check_once, check_teacher_queries, parses
 from distilsql.runs.train import Progress, train
@@ -114,7 +114,7 @@ class Killed(Exception):
 def test_writing_that_was_interrupted_goes_on_to_the_same_completions(recipe, tmp_path, monkeypatch, cut_off):
     settings = recipe("f-distill", "train.steps=1", "generation.max_batch_rows=3", "train.precision=bfloat16")
     whole = train(settings, tmp_path / "whole")
-    real, calls = teacher_data.generate, []
+    real, calls = writing.generate, []
 
     def killed_in_the_third_batch(*args, **kwargs):
         calls.append(1)
@@ -122,7 +122,7 @@ def test_writing_that_was_interrupted_goes_on_to_the_same_completions(recipe, tm
             raise Killed
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(teacher_data, "generate", killed_in_the_third_batch)
+    monkeypatch.setattr(writing, "generate", killed_in_the_third_batch)
     with pytest.raises(Killed):
         train(settings, tmp_path / "killed")
     file = tmp_path / "killed" / "teacher_completions.jsonl"

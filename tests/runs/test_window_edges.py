@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distilsql.distill.divergences import reverse_kl
-from distilsql.runs import window
+from distilsql.runs import writing
 from distilsql.runs.engines import load_engines
 from distilsql.runs.ledger import Ledger
 from distilsql.runs.prepare import prepare
@@ -36,8 +36,7 @@ def always(monkeypatch, make_completion) -> None:
         written = make_completion(options.eos_token_id, options.max_new_tokens)
         return [written] * len(tree.questions)
 
-    monkeypatch.setattr(window, "generate", generate)
-    monkeypatch.setattr("distilsql.runs.teacher_data.generate", generate)
+    monkeypatch.setattr(writing, "generate", generate)
 
 
 ODD_STUDENTS = {

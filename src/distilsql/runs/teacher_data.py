@@ -12,7 +12,7 @@ from typing import Any
 from accelerate.utils import gather_object
 
 from distilsql.distill.methods import Source
-from distilsql.models.generate import Completion, GenerationOptions, generate
+from distilsql.models.generate import Completion, GenerationOptions
 from distilsql.models.vllm_source import VllmSource
 from distilsql.runs.engines import Engines, vllm_source
 from distilsql.runs.folder import RunFolder, write_text
@@ -20,6 +20,7 @@ from distilsql.runs.prepare import Prepared
 from distilsql.runs.recipe import Recipe
 from distilsql.runs.sampling import Sampler, TreeOfExamples
 from distilsql.runs.window_tree import Use, WindowTree, as_window_trees
+from distilsql.runs.writing import write_completions
 
 # An engine that forms its own batches wants many questions at a time; a kill loses what one call wrote.
 _TREES_PER_VLLM_CALL = 16
@@ -100,11 +101,17 @@ def _written(
 ) -> list[dict[str, Any]]:
     """Records of what the teacher writes for some trees."""
     start = time.perf_counter()
-    if writer is not None:
-        streams = [stream for item in items for stream in item.streams(recipe.seed, Use.TEACHER)]
-        written = writer.generate_all([item.tree for item in items], options, streams=streams)
-    else:
-        written = [tokens for item in items for tokens in _by_teacher(recipe, engines, options, item)]
+    assert engines.teacher is not None
+    trees = write_completions(
+        engines.teacher,
+        writer,
+        items,
+        options,
+        seed=recipe.seed,
+        use=Use.TEACHER,
+        prefixes=engines.teacher_prefixes,
+    )
+    written = [tokens for each in trees for tokens in each]
     seconds = (time.perf_counter() - start) / max(len(written), 1)
     examples = [example for item in items for example in item.examples]
     return [
@@ -116,20 +123,6 @@ def _written(
         }
         for example, tokens in zip(examples, written, strict=True)
     ]
-
-
-def _by_teacher(
-    recipe: Recipe, engines: Engines, options: GenerationOptions, item: WindowTree
-) -> list[Completion]:
-    assert engines.teacher is not None
-    assert engines.teacher_prefixes is not None
-    return generate(
-        engines.teacher,
-        item.tree,
-        options,
-        streams=item.streams(recipe.seed, Use.TEACHER),
-        prefix=engines.teacher_prefixes.get(item.prefix_key, item.tree.prefix),
-    )
 
 
 def _read(run: RunFolder, *, repair: bool) -> dict[str, dict[str, Any]]:

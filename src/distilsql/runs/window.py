@@ -17,7 +17,7 @@ from distilsql.distill.loss import Distillation, Likelihood, LossParts, completi
 from distilsql.distill.methods import Source
 from distilsql.distill.reduction import Reduction, position_weights, window_denominator
 from distilsql.distill.tree import targets
-from distilsql.models.generate import Completion, GenerationOptions, generate
+from distilsql.models.generate import Completion, GenerationOptions
 from distilsql.models.switch import SwitchedCompletion, SwitchOptions, ThresholdSchedule, switch_generate
 from distilsql.models.tree_model import PromptState
 from distilsql.models.vllm_source import VllmSource
@@ -30,6 +30,7 @@ from distilsql.runs.rewriting import imperfect_completions
 from distilsql.runs.switch_trace import SwitchTrace
 from distilsql.runs.teacher_hidden import run_teacher
 from distilsql.runs.window_tree import Use, WindowTree, as_branches, student_hidden
+from distilsql.runs.writing import write_completions
 
 
 @dataclass(frozen=True)
@@ -151,24 +152,16 @@ class WindowTrainer:
         """What the student writes, batch by batch; only under SWITCH are some tokens the teacher's."""
         if source is Source.SWITCH:
             return [self._switched(batch.item) for batch in batches]
-        items = [batch.item for batch in batches]
-        options = self.generation_options()
-        streams = [item.streams(self.recipe.seed, Use.SAMPLING) for item in items]
         if self.vllm_student is not None:
             self.vllm_student.refresh()
-            everything = iter(
-                self.vllm_student.generate_all(
-                    [item.tree for item in items],
-                    options,
-                    streams=[stream for each in streams for stream in each],
-                )
-            )
-            written = [[next(everything) for _ in item.examples] for item in items]
-        else:
-            written = [
-                generate(self.engines.student, item.tree, options, streams=each)
-                for item, each in zip(items, streams, strict=True)
-            ]
+        written = write_completions(
+            self.engines.student,
+            self.vllm_student,
+            [batch.item for batch in batches],
+            self.generation_options(),
+            seed=self.recipe.seed,
+            use=Use.SAMPLING,
+        )
         self.ledger.count("generated_tokens", sum(len(tokens) for each in written for tokens in each))
         return [[SwitchedCompletion(tokens, (), ()) for tokens in each] for each in written]
 
