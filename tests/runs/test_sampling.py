@@ -41,6 +41,7 @@ def test_a_stream_joined_anywhere_goes_on_the_same(keys, seed):
     from_start = WindowStream(sampler)
     whole = [from_start.window(step) for step in range(from_start.steps(3))]
     assert sum(len(tree.examples) for window in whole for tree in window) == 3 * len(keys)
+    assert from_start.first_epoch_steps == len(sampler.epoch(0))
     middle = len(whole) // 2
     joined = WindowStream(sampler)
     assert [joined.window(step) for step in range(middle, len(whole))] == whole[middle:]

@@ -22,7 +22,8 @@ from distilsql.runs.train import load_data, train
 from distilsql.runs.window import Denominators, WindowTrainer
 from distilsql.runs.window_tree import WindowTree
 
-TWO_EPOCHS = "train.steps=4"  # ten examples: 6 + 4 to an epoch
+EPOCH_STEPS = 2  # ten examples: 6 + 4
+TWO_EPOCHS = f"train.steps={2 * EPOCH_STEPS}"
 EXAMPLES = 10
 
 
@@ -40,7 +41,7 @@ class Bench:
             self.engines.teacher,
             self.engines.teacher_prefixes,
             self.prepared,
-            steps=self.recipe.train.steps,
+            is_longer_than_an_epoch=self.recipe.train.steps > EPOCH_STEPS,
             ledger=self.ledger,
             say=self.said.append,
             **options,

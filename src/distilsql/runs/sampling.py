@@ -55,13 +55,14 @@ class Sampler:
 
 class WindowStream:
     """Windows by step number, counted from 0 through all epochs. Epochs may differ a little in their number of
-    windows, since trees are packed in another order each time."""
+    windows, since trees are packed in another order each time; `first_epoch_steps` is that of the first."""
 
     def __init__(self, sampler: Sampler) -> None:
         self.sampler = sampler
         self._epoch = 0
         self._first_step = 0
         self._windows = sampler.epoch(0)
+        self.first_epoch_steps = len(self._windows)
 
     def steps(self, epochs: float) -> int:
         """Optimizer steps of this many epochs, at least one."""

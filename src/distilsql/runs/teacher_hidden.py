@@ -31,7 +31,6 @@ from distilsql.runs.hidden_store import HiddenStore, Say, open_store
 from distilsql.runs.ledger import Ledger, Phase
 from distilsql.runs.prepare import Prepared
 from distilsql.runs.recipe import Recipe
-from distilsql.runs.sampling import Sampler
 from distilsql.runs.window_tree import as_branches
 
 FORMAT = "1"  # raise it when entries, keys or the way states are computed change
@@ -153,7 +152,7 @@ def open_teacher_hidden(
     prefixes: PrefixCache | None,
     prepared: Prepared,
     *,
-    steps: int,
+    is_longer_than_an_epoch: bool,
     ledger: Ledger,
     say: Say,
     rank: int = 0,
@@ -161,12 +160,12 @@ def open_teacher_hidden(
 ) -> TeacherHidden | None:
     """The states of all gold completions, complete on disk (of several processes each fills its share), or None
     where the teacher is to run at every step: the method trains on other completions, the recipe does not want the
-    cache, or the disk cannot hold it, which is said.
+    cache, the run sees no example twice, or the disk cannot hold them, which is said.
 
     Raises:
         RunError: the cache folder holds hidden states of other inputs under this teacher's name.
     """
-    if teacher is None or prefixes is None or not _is_wanted(recipe, prepared, steps):
+    if teacher is None or prefixes is None or not _is_wanted(recipe, is_longer_than_an_epoch):
         return None
     options = recipe.train
     root = Path(options.teacher_hidden_folder or default_cache_folder() / "teacher-hidden")
@@ -230,14 +229,12 @@ def _entries(prepared: Prepared, questions_per_tree: int) -> list[_Entry]:
     return entries
 
 
-def _is_wanted(recipe: Recipe, prepared: Prepared, steps: int) -> bool:
+def _is_wanted(recipe: Recipe, is_longer_than_an_epoch: bool) -> bool:
     """Decided by the recipe and the data alone, not by what is on disk: a resumed run must decide the same."""
     options = recipe.train
     if recipe.row.source is not Source.GOLD or options.teacher_hidden == "off":
         return False
-    keys = [example.prefix_key for example in prepared.examples]
-    sampler = Sampler(keys, recipe.seed, options.questions_per_tree, options.trees_per_step)
-    return options.teacher_hidden == "on" or steps > len(sampler.epoch(0))
+    return options.teacher_hidden == "on" or is_longer_than_an_epoch
 
 
 def _announce(hidden: TeacherHidden, examples: int, needed_bytes: int, folder: Path, say: Say) -> None:

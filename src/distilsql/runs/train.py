@@ -180,7 +180,7 @@ class _Trainer:
             self.engines.teacher,
             self.engines.teacher_prefixes,
             self.prepared,
-            steps=self.steps,
+            is_longer_than_an_epoch=self.steps > self.windows.first_epoch_steps,
             ledger=self.ledger,
             say=lambda sentence: self.report(Progress(sentence)),
             rank=self.accelerator.process_index,
