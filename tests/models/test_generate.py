@@ -11,6 +11,7 @@ from distilsql.models.generate import (
     beam_search,
     choose_tokens,
     generate,
+    generate_trees,
     sample,
     uniform_stream,
 )
@@ -53,6 +54,25 @@ def test_batched_equals_one_by_one(family, options):
             model, PromptTree(tree.prefix, (question,)), options, streams=[uniform_stream(0, number)]
         )
         assert alone == [together[number]]
+
+
+@pytest.mark.parametrize("options", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_trees_written_together_equal_each_alone(family, options):
+    """Of different prefix lengths, one of them with no prefix at all and one already run."""
+    model = TreeModel(make_model(family, seed=2, spread=3.0))
+    trees = [random_tree(seed, questions=count)[0] for seed, count in ((5, 3), (6, 1), (7, 4))]
+    trees[1] = PromptTree((), trees[1].questions)
+
+    def own():
+        return [streams(len(tree.questions), seed) for seed, tree in enumerate(trees)]
+
+    prefixes = [None, None, model.run_prefix(trees[2].prefix)]
+    together = generate_trees(model, trees, options, streams=own(), prefixes=prefixes)
+    assert together == [
+        generate(model, tree, options, streams=each) for tree, each in zip(trees, own(), strict=True)
+    ]
+    padded = TreeModel(model.model, layout="padded")
+    assert together == generate_trees(padded, trees, options, streams=own())
 
 
 def test_a_cached_prefix_gives_the_same_completions(family):

@@ -35,6 +35,11 @@ def next_probabilities(model, ids):
         return torch.softmax(model(input_ids=torch.tensor([ids])).logits[0, -1].double(), -1)
 
 
+def switched(student, teacher, tree, options, switch, streams=None):
+    """SWITCH's completions for one tree."""
+    return switch_generate(student, teacher, [tree], options, switch, streams=streams and [streams])[0]
+
+
 def jsd(p, q):
     m = (p + q) / 2
     return float(0.5 * (p * (p / m).log()).sum() + 0.5 * (q * (q / m).log()).sum())
@@ -71,7 +76,7 @@ def test_greedy_equals_the_sequential_definition(family_name, block):
         sequential_switch(student.causal_lm, teacher.causal_lm, tree.prefix + question, options)
         for question in tree.questions
     ]
-    written = switch_generate(student, teacher, tree, GREEDY, options)
+    written = switched(student, teacher, tree, GREEDY, options)
     assert [(each.tokens, each.from_teacher) for each in written] == expected
     shares = [sum(each.from_teacher) / len(each.tokens) for each in written]
     assert 0 < sum(shares) / len(shares) < 1, "the case must have both student and teacher tokens"
@@ -90,8 +95,8 @@ def test_block_length_changes_nothing_but_the_cost(seed, block, threshold, decay
     tree, _ = random_tree(seed, questions=4)
     options = replace(GREEDY, temperature=temperature)
     literal = SwitchOptions(threshold, decay, block_length=1)
-    sequential = switch_generate(student, teacher, tree, options, literal, streams=streams(4, seed))
-    drafted = switch_generate(
+    sequential = switched(student, teacher, tree, options, literal, streams=streams(4, seed))
+    drafted = switched(
         student, teacher, tree, options, replace(literal, block_length=block), streams=streams(4, seed)
     )
     for one, other in zip(sequential, drafted, strict=True):
@@ -113,7 +118,7 @@ def test_sampled_blocks_follow_the_definition_s_distribution():
     options = SwitchOptions(float(np.median(divergences)), decay=0.0, block_length=2)
     count, short = 6_000, replace(SAMPLED, max_new_tokens=2)
     many = PromptTree(tree.prefix, tree.questions * count)
-    written = switch_generate(student, teacher, many, short, options, streams=streams(count))
+    written = switched(student, teacher, many, short, options, streams=streams(count))
     first, taken = chosen_distribution(student.causal_lm, teacher.causal_lm, prompt, options.at(0))
     expected = np.zeros((VOCABULARY, VOCABULARY))
     takes = {taken}
@@ -146,9 +151,9 @@ def test_at_its_ends_it_is_the_student_alone_or_the_teacher_alone(block):
     tree, _ = random_tree(13)
     never = SwitchOptions(threshold=math.log(2) + 1e-6, decay=0.0, block_length=block)
     always = SwitchOptions(threshold=0.0, decay=0.0, block_length=block)
-    alone = switch_generate(student, teacher, tree, SAMPLED, never, streams=streams(4))
+    alone = switched(student, teacher, tree, SAMPLED, never, streams=streams(4))
     assert [each.tokens for each in alone] == generate(student, tree, SAMPLED, streams=streams(4))
-    led = switch_generate(student, teacher, tree, SAMPLED, always, streams=streams(4))
+    led = switched(student, teacher, tree, SAMPLED, always, streams=streams(4))
     assert [each.tokens for each in led] == generate(teacher, tree, SAMPLED, streams=streams(4))
     assert all(all(each.from_teacher) for each in led)
 
@@ -158,7 +163,7 @@ def test_a_teacher_that_never_takes_part_reads_long_blocks():
     tree, _ = random_tree(13)
     endless = replace(GREEDY, eos_token_id=-1, max_new_tokens=64)
     never = SwitchOptions(threshold=1.0, decay=0.0)
-    for each in switch_generate(student, teacher, tree, endless, never):
+    for each in switched(student, teacher, tree, endless, never):
         assert each.teacher_passes / len(each.tokens) < 0.25
 
 
@@ -169,19 +174,33 @@ def test_eos_first_and_a_single_token():
     for row, token in enumerate(first):
         alone = PromptTree(tree.prefix, (tree.questions[row],))
         ends_at_once = replace(GREEDY, eos_token_id=token)
-        (written,) = switch_generate(
-            student, teacher, alone, ends_at_once, SwitchOptions(threshold=0.0, decay=0.0)
-        )
+        (written,) = switched(student, teacher, alone, ends_at_once, SwitchOptions(threshold=0.0, decay=0.0))
         assert written.tokens == (token,)
-    one = switch_generate(student, teacher, tree, replace(GREEDY, max_new_tokens=1), SwitchOptions())
+    one = switched(student, teacher, tree, replace(GREEDY, max_new_tokens=1), SwitchOptions())
     assert [len(each.tokens) for each in one] == [1] * 4
+
+
+@pytest.mark.parametrize("options", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("family_name", ["llama", "gpt2"])
+def test_trees_written_together_equal_each_alone(family_name, options):
+    student, teacher = models(family_name, spread=3.0)
+    trees = [random_tree(seed, questions=count)[0] for seed, count in ((5, 3), (6, 1), (7, 4))]
+    switch = SwitchOptions(threshold=0.4, decay=0.05)
+    own = [streams(len(tree.questions), seed) for seed, tree in enumerate(trees)]
+    together = switch_generate(student, teacher, trees, options, switch, streams=own)
+    for seed, (tree, written) in enumerate(zip(trees, together, strict=True)):
+        each = streams(len(tree.questions), seed)
+        alone = switched(student, teacher, tree, options, switch, streams=each)
+        assert [(one.tokens, one.from_teacher) for one in written] == [
+            (one.tokens, one.from_teacher) for one in alone
+        ]
 
 
 def test_padded_layout_writes_the_same():
     tree, _ = random_tree(21)
     options = SwitchOptions(threshold=0.4)
-    together = switch_generate(*models("llama"), tree, SAMPLED, options, streams=streams(4))
-    apart = switch_generate(*models("llama", layout="padded"), tree, SAMPLED, options, streams=streams(4))
+    together = switched(*models("llama"), tree, SAMPLED, options, streams=streams(4))
+    apart = switched(*models("llama", layout="padded"), tree, SAMPLED, options, streams=streams(4))
     assert [each.tokens for each in apart] == [each.tokens for each in together]
 
 

@@ -15,6 +15,7 @@ Shapes: H query heads, K key/value heads (H = K · n), P prefix tokens, R tokens
 A padded queries and C padded keys of a group, D head size. Tensors carry a leading batch dimension of 1.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -211,11 +212,16 @@ class MergedAttention(torch.autograd.Function):
 
 
 def attend_rows(
-    query_1HND: Tensor, prefix: KeyValue | None, own: KeyValue, own_mask_BLC: Tensor, scale: float
+    query_1HND: Tensor,
+    prefixes: Sequence[tuple[int, KeyValue | None]],
+    own: KeyValue,
+    own_mask_BLC: Tensor,
+    scale: float,
 ) -> Tensor:
-    """Attention of L new tokens in each of B rows, side by side in (1, H, B·L, D), to the shared prefix
-    (1, K, P, D) and to the row's own keys (B, K, C, D) where the additive mask lets them.
+    """Attention of L new tokens in each of B rows, side by side in (1, H, B·L, D), to the prefix that a row shares
+    with its neighbours and to the row's own keys (B, K, C, D) where the additive mask lets them.
 
+    `prefixes` are (number of rows, keys and values (1, K, P, D) or None where there is no prefix), in row order.
     Without gradient: this is decoding.
     """
     heads, key_heads = query_1HND.shape[1], own[0].shape[1]
@@ -224,12 +230,28 @@ def attend_rows(
     mask = own_mask_BLC.repeat(1, heads // key_heads, 1).unsqueeze(1)
     output, lse = _kernel(_fold(query_BHLD, key_heads), own[0], own[1], mask, scale)
     output = _side_by_side(_unfold(output, heads))
-    if prefix is None or not prefix[0].shape[2]:
+    if all(prefix is None for _, prefix in prefixes):
         return output
     lse = _side_by_side(_unfold(lse.unsqueeze(-1), heads)).squeeze(-1)
-    shared, shared_lse = _kernel(_fold(query_1HND, key_heads), prefix[0], prefix[1], None, scale)
-    shared_lse = _unfold(shared_lse.unsqueeze(-1), heads).squeeze(-1)
-    return merge(_unfold(shared, heads), shared_lse, output, lse)[0]
+    sizes = [rows * length for rows, _ in prefixes]
+    shared = [
+        _attend_prefix(query, prefix, scale)
+        for query, (_, prefix) in zip(query_1HND.split(sizes, dim=2), prefixes, strict=True)
+    ]
+    shared_output = torch.cat([each for each, _ in shared], dim=2)
+    shared_lse = torch.cat([each for _, each in shared], dim=2)
+    return merge(shared_output, shared_lse, output, lse)[0]
+
+
+def _attend_prefix(query_1HRD: Tensor, prefix: KeyValue | None, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention of R tokens to one prefix: output (1, H, R, D) and log-sum-exp (1, H, R)."""
+    heads = query_1HRD.shape[1]
+    if prefix is None:
+        # Attention to nothing weighs nothing when it is merged.
+        nothing = query_1HRD.new_full(query_1HRD.shape[:3], float("-inf"), dtype=torch.float32)
+        return torch.zeros_like(query_1HRD), nothing
+    output, lse = _kernel(_fold(query_1HRD, prefix[0].shape[1]), prefix[0], prefix[1], None, scale)
+    return _unfold(output, heads), _unfold(lse.unsqueeze(-1), heads).squeeze(-1)
 
 
 def _side_by_side(tensor_BHLD: Tensor) -> Tensor:

@@ -1,14 +1,17 @@
-"""Decoding of many questions under one database prefix, a token or a block of tokens at a time.
+"""Decoding of many questions, a token or a block of tokens at a time.
 
-A `Decoding` holds the rows in flight: the prefix's keys and values once, shared by all rows, and a buffer of
-each row's own keys and values (question, then what was written). Rows may have different lengths. They leave
-when they are finished (`keep`), are reordered or repeated by the same call (beams), and forget their last tokens
-when a draft is rejected (`rewind`).
+A `Decoding` holds the rows in flight: the keys and values of each tree's prefix once, shared by the rows of that
+tree, and a buffer of each row's own keys and values (question, then what was written). Rows of several trees are
+decoded together, because a step costs nearly the same for one row as for ten: it reads every weight. Rows may have
+different lengths. They leave when they are finished (`keep`), are reordered or repeated by the same call (beams),
+and forget their last tokens when a draft is rejected (`rewind`).
 
 Shapes: B rows in flight, L tokens fed per row, H query heads, K key/value heads, P prefix tokens, C buffer
 columns, D head size (or hidden size, in hidden states).
 """
 
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -16,33 +19,41 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from distilsql.models.attention import attend_rows
+from distilsql.models.attention import KeyValue, attend_rows
 from distilsql.models.tree_model import PromptState, TreeModel
 
 
 class Decoding:
-    """Rows of one tree being written. `extend` feeds tokens and returns the hidden states that predict the next;
+    """Rows being written. `extend` feeds tokens and returns the hidden states that predict the next;
     `log_probs(hidden_ND, vocabulary_size)` turns those into float32 log-probabilities (N, V).
 
     The model's weights must not change while a Decoding is in use.
     """
 
-    def __init__(self, model: TreeModel, state: PromptState, question_B: list[int], capacity: int) -> None:
+    def __init__(
+        self, model: TreeModel, states: Sequence[PromptState], rows: Sequence[tuple[int, int]], capacity: int
+    ) -> None:
+        """`rows` are (number of the state, question in it); rows of one state stand side by side."""
         self.model = model
-        self.prefix = state.prefix.layers
-        self.prefix_length = len(state.tree.prefix)
-        lengths = [len(state.tree.questions[question]) for question in question_B]
-        self.length_B = torch.tensor(lengths, device=model.device)
-        index_BC = torch.from_numpy(_left_aligned(state, question_B)).to(model.device)
-        self.keys = [_buffer(key, index_BC, capacity) for key, _ in state.rest]
-        self.values = [_buffer(value, index_BC, capacity) for _, value in state.rest]
+        self._prefixes = [state.prefix.layers for state in states]
+        self._state_of_row = [state for state, _ in rows]
+        self.length_B = torch.tensor([len(states[s].tree.questions[q]) for s, q in rows], device=model.device)
+        prefix_lengths = [len(states[state].tree.prefix) for state, _ in rows]
+        self._prefix_length_B = torch.tensor(prefix_lengths, device=model.device)
+        indices = [torch.from_numpy(_rest_rows(states[s], q)).to(model.device) for s, q in rows]
+        rest = [states[state].rest for state, _ in rows]
+        layers = range(len(states[0].rest))
+        self.keys = [_buffer([each[n][0] for each in rest], indices, capacity) for n in layers]
+        self.values = [_buffer([each[n][1] for each in rest], indices, capacity) for n in layers]
         self._linears, self.log_probs = model.decoding_weights()
 
     def __len__(self) -> int:
         return len(self.length_B)
 
     def keep(self, rows_B: Tensor) -> None:
-        """Go on with these rows only, in this order; a row may be repeated."""
+        """Go on with these rows only, in this order; a row may be repeated. Rows of one tree stay side by side."""
+        self._state_of_row = [self._state_of_row[row] for row in rows_B.tolist()]
+        self._prefix_length_B = self._prefix_length_B[rows_B]
         self.length_B = self.length_B[rows_B]
         self.keys = [buffer[rows_B] for buffer in self.keys]
         self.values = [buffer[rows_B] for buffer in self.values]
@@ -73,9 +84,10 @@ class Decoding:
         used = int(columns_BL.max()) + 1
         hidden_from = torch.arange(used, device=model.device) > columns_BL[:, :, None]
         self._mask_BLC = _additive(hidden_from, model.dtype, float("-inf"))
+        self._runs = [(state, len(list(run))) for state, run in groupby(self._state_of_row)]
         output = model.decoder(
             input_ids=tokens_BL.reshape(1, -1),
-            position_ids=(self.prefix_length + columns_BL).reshape(1, -1),
+            position_ids=(self._prefix_length_B[:, None] + columns_BL).reshape(1, -1),
             attention_mask=torch.zeros(1, 1, 1, 1, dtype=model.dtype, device=model.device),
             use_cache=False,
             tree=self,
@@ -90,27 +102,35 @@ class Decoding:
             new_BLKD = new[0].unflatten(1, self._columns_BL.shape).permute(1, 2, 0, 3)
             buffer.transpose(1, 2)[self._rows_B1, self._columns_BL] = new_BLKD
         own = (self.keys[layer][:, :, :used], self.values[layer][:, :, :used])
-        return attend_rows(query, self.prefix[layer] if self.prefix else None, own, self._mask_BLC, scale)
+        prefixes = [(count, self._prefix(state, layer)) for state, count in self._runs]
+        return attend_rows(query, prefixes, own, self._mask_BLC, scale)
+
+    def _prefix(self, state: int, layer: int) -> KeyValue | None:
+        """Keys and values (1, K, P, D); None for an empty prefix."""
+        layers = self._prefixes[state]
+        return layers[layer] if layers and layers[layer][0].shape[2] else None
 
     def _dense(self, tokens_BL: Tensor, columns_BL: Tensor) -> Tensor:
         """The same through the stock forward, for models without an attention interface and for GPUs."""
         model, (batch, length) = self.model, tokens_BL.shape
         used = int(self.length_B.max())
+        longest = int(self._prefix_length_B.max())
         cache: Any = DynamicCache()
         for layer, (key, value) in enumerate(zip(self.keys, self.values, strict=True)):
-            shared = self.prefix[layer] if self.prefix else (key[:1, :, :0], value[:1, :, :0])
-            keys = torch.cat([shared[0].expand(batch, -1, -1, -1), key[:, :, :used]], dim=2)
-            values = torch.cat([shared[1].expand(batch, -1, -1, -1), value[:, :, :used]], dim=2)
-            cache.update(keys, values, layer)
-        past = cache.get_seq_length()
+            cache.update(
+                torch.cat([self._prefix_rows(layer, 0, longest), key[:, :, :used]], dim=2),
+                torch.cat([self._prefix_rows(layer, 1, longest), value[:, :, :used]], dim=2),
+                layer,
+            )
+        past = longest + used
         hidden = torch.zeros(batch, length, past + length, dtype=torch.bool, device=model.device)
-        hidden[:, :, past - used : past] = (
-            torch.arange(used, device=model.device) >= self.length_B[:, None, None]
-        )
+        column = torch.arange(max(longest, used), device=model.device)
+        hidden[:, :, :longest] = column[:longest] >= self._prefix_length_B[:, None, None]
+        hidden[:, :, longest:past] = column[:used] >= self.length_B[:, None, None]
         hidden[:, :, past:] = torch.ones(length, length, dtype=torch.bool, device=model.device).triu(1)
         output = model.decoder(
             input_ids=tokens_BL,
-            position_ids=self.prefix_length + columns_BL,
+            position_ids=self._prefix_length_B[:, None] + columns_BL,
             attention_mask=_additive(hidden, model.dtype, torch.finfo(model.dtype).min)[:, None],
             past_key_values=cache,
             use_cache=True,
@@ -123,39 +143,47 @@ class Decoding:
             )
         return output.last_hidden_state
 
+    def _prefix_rows(self, layer: int, part: int, longest: int) -> Tensor:
+        """Keys (part 0) or values (1) of every row's prefix, (B, K, longest, D); zeros after a shorter one."""
+        buffer = self.keys[layer]
+        rows = buffer.new_zeros(len(self), buffer.shape[1], longest, buffer.shape[3])
+        for row, state in enumerate(self._state_of_row):
+            prefix = self._prefix(state, layer)
+            if prefix is not None:
+                rows[row, :, : prefix[part].shape[2]] = prefix[part][0]
+        return rows
+
 
 def start_decoding(
-    model: TreeModel, state: PromptState, question_B: list[int], max_new_tokens: int
+    model: TreeModel, states: Sequence[PromptState], max_new_tokens: int
 ) -> tuple[Decoding, Tensor]:
-    """Rows for the given questions (repeats allowed) and the hidden states (B, D) that predict their first token.
+    """A row for every question of every state, in order, and the hidden states (B, D) that predict their first token.
 
     No row may be fed more than `max_new_tokens` tokens beyond those that were rewound.
     """
-    width = max((len(state.tree.questions[question]) for question in question_B), default=0)
-    decoding = Decoding(model, state, question_B, capacity=width + max_new_tokens)
-    return decoding, state.question_end_GD[torch.tensor(question_B, device=model.device)]
+    rows = [(number, question) for number, state in enumerate(states) for question in range(_count(state))]
+    width = max((len(states[state].tree.questions[question]) for state, question in rows), default=0)
+    decoding = Decoding(model, states, rows, capacity=width + max_new_tokens)
+    return decoding, torch.cat([state.question_end_GD for state in states])
 
 
-def _left_aligned(state: PromptState, question_B: list[int]) -> np.ndarray:
-    """Index (B, longest question) into the rest tokens; columns after a short question point at token 0 and are
-    hidden until they are written over."""
-    rows = [np.flatnonzero(state.rest_nodes.question_T == question) for question in question_B]
-    index = np.zeros((len(rows), max(map(len, rows), default=0)), dtype=np.int64)
-    for row, tokens in enumerate(rows):
-        index[row, : len(tokens)] = tokens
-    return index
+def _count(state: PromptState) -> int:
+    return len(state.tree.questions)
+
+
+def _rest_rows(state: PromptState, question: int) -> np.ndarray:
+    """Where a question's tokens stand among the tokens after the prefix."""
+    return np.flatnonzero(state.rest_nodes.question_T == question)
 
 
 def _additive(hidden: Tensor, dtype: torch.dtype, lowest: float) -> Tensor:
     return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, lowest)
 
 
-def _buffer(tensor_1KRD: Tensor, index_BC: Tensor, capacity: int) -> Tensor:
-    """(1, K, R, D) gathered into (B, K, capacity, D), the columns after the question still free."""
-    heads, _, size = tensor_1KRD.shape[1:]
-    batch, width = index_BC.shape
-    buffer = tensor_1KRD.new_zeros(batch, heads, capacity, size)
-    if width:
-        gathered = tensor_1KRD[0].index_select(1, index_BC.reshape(-1)).view(heads, batch, width, size)
-        buffer[:, :, :width] = gathered.transpose(0, 1)
+def _buffer(tensors: Sequence[Tensor], indices: Sequence[Tensor], capacity: int) -> Tensor:
+    """Per row, its own columns of a (1, K, R, D) tensor, left-aligned in (B, K, capacity, D)."""
+    _, heads, _, size = tensors[0].shape
+    buffer = tensors[0].new_zeros(len(tensors), heads, capacity, size)
+    for row, (tensor_1KRD, index) in enumerate(zip(tensors, indices, strict=True)):
+        buffer[row, :, : len(index)] = tensor_1KRD[0].index_select(1, index)
     return buffer

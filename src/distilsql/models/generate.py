@@ -1,4 +1,4 @@
-"""Generation for many questions under one prefix: greedy, sampled, and beam search. SWITCH is in `switch.py`.
+"""Generation for many questions of many databases: greedy, sampled, and beam search. SWITCH is in `switch.py`.
 
 Used by on-policy training, prediction and serving. A completion ends with EOS, which is part of it, or after
 `max_new_tokens` without one. Results do not depend on which questions share a batch: sampling draws from a
@@ -7,6 +7,7 @@ random stream per example.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,9 +16,12 @@ from torch import Tensor
 
 from distilsql.distill.tree import PromptTree
 from distilsql.models.decoding import start_decoding
-from distilsql.models.tree_model import PrefixState, TreeModel
+from distilsql.models.tree_model import PrefixState, PromptState, TreeModel
 
 Completion = tuple[int, ...]
+Row = TypeVar("Row")
+# Draws that many uniform numbers.
+Stream = Callable[[int], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -30,38 +34,56 @@ class GenerationOptions:
     temperature: float = 0.0
 
 
-def uniform_stream(seed: int, *key: int) -> Callable[[int], np.ndarray]:
+def uniform_stream(seed: int, *key: int) -> Stream:
     """A source of uniform numbers that depends on (seed, key) alone: one per example and visit."""
     rng = np.random.default_rng([seed, *key])
     return lambda count: rng.random(count)
 
 
-@torch.no_grad()
 def generate(
     model: TreeModel,
     tree: PromptTree,
     options: GenerationOptions,
     *,
-    streams: Sequence[Callable[[int], np.ndarray]] | None = None,
+    streams: Sequence[Stream] | None = None,
     prefix: PrefixState | None = None,
 ) -> list[Completion]:
-    """One completion per question, in question order. `streams` (one per question) are needed when sampling.
+    """`generate_trees` for one tree: one completion per question, in question order."""
+    return generate_trees(model, [tree], options, streams=streams and [streams], prefixes=[prefix])[0]
+
+
+@torch.no_grad()
+def generate_trees(
+    model: TreeModel,
+    trees: Sequence[PromptTree],
+    options: GenerationOptions,
+    *,
+    streams: Sequence[Sequence[Stream]] | None = None,
+    prefixes: Sequence[PrefixState | None] | None = None,
+) -> list[list[Completion]]:
+    """Per tree, one completion per question. All rows of all trees are decoded together.
+
+    `streams` (one per question of each tree) are needed when sampling; `prefixes` are prefixes already run.
 
     Raises:
         ValueError: sampling without a stream per question.
     """
-    count = len(tree.questions)
-    if model.layout == "padded" and count > 1:
+    counts = question_counts(trees)
+    if model.layout == "padded" and sum(counts) > 1:
         # A model that cannot run a tree exactly answers one question at a time.
-        return [
-            generate(model, alone, options, streams=streams and [streams[row]])[0]
-            for row, alone in enumerate(one_by_one(tree))
+        each = [alone for tree in trees for alone in one_by_one(tree)]
+        own = flat_streams(streams)
+        rows = [
+            generate_trees(model, [tree], options, streams=own and [[own[row]]])[0][0]
+            for row, tree in enumerate(each)
         ]
+        return by_tree(rows, counts)
+    count = sum(counts)
     uniforms = draw_uniforms(streams, count, options)
-    state = model.run_prompts(tree, prefix)
     written: list[list[int]] = [[] for _ in range(count)]
     alive = list(range(count))
-    decoding, hidden_BD = start_decoding(model, state, alive, options.max_new_tokens)
+    states = run_all_prompts(model, trees, prefixes)
+    decoding, hidden_BD = start_decoding(model, states, options.max_new_tokens)
     for position in range(options.max_new_tokens):
         logp_BV = decoding.log_probs(hidden_BD, options.vocabulary_size)
         tokens_B = choose_tokens(logp_BV, options.temperature, uniforms[alive, position])
@@ -75,7 +97,25 @@ def generate(
             decoding.keep(going_on)
             tokens_B = tokens_B[going_on]
         hidden_BD = decoding.step(tokens_B)
-    return [tuple(tokens) for tokens in written]
+    return by_tree([tuple(tokens) for tokens in written], counts)
+
+
+def run_all_prompts(
+    model: TreeModel, trees: Sequence[PromptTree], prefixes: Sequence[PrefixState | None] | None
+) -> list[PromptState]:
+    """Prompt states of several trees, each continuing from its prefix where that has been run."""
+    each = prefixes or [None] * len(trees)
+    return [model.run_prompts(tree, prefix) for tree, prefix in zip(trees, each, strict=True)]
+
+
+def question_counts(trees: Sequence[PromptTree]) -> list[int]:
+    return [len(tree.questions) for tree in trees]
+
+
+def by_tree(rows: Sequence[Row], counts: Sequence[int]) -> list[list[Row]]:
+    """Rows of all trees, one after the other, as a list per tree."""
+    remaining = iter(rows)
+    return [[next(remaining) for _ in range(count)] for count in counts]
 
 
 def one_by_one(tree: PromptTree) -> list[PromptTree]:
@@ -119,15 +159,20 @@ def _invert(mass_BN: Tensor, uniform_B1: Tensor) -> tuple[Tensor, Tensor]:
     return entry_B1, ((threshold_B1 - before_B1) / mass_B1).clamp(0.0, 1.0)
 
 
+def flat_streams(streams: Sequence[Sequence[Stream]] | None) -> list[Stream] | None:
+    return streams and [stream for each in streams for stream in each]
+
+
 def draw_uniforms(
-    streams: Sequence[Callable[[int], np.ndarray]] | None, count: int, options: GenerationOptions
+    streams: Sequence[Sequence[Stream]] | None, count: int, options: GenerationOptions
 ) -> np.ndarray:
     """Uniform numbers (count, max_new_tokens): row r belongs to example r whatever shares its batch."""
     if options.temperature == 0:
         return np.zeros((count, options.max_new_tokens))
-    if streams is None or len(streams) != count:
+    flat = flat_streams(streams) or []
+    if len(flat) != count:
         raise ValueError(f"sampling {count} completions needs a random stream for each")
-    return np.stack([stream(options.max_new_tokens) for stream in streams])
+    return np.stack([stream(options.max_new_tokens) for stream in flat])
 
 
 # ---- beam search ---------------------------------------------------------------------------------------------
@@ -154,7 +199,7 @@ def beam_search(
         ]
     state = model.run_prompts(tree, prefix)
     searches = [_Beam(beams, length_penalty) for _ in tree.questions]
-    decoding, hidden_BD = start_decoding(model, state, list(range(len(searches))), options.max_new_tokens)
+    decoding, hidden_BD = start_decoding(model, [state], options.max_new_tokens)
     owners = list(range(len(searches)))
     for position in range(options.max_new_tokens):
         logp_BV = decoding.log_probs(hidden_BD, options.vocabulary_size)

@@ -8,7 +8,7 @@ token was drawn under exactly the prefix it would have had, with the random numb
 and sampled completions are those of the definition, whatever the block lengths.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -19,7 +19,18 @@ from torch import Tensor
 from distilsql.distill.divergences import jensen_shannon
 from distilsql.distill.tree import PromptTree
 from distilsql.models.decoding import start_decoding
-from distilsql.models.generate import Completion, GenerationOptions, choose_tokens, draw_uniforms, one_by_one
+from distilsql.models.generate import (
+    Completion,
+    GenerationOptions,
+    Stream,
+    by_tree,
+    choose_tokens,
+    draw_uniforms,
+    flat_streams,
+    one_by_one,
+    question_counts,
+    run_all_prompts,
+)
 from distilsql.models.tree_model import PrefixState, TreeModel
 
 
@@ -127,14 +138,14 @@ class _Block:
 def switch_generate(
     student: TreeModel,
     teacher: TreeModel,
-    tree: PromptTree,
+    trees: Sequence[PromptTree],
     options: GenerationOptions,
     switch: SwitchOptions,
     *,
-    streams: Sequence[Callable[[int], np.ndarray]] | None = None,
-    teacher_prefix: PrefixState | None = None,
-) -> list[SwitchedCompletion]:
-    """One completion per question, in question order, each as the sequential definition writes it.
+    streams: Sequence[Sequence[Stream]] | None = None,
+    teacher_prefixes: Sequence[PrefixState | None] | None = None,
+) -> list[list[SwitchedCompletion]]:
+    """Per tree, one completion per question, each as the sequential definition writes it.
 
     JSD compares the full distributions at temperature 1; the token itself is drawn at `options.temperature` from
     whichever model supplies it.
@@ -142,21 +153,24 @@ def switch_generate(
     Raises:
         ValueError: sampling without a stream per question.
     """
-    count = len(tree.questions)
-    if "padded" in (student.layout, teacher.layout) and count > 1:
-        return [
-            switch_generate(student, teacher, alone, options, switch, streams=streams and [streams[row]])[0]
-            for row, alone in enumerate(one_by_one(tree))
+    counts = question_counts(trees)
+    if "padded" in (student.layout, teacher.layout) and sum(counts) > 1:
+        each = [alone for tree in trees for alone in one_by_one(tree)]
+        own = flat_streams(streams)
+        rows = [
+            switch_generate(student, teacher, [tree], options, switch, streams=own and [[own[row]]])[0][0]
+            for row, tree in enumerate(each)
         ]
-    run = _Switching(student, teacher, tree, options, switch, teacher_prefix)
-    run.uniforms = draw_uniforms(streams, count, options)
+        return by_tree(rows, counts)
+    run = _Switching(student, teacher, trees, options, switch, teacher_prefixes)
+    run.uniforms = draw_uniforms(streams, sum(counts), options)
     while run.alive:
         run.write_block()
-    return [row.finished() for row in run.rows]
+    return by_tree([row.finished() for row in run.rows], counts)
 
 
 class _Switching:
-    """Both models' rows while a tree's completions are written.
+    """Both models' rows while the completions of some trees are written.
 
     Between blocks, every row's last token has been chosen but not yet fed to either model ("pending"); before
     the first block there is none, and the prompts' own hidden states predict the first token.
@@ -168,20 +182,20 @@ class _Switching:
         self,
         student: TreeModel,
         teacher: TreeModel,
-        tree: PromptTree,
+        trees: Sequence[PromptTree],
         options: GenerationOptions,
         switch: SwitchOptions,
-        teacher_prefix: PrefixState | None,
+        teacher_prefixes: Sequence[PrefixState | None] | None,
     ) -> None:
         self.options = options
-        self.rows = [_Row() for _ in tree.questions]
+        self.rows = [_Row() for _ in range(sum(question_counts(trees)))]
         self.alive = list(range(len(self.rows)))
         room = options.max_new_tokens + (switch.block_length or max(BlockLength.CHOICES))
         self.student, self.student_hidden = start_decoding(
-            student, student.run_prompts(tree), self.alive, room
+            student, run_all_prompts(student, trees, None), room
         )
         self.teacher, self.teacher_hidden = start_decoding(
-            teacher, teacher.run_prompts(tree, teacher_prefix), self.alive, room
+            teacher, run_all_prompts(teacher, trees, teacher_prefixes), room
         )
         self.thresholds = np.array([switch.at(position) for position in range(options.max_new_tokens)])
         self.block_length = BlockLength(_size(teacher) / _size(student), switch.block_length)
