@@ -1,0 +1,31 @@
+"""Writing completions: what an example gets depends on its own random stream, not on who shares its batch."""
+
+import torch
+
+from distilsql.models.generate import GenerationOptions
+from distilsql.runs.engines import load_engines
+from distilsql.runs.prepare import prepare
+from distilsql.runs.sampling import TreeOfExamples
+from distilsql.runs.train import load_data
+from distilsql.runs.window_tree import Use, as_window_trees
+from distilsql.runs.writing import write_completions
+
+
+def test_seed_use_epoch_and_example_decide_what_is_written(recipe):
+    settings = recipe("gkd-rkl", "train.precision=float32")
+    engines = load_engines(settings, torch.device("cpu"))
+    prepared = prepare(load_data(settings)[0], engines.tokenizer, settings.prompt, training=True)
+    items = as_window_trees(
+        prepared, [TreeOfExamples((0, 1, 2), 0), TreeOfExamples((2, 0), 0), TreeOfExamples((0, 1, 2), 1)]
+    )
+    options = GenerationOptions(engines.eos_token_id, engines.vocabulary_size, 12, temperature=1.0)
+
+    def written(seed: int, use: Use):
+        return write_completions(engines.student, None, items, options, seed=seed, use=use)
+
+    first, shuffled, next_epoch = written(0, Use.SAMPLING)
+    assert shuffled == [first[2], first[0]]
+    assert next_epoch != first
+    assert written(0, Use.SAMPLING)[0] == first
+    assert written(1, Use.SAMPLING)[0] != first
+    assert written(0, Use.TEACHER)[0] != first
