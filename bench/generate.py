@@ -23,10 +23,11 @@ import torch
 
 from distilsql.data.benchmark import load_sql_benchmark
 from distilsql.models.attention import IMPLEMENTATION
-from distilsql.models.generate import Completion, GenerationOptions, generate
+from distilsql.models.generate import Completion, GenerationOptions, generate_trees
 from distilsql.models.load import load_model, load_tokenizer
 from distilsql.models.tree_model import TreeModel
 from distilsql.runs.allocator import keep_freed_memory
+from distilsql.runs.decode_batches import fill_batches
 from distilsql.runs.prepare import Prepared, TokenizedExample, prepare
 from distilsql.runs.recipe import PromptSettings
 
@@ -112,8 +113,9 @@ def _ours(
 ) -> list[Completion]:
     return [
         completion
-        for start in range(0, len(examples), 32)  # as `distilsql predict` batches
-        for completion in generate(model, prepared.tree(examples[start : start + 32]), options)
+        for batch in fill_batches([examples], 32)  # as `distilsql predict` does
+        for tree in generate_trees(model, [prepared.tree(part) for part in batch], options)
+        for completion in tree
     ]
 
 

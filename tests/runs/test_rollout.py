@@ -1,7 +1,8 @@
 """Rounds of generation: who writes which window, what a round costs, and that a run stopped inside one goes on."""
 
 import json
-from itertools import pairwise
+from collections import Counter
+from itertools import combinations, pairwise
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 from distilsql.data.example import Example
 from distilsql.distill.tree import PromptTree
 from distilsql.runs import writing
-from distilsql.runs.decode_batches import decode_batches
+from distilsql.runs.decode_batches import decode_batches, fill_batches
 from distilsql.runs.engines import load_engines
 from distilsql.runs.ledger import Ledger, Phase
 from distilsql.runs.prepare import TokenizedExample, prepare
@@ -159,20 +160,20 @@ def test_the_cost_of_a_round_is_spread_over_its_windows_by_examples(make_rollout
 
 def test_x_sft_charges_generation_to_windows_that_were_written_earlier(recipe, tmp_path, monkeypatch):
     """Generation made slow on purpose: × SFT shows it although the timed step itself generates nothing."""
-    real, clock = writing.generate, [0.0]
+    real, clock = writing.generate_trees, [0.0]
 
     def slow(*args, **kwargs):
         clock[0] += 100.0
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(writing, "generate", slow)
+    monkeypatch.setattr(writing, "generate_trees", slow)
     monkeypatch.setattr("distilsql.runs.ledger.time.perf_counter", lambda: _tick(clock))
     keys = ("train.steps=4", "generation.rollout_window=4", "generation.max_batch_rows=100")
     run = train(recipe("gkd-rkl", *keys), tmp_path / "run")  # times step 2, in the middle of the only round
     summary = json.loads(run.summary.read_text())
-    # One batch per epoch, two epochs in the round: 200 s for 20 examples.
-    assert summary["seconds_by_phase"]["generation"] == pytest.approx(200, rel=0.05)
-    assert summary["x_sft"] * summary["sft_seconds_per_example"] >= 10
+    # The round is one batch: 100 s for 20 examples.
+    assert summary["seconds_by_phase"]["generation"] == pytest.approx(100, rel=0.05)
+    assert summary["x_sft"] * summary["sft_seconds_per_example"] >= 5
 
 
 def _tick(clock: list[float]) -> float:
@@ -223,6 +224,10 @@ rounds = st.lists(
 )
 
 
+def all_places(items) -> list[tuple[int, int]]:
+    return [(tree, row) for tree, item in enumerate(items) for row in range(len(item.examples))]
+
+
 def window_trees(shapes) -> list[WindowTree]:
     items, number = [], 0
     for prefix, epoch, golds in shapes:
@@ -240,45 +245,51 @@ def window_trees(shapes) -> list[WindowTree]:
 @given(rounds, st.integers(1, 7), st.data())
 def test_batches_hold_every_row_once_under_its_own_prefix_and_stream(shapes, max_rows, data):
     items = window_trees(shapes)
-    everything = [(tree, row) for tree, item in enumerate(items) for row in range(len(item.examples))]
-    wanted = data.draw(st.lists(st.sampled_from(everything), unique=True))
+    wanted = data.draw(st.lists(st.sampled_from(all_places(items)), unique=True))
     batches = decode_batches(items, wanted, max_rows)
-    assert sorted(place for batch in batches for place in batch.places) == sorted(wanted)
+    assert sorted(place for batch in batches for part in batch for place in part.places) == sorted(wanted)
     for batch in batches:
-        assert 1 <= len(batch.places) <= max_rows
-        for row, (tree, own_row) in enumerate(batch.places):
-            item = items[tree]
-            assert batch.item.tree.prefix == item.tree.prefix
-            assert batch.item.tree.questions[row] == item.tree.questions[own_row]
-            assert batch.item.examples[row] == item.examples[own_row]
-            assert (batch.item.epoch, batch.item.numbers[row]) == (item.epoch, item.numbers[own_row])
+        assert 1 <= sum(len(part.places) for part in batch) <= max_rows
+        for part in batch:
+            for row, (tree, own_row) in enumerate(part.places):
+                item = items[tree]
+                assert part.item.tree.prefix == item.tree.prefix
+                assert part.item.tree.questions[row] == item.tree.questions[own_row]
+                assert part.item.examples[row] == item.examples[own_row]
+                assert (part.item.epoch, part.item.numbers[row]) == (item.epoch, item.numbers[own_row])
 
 
 @given(rounds)
-def test_as_few_batches_as_prefixes_and_epochs_where_they_fit(shapes):
+def test_one_batch_with_a_tree_per_prefix_and_epoch_where_they_fit(shapes):
     items = window_trees(shapes)
-    everything = [(tree, row) for tree, item in enumerate(items) for row in range(len(item.examples))]
-    batches = decode_batches(items, everything, 1000)
-    assert len(batches) == len({(item.prefix_key, item.epoch) for item in items})
+    (batch,) = decode_batches(items, all_places(items), 1000)
+    assert len(batch) == len({(item.prefix_key, item.epoch) for item in items})
+
+
+@given(st.lists(st.lists(st.integers(), min_size=1, max_size=9), max_size=8), st.integers(1, 6))
+def test_groups_are_cut_only_where_they_do_not_fit_a_batch(groups, max_rows):
+    batches = fill_batches(groups, max_rows)
+    parts = [part for batch in batches for part in batch]
+    assert len(parts) == sum(-(-len(group) // max_rows) for group in groups)
+    assert sorted(row for part in parts for row in part) == sorted(row for group in groups for row in group)
+    rows = [sum(map(len, batch)) for batch in batches]
+    assert all(count <= max_rows for count in rows)
+    # No two batches could have been one.
+    assert all(one + other > max_rows for one, other in combinations(rows, 2))
 
 
 @given(rounds, st.integers(1, 4))
 def test_a_database_that_is_split_is_split_by_length(shapes, max_rows):
     items = window_trees(shapes)
-    everything = [(tree, row) for tree, item in enumerate(items) for row in range(len(item.examples))]
-    last: dict[tuple[str, int], int] = {}
-    split = [
-        batch
-        for batch in decode_batches(items, everything, max_rows)
-        if sum(
-            len(item.examples)
-            for item in items
-            if (item.prefix_key, item.epoch) == (batch.item.prefix_key, batch.item.epoch)
-        )
-        > max_rows
-    ]
-    for batch in split:
-        lengths = [len(example.gold) for example in batch.item.examples]
-        key = (batch.item.prefix_key, batch.item.epoch)
-        assert min(lengths) >= last.get(key, 0)
-        last[key] = max(lengths)
+    sizes: Counter[tuple[str, int]] = Counter()
+    for item in items:
+        sizes[item.prefix_key, item.epoch] += len(item.examples)
+    parts: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    for batch in decode_batches(items, all_places(items), max_rows):
+        for part in batch:
+            lengths = [len(example.gold) for example in part.item.examples]
+            parts.setdefault((part.item.prefix_key, part.item.epoch), []).append((min(lengths), max(lengths)))
+    for key, size in sizes.items():
+        if size > max_rows:
+            # Whatever batch a part went to: no part reaches into another's range of lengths.
+            assert all(low[1] <= high[0] for low, high in pairwise(sorted(parts[key])))

@@ -114,7 +114,7 @@ class Killed(Exception):
 def test_writing_that_was_interrupted_goes_on_to_the_same_completions(recipe, tmp_path, monkeypatch, cut_off):
     settings = recipe("f-distill", "train.steps=1", "generation.max_batch_rows=3", "train.precision=bfloat16")
     whole = train(settings, tmp_path / "whole")
-    real, calls = writing.generate, []
+    real, calls = writing.generate_trees, []
 
     def killed_in_the_third_batch(*args, **kwargs):
         calls.append(1)
@@ -122,7 +122,7 @@ def test_writing_that_was_interrupted_goes_on_to_the_same_completions(recipe, tm
             raise Killed
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(writing, "generate", killed_in_the_third_batch)
+    monkeypatch.setattr(writing, "generate_trees", killed_in_the_third_batch)
     with pytest.raises(Killed):
         train(settings, tmp_path / "killed")
     file = tmp_path / "killed" / "teacher_completions.jsonl"

@@ -32,11 +32,11 @@ def lines_of(run) -> list[dict]:
 def always(monkeypatch, make_completion) -> None:
     """Every completion is `make_completion(eos, max_new_tokens)`, whatever the model says."""
 
-    def generate(model, tree, options, *, streams=None, prefix=None):
+    def generate_trees(model, trees, options, *, streams=None, prefixes=None):
         written = make_completion(options.eos_token_id, options.max_new_tokens)
-        return [written] * len(tree.questions)
+        return [[written] * len(tree.questions) for tree in trees]
 
-    monkeypatch.setattr(writing, "generate", generate)
+    monkeypatch.setattr(writing, "generate_trees", generate_trees)
 
 
 ODD_STUDENTS = {

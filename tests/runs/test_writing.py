@@ -21,7 +21,9 @@ def test_seed_use_epoch_and_example_decide_what_is_written(recipe):
     options = GenerationOptions(engines.eos_token_id, engines.vocabulary_size, 12, temperature=1.0)
 
     def written(seed: int, use: Use):
-        return write_completions(engines.student, None, items, options, seed=seed, use=use)
+        batches = [items[:1], items[1:]]
+        together, apart = write_completions(engines.student, None, batches, options, seed=seed, use=use)
+        return [*together, *apart]
 
     first, shuffled, next_epoch = written(0, Use.SAMPLING)
     assert shuffled == [first[2], first[0]]

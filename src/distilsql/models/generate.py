@@ -49,7 +49,9 @@ def generate(
     prefix: PrefixState | None = None,
 ) -> list[Completion]:
     """`generate_trees` for one tree: one completion per question, in question order."""
-    return generate_trees(model, [tree], options, streams=streams and [streams], prefixes=[prefix])[0]
+    return generate_trees(
+        model, [tree], options, streams=None if streams is None else [streams], prefixes=[prefix]
+    )[0]
 
 
 @torch.no_grad()
@@ -74,7 +76,7 @@ def generate_trees(
         each = [alone for tree in trees for alone in one_by_one(tree)]
         own = flat_streams(streams)
         rows = [
-            generate_trees(model, [tree], options, streams=own and [[own[row]]])[0][0]
+            generate_trees(model, [tree], options, streams=None if own is None else [[own[row]]])[0][0]
             for row, tree in enumerate(each)
         ]
         return by_tree(rows, counts)
@@ -160,7 +162,7 @@ def _invert(mass_BN: Tensor, uniform_B1: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def flat_streams(streams: Sequence[Sequence[Stream]] | None) -> list[Stream] | None:
-    return streams and [stream for each in streams for stream in each]
+    return None if streams is None else [stream for each in streams for stream in each]
 
 
 def draw_uniforms(

@@ -158,7 +158,9 @@ def switch_generate(
         each = [alone for tree in trees for alone in one_by_one(tree)]
         own = flat_streams(streams)
         rows = [
-            switch_generate(student, teacher, [tree], options, switch, streams=own and [[own[row]]])[0][0]
+            switch_generate(
+                student, teacher, [tree], options, switch, streams=None if own is None else [[own[row]]]
+            )[0][0]
             for row, tree in enumerate(each)
         ]
         return by_tree(rows, counts)

@@ -1,44 +1,67 @@
-"""Which prompts are decoded together: those of one database, from all trees of a generation round."""
+"""Which prompts are decoded together: rows of one database under its one prefix, small databases in one batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from distilsql.distill.tree import PromptTree
 from distilsql.runs.window_tree import WindowTree
 
 # (number of the tree in the round, row in that tree)
 Place = tuple[int, int]
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
-class DecodeBatch:
+class DecodeTree:
     """Rows that share one prefix, as a tree of their own; `places` says where each row came from."""
 
     item: WindowTree
     places: tuple[Place, ...]
 
 
-def decode_batches(items: Sequence[WindowTree], places: Sequence[Place], max_rows: int) -> list[DecodeBatch]:
-    """The given rows of `items`, each once, in batches of at most `max_rows` that share a prefix.
+def fill_batches(groups: Sequence[Sequence[Row]], max_rows: int) -> list[list[list[Row]]]:
+    """Batches of at most `max_rows` rows; each is a list of groups, or of parts of groups that are larger than that.
+
+    A group is cut only where it must be: each part of it runs the shared prefix anew.
+    """
+    parts = [
+        list(group[start : start + max_rows]) for group in groups for start in range(0, len(group), max_rows)
+    ]
+    batches: list[list[list[Row]]] = []
+    room: list[int] = []
+    for part in parts:
+        fits = next((number for number, left in enumerate(room) if left >= len(part)), None)
+        if fits is None:
+            batches.append([])
+            room.append(max_rows)
+            fits = len(batches) - 1
+        batches[fits].append(part)
+        room[fits] -= len(part)
+    return batches
+
+
+def decode_batches(
+    items: Sequence[WindowTree], places: Sequence[Place], max_rows: int
+) -> list[list[DecodeTree]]:
+    """The given rows of `items`, each once, in batches of at most `max_rows`; rows that share a prefix are one tree.
 
     A batch takes as many steps as its longest row. Where a database has more rows than fit, they are therefore
     sorted by the length of their gold query, the best guess at the length of what will be written. Rows of
-    different epochs do not share a batch, because a tree's random streams are those of one epoch.
+    different epochs do not share a tree, because a tree's random streams are those of one epoch.
     """
     groups: dict[tuple[str, int], list[Place]] = {}
     for tree, row in places:
         groups.setdefault((items[tree].prefix_key, items[tree].epoch), []).append((tree, row))
-    batches = []
     for group in groups.values():
         if len(group) > max_rows:
             group.sort(key=lambda place: len(items[place[0]].examples[place[1]].gold))
-        batches += [
-            _merged(items, group[start : start + max_rows]) for start in range(0, len(group), max_rows)
-        ]
-    return batches
+    return [
+        [_merged(items, part) for part in batch] for batch in fill_batches(list(groups.values()), max_rows)
+    ]
 
 
-def _merged(items: Sequence[WindowTree], places: Sequence[Place]) -> DecodeBatch:
+def _merged(items: Sequence[WindowTree], places: Sequence[Place]) -> DecodeTree:
     first = items[places[0][0]]
     item = WindowTree(
         first.prefix_key,
@@ -47,4 +70,4 @@ def _merged(items: Sequence[WindowTree], places: Sequence[Place]) -> DecodeBatch
         tuple(items[tree].numbers[row] for tree, row in places),
         first.epoch,
     )
-    return DecodeBatch(item, tuple(places))
+    return DecodeTree(item, tuple(places))

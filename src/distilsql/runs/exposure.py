@@ -11,12 +11,13 @@ from distilsql.distill.divergences import forward_kl
 from distilsql.distill.exposure import bootstrap_interval, excess_accumulated_error
 from distilsql.distill.tree import PromptTree
 from distilsql.errors import RunError
-from distilsql.models.generate import Completion, GenerationOptions, generate, uniform_stream
+from distilsql.models.generate import Completion, GenerationOptions, generate_trees, uniform_stream
 from distilsql.models.load import check_same_tokenizer
 from distilsql.models.tree_model import TreeModel
+from distilsql.runs.decode_batches import fill_batches
 from distilsql.runs.folder import RunFolder, read_json, write_json
 from distilsql.runs.predict import load_any, load_student, recipe_of
-from distilsql.runs.prepare import Prepared, TokenizedExample, prepare
+from distilsql.runs.prepare import prepare
 from distilsql.runs.recipe import PromptSettings
 from distilsql.runs.window_tree import as_branches
 
@@ -113,16 +114,20 @@ def measure_exposure(
     )
     along: dict[str, list[list[float]]] = {"student": [], "teacher": []}
     numbers = {example.example.example_id: number for number, example in enumerate(prepared.examples)}
-    for batch in _batches(prepared, options.questions_per_batch):
-        tree = prepared.tree(batch)
+    for batch in fill_batches(prepared.by_prefix(), options.questions_per_batch):
+        trees = [prepared.tree(examples) for examples in batch]
         for repeat in range(options.samples_per_prompt):
             for use, (name, writer) in enumerate((("student", student), ("teacher", teacher))):
                 streams = [
-                    uniform_stream(options.seed, use, repeat, numbers[each.example.example_id])
-                    for each in batch
+                    [
+                        uniform_stream(options.seed, use, repeat, numbers[each.example.example_id])
+                        for each in examples
+                    ]
+                    for examples in batch
                 ]
-                written = generate(writer, tree, generation, streams=streams)
-                along[name] += _divergences(student, teacher, tree, written, vocabulary_size)
+                written = generate_trees(writer, trees, generation, streams=streams)
+                for tree, completions in zip(trees, written, strict=True):
+                    along[name] += _divergences(student, teacher, tree, completions, vocabulary_size)
         if on_progress is not None:
             on_progress(len(along["student"]), len(prepared.examples) * options.samples_per_prompt)
     return Exposure(
@@ -148,11 +153,3 @@ def _divergences(
         parts.append(values[start : start + len(completion)])
         start += len(completion)
     return parts
-
-
-def _batches(prepared: Prepared, size: int) -> list[list[TokenizedExample]]:
-    return [
-        examples[start : start + size]
-        for examples in prepared.by_prefix()
-        for start in range(0, len(examples), size)
-    ]

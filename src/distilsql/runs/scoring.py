@@ -12,10 +12,11 @@ from distilsql.models.generate import (
     Completion,
     GenerationOptions,
     beam_search,
-    generate,
+    generate_trees,
     uniform_stream,
 )
 from distilsql.models.tree_model import TreeModel
+from distilsql.runs.decode_batches import fill_batches
 from distilsql.runs.engines import Engines
 from distilsql.runs.evaluate import judge
 from distilsql.runs.prepare import Prepared, TokenizedExample, prepare
@@ -57,20 +58,23 @@ def answer_all(
     decoder: Decoder, prepared: Prepared, on_batch: Callable[[int], None] | None = None
 ) -> Iterator[tuple[TokenizedExample, str]]:
     """Each example with the model's answer, grouped by prefix and by length of the question."""
-    for examples in prepared.by_prefix():
-        examples = sorted(examples, key=lambda example: len(example.question))
-        for start in range(0, len(examples), decoder.questions_per_batch):
-            batch = examples[start : start + decoder.questions_per_batch]
-            tree = prepared.tree(batch)
-            if decoder.beams > 1:
-                written = beam_search(decoder.model, tree, decoder.options(), beams=decoder.beams)
-            else:
-                streams = [decoder.stream(example.example.example_id) for example in batch]
-                written = generate(decoder.model, tree, decoder.options(), streams=streams)
-            for example, completion in zip(batch, written, strict=True):
+    groups = [
+        sorted(examples, key=lambda example: len(example.question)) for examples in prepared.by_prefix()
+    ]
+    for batch in fill_batches(groups, decoder.questions_per_batch):
+        trees = [prepared.tree(examples) for examples in batch]
+        if decoder.beams > 1:
+            written = [
+                beam_search(decoder.model, tree, decoder.options(), beams=decoder.beams) for tree in trees
+            ]
+        else:
+            streams = [[decoder.stream(each.example.example_id) for each in examples] for examples in batch]
+            written = generate_trees(decoder.model, trees, decoder.options(), streams=streams)
+        for examples, completions in zip(batch, written, strict=True):
+            for example, completion in zip(examples, completions, strict=True):
                 yield example, decoder.text(completion, prepared.task)
-            if on_batch is not None:
-                on_batch(len(batch))
+        if on_batch is not None:
+            on_batch(sum(map(len, batch)))
 
 
 def score_during_training(recipe: Recipe, engines: Engines, benchmark: Benchmark) -> float:

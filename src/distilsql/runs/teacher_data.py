@@ -18,12 +18,12 @@ from distilsql.runs.engines import Engines, vllm_source
 from distilsql.runs.folder import RunFolder, write_text
 from distilsql.runs.prepare import Prepared
 from distilsql.runs.recipe import Recipe
-from distilsql.runs.sampling import Sampler, TreeOfExamples
+from distilsql.runs.sampling import Sampler
 from distilsql.runs.window_tree import Use, WindowTree, as_window_trees
 from distilsql.runs.writing import write_completions
 
 # An engine that forms its own batches wants many questions at a time; a kill loses what one call wrote.
-_TREES_PER_VLLM_CALL = 16
+_BATCHES_PER_VLLM_CALL = 16
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,18 @@ def ensure_teacher_completions(
     """The teacher's completion of every training example, from the run folder where it is there already; None where
     the method trains on none.
 
-    Lines are appended tree by tree, so an interrupted generation goes on where it stopped. Which questions share a
-    batch depends on the data alone, so it goes on to the same bits. Each process writes its part of the trees; the
+    Lines are appended batch by batch, so an interrupted generation goes on where it stopped. Which questions share a
+    batch depends on the data alone, so it goes on to the same bits. Each process writes its part of the batches; the
     first one keeps the file.
     """
     if recipe.row.source is not Source.TEACHER_AND_STUDENT:
         return None
     known = _read(run, repair=process == 0)
-    trees = [item for item in _all_trees(recipe, prepared) if not _ids(item) <= known.keys()]
-    writer = _vllm_teacher(recipe, engines) if trees and recipe.generation.engine == "vllm" else None
-    at_once = _TREES_PER_VLLM_CALL if writer else processes
-    for start in range(0, len(trees), at_once):
-        own = trees[start + process : start + at_once : processes]
+    batches = [batch for batch in _all_batches(recipe, prepared) if not _ids(batch) <= known.keys()]
+    writer = _vllm_teacher(recipe, engines) if batches and recipe.generation.engine == "vllm" else None
+    at_once = _BATCHES_PER_VLLM_CALL if writer else processes
+    for start in range(0, len(batches), at_once):
+        own = batches[start + process : start + at_once : processes]
         everyones: list[dict[str, Any]] = gather_object(  # type: ignore[assignment]
             _written(recipe, engines, writer, options, own)
         )
@@ -75,16 +75,15 @@ def ensure_teacher_completions(
     )
 
 
-def _ids(item: WindowTree) -> set[str]:
-    return {example.example.example_id for example in item.examples}
+def _ids(batch: Sequence[WindowTree]) -> set[str]:
+    return {example.example.example_id for item in batch for example in item.examples}
 
 
-def _all_trees(recipe: Recipe, prepared: Prepared) -> list[WindowTree]:
+def _all_batches(recipe: Recipe, prepared: Prepared) -> list[list[WindowTree]]:
     """Every training example once; trees may be larger than in training, since nothing is differentiated."""
     keys = [example.prefix_key for example in prepared.examples]
     sampler = Sampler(keys, recipe.seed, recipe.generation.max_batch_rows, 1)
-    trees: list[TreeOfExamples] = [tree for window in sampler.epoch(0) for tree in window]
-    return as_window_trees(prepared, trees)
+    return [as_window_trees(prepared, window) for window in sampler.epoch(0)]
 
 
 def _vllm_teacher(recipe: Recipe, engines: Engines) -> VllmSource:
@@ -97,23 +96,23 @@ def _written(
     engines: Engines,
     writer: VllmSource | None,
     options: GenerationOptions,
-    items: Sequence[WindowTree],
+    batches: Sequence[Sequence[WindowTree]],
 ) -> list[dict[str, Any]]:
-    """Records of what the teacher writes for some trees."""
+    """Records of what the teacher writes for some batches."""
     start = time.perf_counter()
     assert engines.teacher is not None
-    trees = write_completions(
+    everything = write_completions(
         engines.teacher,
         writer,
-        items,
+        batches,
         options,
         seed=recipe.seed,
         use=Use.TEACHER,
         prefixes=engines.teacher_prefixes,
     )
-    written = [tokens for each in trees for tokens in each]
+    written = [tokens for batch in everything for tree in batch for tokens in tree]
     seconds = (time.perf_counter() - start) / max(len(written), 1)
-    examples = [example for item in items for example in item.examples]
+    examples = [example for batch in batches for item in batch for example in item.examples]
     return [
         {
             "example_id": example.example.example_id,

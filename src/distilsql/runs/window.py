@@ -21,7 +21,7 @@ from distilsql.models.generate import Completion, GenerationOptions
 from distilsql.models.switch import SwitchedCompletion, SwitchOptions, ThresholdSchedule, switch_generate
 from distilsql.models.tree_model import PromptState
 from distilsql.models.vllm_source import VllmSource
-from distilsql.runs.decode_batches import DecodeBatch, decode_batches
+from distilsql.runs.decode_batches import DecodeTree, decode_batches
 from distilsql.runs.engines import Engines
 from distilsql.runs.ledger import Ledger, Phase
 from distilsql.runs.prepare import TokenizedExample
@@ -123,9 +123,10 @@ class WindowTrainer:
         with self.ledger.phase(Phase.GENERATION):
             batches = decode_batches(items, places, self.recipe.generation.max_batch_rows)
             for batch, written in zip(batches, self._written(batches, source), strict=True):
-                for (tree, row), one in zip(batch.places, written, strict=True):
-                    completions[tree][row] = one.tokens
-                    from_teacher[tree][row] = sum(one.from_teacher)
+                for part, rows in zip(batch, written, strict=True):
+                    for (tree, row), one in zip(part.places, rows, strict=True):
+                        completions[tree][row] = one.tokens
+                        from_teacher[tree][row] = sum(one.from_teacher)
         return [
             Trained(
                 [one for one in each if one is not None], tuple(counts) if source is Source.SWITCH else None
@@ -148,40 +149,49 @@ class WindowTrainer:
             return example.gold
         return self.teacher_completions[example.example.example_id]
 
-    def _written(self, batches: Sequence[DecodeBatch], source: Source) -> list[list[SwitchedCompletion]]:
-        """What the student writes, batch by batch; only under SWITCH are some tokens the teacher's."""
+    def _written(
+        self, batches: Sequence[Sequence[DecodeTree]], source: Source
+    ) -> list[list[list[SwitchedCompletion]]]:
+        """What the student writes, per batch and tree; only under SWITCH are some tokens the teacher's."""
+        items = [[part.item for part in batch] for batch in batches]
         if source is Source.SWITCH:
-            return [self._switched(batch.item) for batch in batches]
+            return [self._switched(batch) for batch in items]
         if self.vllm_student is not None:
             self.vllm_student.refresh()
         written = write_completions(
             self.engines.student,
             self.vllm_student,
-            [batch.item for batch in batches],
+            items,
             self.generation_options(),
             seed=self.recipe.seed,
             use=Use.SAMPLING,
         )
-        self.ledger.count("generated_tokens", sum(len(tokens) for each in written for tokens in each))
-        return [[SwitchedCompletion(tokens, (), ()) for tokens in each] for each in written]
+        return [
+            [[self._count(SwitchedCompletion(one, (), ())) for one in tree] for tree in batch]
+            for batch in written
+        ]
 
-    def _switched(self, item: WindowTree) -> list[SwitchedCompletion]:
+    def _switched(self, items: Sequence[WindowTree]) -> list[list[SwitchedCompletion]]:
         teacher, cache = self.engines.teacher, self.engines.teacher_prefixes
         assert teacher is not None
         assert cache is not None
         written = switch_generate(
             self.engines.student,
             teacher,
-            item.tree,
+            [item.tree for item in items],
             self.generation_options(),
             self.switch,
-            streams=item.streams(self.recipe.seed, Use.SAMPLING),
-            teacher_prefix=cache.get(item.prefix_key, item.tree.prefix),
+            streams=[item.streams(self.recipe.seed, Use.SAMPLING) for item in items],
+            teacher_prefixes=[cache.get(item.prefix_key, item.tree.prefix) for item in items],
         )
-        for completion in written:
-            self.switch_trace.add(completion)
-        self.ledger.count("generated_tokens", sum(len(completion.tokens) for completion in written))
+        for tree in written:
+            for completion in tree:
+                self.switch_trace.add(self._count(completion))
         return written
+
+    def _count(self, completion: SwitchedCompletion) -> SwitchedCompletion:
+        self.ledger.count("generated_tokens", len(completion.tokens))
+        return completion
 
     def generation_options(self) -> GenerationOptions:
         """How on-policy and teacher completions are generated."""

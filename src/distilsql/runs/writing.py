@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from distilsql.models.generate import Completion, GenerationOptions, generate
+from distilsql.models.generate import Completion, GenerationOptions, by_tree, generate_trees
 from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.tree_model import TreeModel
 from distilsql.models.vllm_source import VllmSource
@@ -12,32 +12,33 @@ from distilsql.runs.window_tree import Use, WindowTree
 def write_completions(
     model: TreeModel,
     engine: VllmSource | None,
-    items: Sequence[WindowTree],
+    batches: Sequence[Sequence[WindowTree]],
     options: GenerationOptions,
     *,
     seed: int,
     use: Use,
     prefixes: PrefixCache | None = None,
-) -> list[list[Completion]]:
-    """One completion per question, tree by tree, each from its example's own random stream of `use`.
+) -> list[list[list[Completion]]]:
+    """Per batch and tree, one completion per question, each from its example's own random stream of `use`.
 
     An `engine` writes what `model` would and forms its own batches, so it gets all trees in one call. `prefixes` are
     those of a model that does not change.
     """
-    streams = [item.streams(seed, use) for item in items]
     if engine is not None:
-        trees = [item.tree for item in items]
-        everything = iter(
-            engine.generate_all(trees, options, streams=[one for each in streams for one in each])
-        )
-        return [[next(everything) for _ in item.examples] for item in items]
+        items = [item for batch in batches for item in batch]
+        streams = [stream for item in items for stream in item.streams(seed, use)]
+        everything = engine.generate_all([item.tree for item in items], options, streams=streams)
+        trees = by_tree(everything, [len(item.examples) for item in items])
+        return by_tree(trees, [len(batch) for batch in batches])
     return [
-        generate(
+        generate_trees(
             model,
-            item.tree,
+            [item.tree for item in batch],
             options,
-            streams=each,
-            prefix=None if prefixes is None else prefixes.get(item.prefix_key, item.tree.prefix),
+            streams=[item.streams(seed, use) for item in batch],
+            prefixes=None
+            if prefixes is None
+            else [prefixes.get(item.prefix_key, item.tree.prefix) for item in batch],
         )
-        for item, each in zip(items, streams, strict=True)
+        for batch in batches
     ]
