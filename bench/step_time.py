@@ -7,8 +7,8 @@ A window is sixteen questions of Spider's training set, drawn by our own sampler
 tree). Every contender runs every window in a process of its own, one after the other, window by window, so that
 ratios are paired and every contender meets the machine in every state. A small window comes first, untimed.
 TRL is configured as its documentation advises for this machine: bfloat16 weights, fused AdamW, loss on completions
-only, already tokenised data, the micro-batch given by --micro-batch, no evaluation, no logging, no checkpoints. It
-gets the memory allocator's setting of our command line too (runs/allocator.py).
+only, already tokenised data, the micro-batch given by --micro-batch, no evaluation, no logging, no checkpoints.
+`trl-sft-kept` is `trl-sft` with the memory allocator's setting of our command line (runs/allocator.py).
 
 Our teacher keeps the prefixes it has seen: the first visit of a window is reported beside the timed, later one.
 Results are added to bench/results/step_time.json and shown by bench/performance.py. Needs `pip install '.[bench]'`.
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the data folder, holding spider/")
     parser.add_argument("--student", required=True, help="a transformers folder; all its weights are trained")
     parser.add_argument("--teacher", required=True, help="a transformers folder")
-    parser.add_argument("--contenders", required=True, help="comma-separated: our methods, trl-sft, trl-gkd")
+    parser.add_argument("--contenders", required=True, help="comma-separated: our methods, trl-sft, trl-sft-kept, trl-gkd")
     parser.add_argument("--k", default="16", help="questions per tree, comma-separated")
     parser.add_argument("--windows", type=int, default=3, help="repeats, each on another window")
     parser.add_argument("--micro-batch", type=int, default=4, help="TRL's per-device batch size")
@@ -89,7 +89,8 @@ def _measure(arguments: argparse.Namespace, task: dict[str, Any]) -> dict[str, A
     from distilsql.runs.allocator import keep_freed_memory
     from distilsql.runs.environment import peak_memory_bytes
 
-    keep_freed_memory()
+    if task["contender"] not in ("trl-sft", "trl-gkd"):
+        keep_freed_memory()
     load_before = os.getloadavg()[0]
     step = _trl_step if task["contender"].startswith("trl-") else _our_step
     result = step(arguments, task)
@@ -217,7 +218,7 @@ def _trl_step(arguments: argparse.Namespace, task: dict[str, Any]) -> dict[str, 
         "use_cpu": True,
         "dataloader_num_workers": 0,
     }
-    make = {"trl-sft": _trl_sft, "trl-gkd": _trl_gkd}[task["contender"]]
+    make = {"trl-sft": _trl_sft, "trl-sft-kept": _trl_sft, "trl-gkd": _trl_gkd}[task["contender"]]
     trainer = make(arguments, model, tokenizer, data, common)
     trainer.add_callback(Clock())
     trainer.train()
