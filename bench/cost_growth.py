@@ -103,7 +103,7 @@ class Plan:
     questions: tuple[int, ...]
     question_tokens: int = 16
     completion_tokens: int = 39
-    repeats: int = 3
+    repeats: int = 2
 
     def panels(self) -> dict[str, list[Size]]:
         return {
@@ -125,7 +125,7 @@ class Plan:
 
 FULL = Plan(
     student=Shape(10, 320),
-    teachers=(Shape(10, 320), Shape(13, 512), Shape(16, 640), Shape(20, 896)),
+    teachers=(Shape(10, 320), Shape(13, 512), Shape(16, 640), Shape(18, 768)),
     reference=Size(512, 16, 0),
     prompts=(128, 256, 512, 1024),
     questions=(1, 2, 4, 8, 16, 32),
@@ -136,7 +136,6 @@ QUICK = Plan(
     reference=Size(64, 4, 0),
     prompts=(32, 64, 128),
     questions=(1, 4, 8),
-    repeats=2,
 )
 
 

@@ -42,7 +42,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the data folder, holding spider/")
     parser.add_argument("--student", required=True, help="a transformers folder; all its weights are trained")
     parser.add_argument("--teacher", required=True, help="a transformers folder")
-    parser.add_argument("--contenders", required=True, help="comma-separated: our methods, trl-sft, trl-sft-kept, trl-gkd")
+    parser.add_argument(
+        "--contenders", required=True, help="comma-separated: our methods, trl-sft, trl-sft-kept, trl-gkd"
+    )
     parser.add_argument("--k", default="16", help="questions per tree, comma-separated")
     parser.add_argument("--windows", type=int, default=3, help="repeats, each on another window")
     parser.add_argument("--micro-batch", type=int, default=4, help="TRL's per-device batch size")
