@@ -4,13 +4,13 @@
 
 Every arm takes steps of sixteen questions and differs in how many come from one database: `16x1` takes one tree of
 sixteen questions, `4x4` four trees of four, `1x16` sixteen questions from anywhere, as an ordinary trainer does.
-`16x1-long` takes four times the steps, for a comparison at about equal time. A tree equals its sequences run alone
-(tests/models/test_tree_model.py), so the arms differ in the sampling alone. Data: Spider's in-domain split, cut to
-databases with a short prompt, because `1x16` runs every prompt anew.
+`16x1-long` takes four times the steps, for a comparison at about equal time. `4x4-padded` is `4x4` with every
+sequence run by itself (`share_prefix = "off"`): the same steps of the same examples without the engine. Data: Spider's
+in-domain split, cut to databases with a short prompt, because `1x16` and `4x4-padded` run every prompt anew.
 
 Execution accuracy and gold's negative log-likelihood on the test part, for each arm and seed, training time, and
-each arm's paired difference to `1x16` with its interval go to bench/results/grouping.json. Finished runs are not
-run again; `--arms` trains some of the arms only, and the results are written once all are there.
+each arm's paired difference to the arm it is compared with go to bench/results/grouping.json. Finished runs are not
+run again; `--arms` and `--seeds` make a part of them. The results hold every arm whose seeds are all there.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from distilsql.data.benchmark import Benchmark, load_benchmark
 from distilsql.metrics.evaluate import evaluate
 from distilsql.metrics.statistics import bootstrap_interval, paired_bootstrap
 from distilsql.models.load import load_tokenizer
+from distilsql.runs.allocator import keep_freed_memory
 from distilsql.runs.folder import RunFolder
 from distilsql.runs.predict import Model, load_student, predict
 from distilsql.runs.prepare import prepare
@@ -38,21 +39,25 @@ RESULTS = Path(__file__).with_name("results") / "grouping.json"
 
 @dataclass(frozen=True)
 class Arm:
-    """How the questions of a step are drawn, and how many steps there are as a multiple of `--steps`."""
+    """How the questions of a step are drawn and run, how many steps there are as a multiple of `--steps`, and which
+    arm this one is compared with."""
 
     questions_per_tree: int
     trees_per_step: int
     length: int = 1
+    share_prefix: str = "on"
+    reference: str | None = "1x16"
 
 
 ARMS = {
-    "16x1": Arm(16, 1),
-    "8x2": Arm(8, 2),
+    "1x16": Arm(1, 16, reference=None),
     "4x4": Arm(4, 4),
-    "1x16": Arm(1, 16),
+    "8x2": Arm(8, 2),
+    "16x1": Arm(16, 1),
     "16x1-long": Arm(16, 1, length=4),
+    "4x4-padded": Arm(4, 4, share_prefix="off", reference="4x4"),
 }
-REFERENCE = "1x16"
+SEEDS = (0, 1, 2)
 PROMPT = {"values": False, "matched_values": False, "comments": False, "schema_filter": "never"}
 
 
@@ -91,6 +96,8 @@ def recipe(arm: str, seed: int, data: Path, model: str, steps: int) -> Recipe:
                 "learning_rate": 1e-4,
                 "questions_per_tree": ARMS[arm].questions_per_tree,
                 "trees_per_step": ARMS[arm].trees_per_step,
+                "largest_tree": 1,  # trees stay as they are drawn
+                "share_prefix": ARMS[arm].share_prefix,
                 "calibration_windows": 0,
                 "save_every_steps": 25,
             },
@@ -114,46 +121,52 @@ def gold_nll(model: Model, benchmark: Benchmark) -> dict[str, float]:
     return result
 
 
-def run_arm(arm: str, seed: int, data: Path, model: str, out: Path, steps: int) -> dict[str, Any]:
-    """Trains and scores one arm with one seed, unless that is done: per test example whether the answer is right
-    and gold's NLL; what training saw and how long it took."""
-    scores = out / f"{arm}-seed{seed}.json"
-    folder = out / f"{arm}-seed{seed}"
-    if not scores.exists():
-        train(recipe(arm, seed, data, model, steps), folder, report=lambda p: print(arm, seed, p, flush=True))
-        student = load_student(RunFolder(folder))
-        test = load_benchmark("spider:indomain-test", root=data, missing_databases="skip")
-        predicted = predict(student, test, folder / "predictions.jsonl")
-        nll = gold_nll(student, test)
-        verdicts = evaluate(predicted, test).verdicts
-        scores.write_text(
-            json.dumps(
-                {
-                    "correct": [float(verdict.is_correct) for verdict in verdicts],
-                    "nll": [nll[example.example_id] for example in test.examples],
-                }
-            )
-        )
+def make_arm(arm: str, seed: int, data: Path, model: str, out: Path, steps: int) -> None:
+    """Trains and scores one arm with one seed, unless that is done: per test example whether the answer is right and
+    gold's NLL, and what training saw and how long it took."""
+    scores, folder = out / f"{arm}-seed{seed}.json", out / f"{arm}-seed{seed}"
+    if scores.exists():
+        return
+    train(recipe(arm, seed, data, model, steps), folder, report=lambda p: print(arm, seed, p, flush=True))
+    student = load_student(RunFolder(folder))
+    test = load_benchmark("spider:indomain-test", root=data, missing_databases="skip")
+    predicted = predict(student, test, folder / "predictions.jsonl")
+    nll = gold_nll(student, test)
     summary = json.loads((folder / "summary.json").read_text())
-    seen = {key: summary[key] for key in ("examples_seen", "train_seconds")}
-    return json.loads(scores.read_text()) | seen
+    found = {
+        "correct": [float(verdict.is_correct) for verdict in evaluate(predicted, test).verdicts],
+        "nll": [nll[example.example_id] for example in test.examples],
+        **{key: summary[key] for key in ("examples_seen", "train_seconds")},
+    }
+    scores.write_text(json.dumps(found))
 
 
-def compared(results: dict[str, list[dict[str, Any]]], key: str) -> dict[str, Any]:
-    """Each arm's mean with the interval over examples, its seeds, and its difference to the reference arm, paired
-    by example."""
-    by_example = {arm: np.mean([run[key] for run in runs], axis=0) for arm, runs in results.items()}
+def results(out: Path) -> dict[str, list[dict[str, Any]]]:
+    """What is known of every arm whose seeds are all there."""
+    files = {arm: [out / f"{arm}-seed{seed}.json" for seed in SEEDS] for arm in ARMS}
+    return {
+        arm: [json.loads(file.read_text()) for file in own]
+        for arm, own in files.items()
+        if all(file.exists() for file in own)
+    }
+
+
+def compared(found: dict[str, list[dict[str, Any]]], key: str) -> dict[str, Any]:
+    """Each arm's mean with the interval over examples, its seeds, and the difference to its reference, paired by
+    example."""
+    by_example = {arm: np.mean([run[key] for run in runs], axis=0) for arm, runs in found.items()}
     rows: dict[str, Any] = {}
     for arm, values in by_example.items():
         rows[arm] = {
             "mean": float(values.mean()),
             "interval": bootstrap_interval(values),
-            "seeds": [float(np.mean(run[key])) for run in results[arm]],
+            "seeds": [float(np.mean(run[key])) for run in found[arm]],
         }
-        if arm != REFERENCE:
-            low, high, p = paired_bootstrap(by_example[REFERENCE], values)
-            difference = float((values - by_example[REFERENCE]).mean())
-            rows[arm]["minus_reference"] = {"mean": difference, "interval": [low, high], "p": p}
+        reference = ARMS[arm].reference
+        if reference in by_example:
+            low, high, p = paired_bootstrap(by_example[reference], values)
+            difference = float((values - by_example[reference]).mean())
+            rows[arm]["difference"] = {"to": reference, "mean": difference, "interval": [low, high], "p": p}
     return rows
 
 
@@ -162,17 +175,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the data folder, holding spider/")
     parser.add_argument("--model", required=True, help="the model that is fine-tuned, a transformers folder")
     parser.add_argument("--out", type=Path, required=True, help="runs go here; finished ones are kept")
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=list(SEEDS))
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--longest-prompt", type=int, default=240, help="tokens of a database's prompt")
     arguments = parser.parse_args()
+    keep_freed_memory()
     data = short_prompts_only(arguments.data, arguments.out, arguments.model, arguments.longest_prompt)
-    results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arguments.arms}
     for seed in arguments.seeds:
         for arm in arguments.arms:
-            results[arm].append(run_arm(arm, seed, data, arguments.model, arguments.out, arguments.steps))
-    if set(results) != set(ARMS):
+            make_arm(arm, seed, data, arguments.model, arguments.out, arguments.steps)
+    found = results(arguments.out)
+    if not found:
         return
     document = {
         "command": "python bench/grouping.py --data ../shared/data --model models/smollm2-135m "
@@ -181,14 +195,13 @@ def main() -> None:
         "steps": arguments.steps,
         "questions_per_step": 16,
         "longest_prompt_tokens": arguments.longest_prompt,
-        "test_examples": len(results[REFERENCE][0]["correct"]),
-        "reference": REFERENCE,
+        "test_examples": len(next(iter(found.values()))[0]["correct"]),
         "training": {
             arm: {key: [run[key] for run in runs] for key in ("examples_seen", "train_seconds")}
-            for arm, runs in results.items()
+            for arm, runs in found.items()
         },
-        "execution_accuracy": compared(results, "correct"),
-        "gold_negative_log_likelihood": compared(results, "nll"),
+        "execution_accuracy": compared(found, "correct"),
+        "gold_negative_log_likelihood": compared(found, "nll"),
     }
     RESULTS.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document, indent=1))

@@ -12,7 +12,11 @@ from typing import Any
 
 RESULTS = Path(__file__).with_name("results")
 DOCS = Path(__file__).parents[1] / "docs"
-TRL = {"trl-sft": "TRL SFTTrainer", "trl-gkd": "TRL GKDTrainer"}
+TRL = {
+    "trl-sft": "TRL SFTTrainer",
+    "trl-sft-kept": "TRL SFTTrainer, our allocator setting",
+    "trl-gkd": "TRL GKDTrainer",
+}
 
 Row = dict[str, Any]
 
@@ -74,25 +78,32 @@ def generation(document: dict[str, Any]) -> str:
 
 
 def grouping(document: dict[str, Any]) -> str:
+    """One line per arm: accuracy and likelihood, each with its paired difference to the arm it is compared with."""
     lines = [
-        "| arm | EX % | by seed | gold NLL, nats a token | by seed |",
-        "| :--- | ---: | ---: | ---: | ---: |",
+        "| arm | steps' examples | training, s | EX % | difference | gold NLL, nats a token | difference |",
+        "| :--- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     accuracy, nll = document["execution_accuracy"], document["gold_negative_log_likelihood"]
-    for arm in ("grouped", "ungrouped"):
-        low, high = accuracy[arm]["interval"]
+    for arm, training in document["training"].items():
         lines.append(
-            f"| {arm} | {100 * accuracy[arm]['mean']:.1f} [{100 * low:.1f}, {100 * high:.1f}] "
-            f"| {', '.join(f'{100 * seed:.1f}' for seed in accuracy[arm]['seeds'])} "
-            f"| {nll[arm]['mean']:.3f} | {', '.join(f'{seed:.3f}' for seed in nll[arm]['seeds'])} |"
+            f"| {arm} | {median(training['examples_seen']):.0f} | {median(training['train_seconds']):.0f} "
+            f"| {_estimate(accuracy[arm], 100, 1)} | {_difference(accuracy[arm], 100, 1)} "
+            f"| {_estimate(nll[arm], 1, 3)} | {_difference(nll[arm], 1, 3)} |"
         )
-    low, high = accuracy["interval"]
-    lines.append(
-        f"| ungrouped − grouped | {100 * accuracy['ungrouped_minus_grouped']:+.1f} "
-        f"[{100 * low:+.1f}, {100 * high:+.1f}] | | {nll['ungrouped_minus_grouped']:+.3f} "
-        f"[{nll['interval'][0]:+.3f}, {nll['interval'][1]:+.3f}] | |"
-    )
     return "\n".join(lines)
+
+
+def _estimate(found: dict[str, Any], scale: int, digits: int) -> str:
+    seeds = ", ".join(f"{scale * seed:.{digits}f}" for seed in found["seeds"])
+    return f"{scale * found['mean']:.{digits}f} ({seeds})"
+
+
+def _difference(found: dict[str, Any], scale: int, digits: int) -> str:
+    if "difference" not in found:
+        return ""
+    mean, (low, high) = found["difference"]["mean"], found["difference"]["interval"]
+    interval = f"[{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]"
+    return f"{scale * mean:+.{digits}f} {interval} to {found['difference']['to']}"
 
 
 def main() -> None:

@@ -109,7 +109,7 @@ def _recipe(arguments: argparse.Namespace, method: str, k: int) -> Any:
             "teacher": {"path": arguments.teacher},
             "data": {"train": "spider:train", "root": str(arguments.data)},
             "prompt": PROMPT | {"max_completion_tokens": arguments.max_new_tokens},
-            "train": {"steps": 1, "questions_per_tree": k, "trees_per_step": WINDOW // k},
+            "train": {"steps": 1, "questions_per_tree": k, "trees_per_step": WINDOW // k, "largest_tree": k},
         }
     )
 
@@ -126,7 +126,9 @@ def _windows(arguments: argparse.Namespace, recipe: Any, tokenizer: Any) -> tupl
     keys = [example.prefix_key for example in prepared.examples]
     windows = [
         window
-        for window in Sampler(keys, 0, options.questions_per_tree, options.trees_per_step).epoch(0)
+        for window in Sampler(
+            keys, 0, options.questions_per_tree, options.trees_per_step, options.largest_tree
+        ).epoch(0)
         if sum(len(tree.examples) for tree in window) == WINDOW
     ][: arguments.windows]
     used = {number for window in windows for tree in window for number in tree.examples}

@@ -68,7 +68,9 @@ def measure(data: Path, teacher_path: str, count: int, folder: str) -> dict[str,
     hidden = open_teacher_hidden(recipe, teacher, prefixes, prepared, steps=1, ledger=ledger, say=print)
     assert hidden is not None
     keys = [example.prefix_key for example in prepared.examples]
-    trees = [tree.examples for window in Sampler(keys, 0, QUESTIONS, 1).epoch(0) for tree in window]
+    trees = [
+        tree.examples for window in Sampler(keys, 0, QUESTIONS, 1, QUESTIONS).epoch(0) for tree in window
+    ]
     passes, reads, files = [], [], []
     for numbers in (tree for tree in trees if len(tree) == QUESTIONS):
         examples = [prepared.examples[number] for number in numbers]

@@ -17,6 +17,7 @@ from transformers import (
 from distilsql.distill.divergences import DIVERGENCES
 from distilsql.distill.loss import Distillation, Head, Likelihood, completion_loss
 from distilsql.distill.tree import Branch, PromptTree, targets
+from distilsql.models.generate import generate_trees
 
 VOCABULARY = 97
 _TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
@@ -122,3 +123,9 @@ def loss_and_gradients(model, hidden_ND, branches):
     parts.total.backward()
     gradients = {name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None}
     return parts.total.detach(), gradients
+
+
+def generate(model, tree, options, *, streams=None, prefix=None):
+    """Completions of one tree."""
+    own = None if streams is None else [streams]
+    return generate_trees(model, [tree], options, streams=own, prefixes=[prefix])[0]

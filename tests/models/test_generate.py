@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from families import VOCABULARY, make_model, random_tree
+from families import VOCABULARY, generate, make_model, random_tree
 
 from distilsql.distill.tree import PromptTree
+from distilsql.models.decoding import start_decoding
 from distilsql.models.generate import (
     GenerationOptions,
     beam_search,
     choose_tokens,
-    generate,
     generate_trees,
     sample,
     uniform_stream,
@@ -56,10 +56,11 @@ def test_batched_equals_one_by_one(family, options):
         assert alone == [together[number]]
 
 
+@pytest.mark.parametrize("attention", [None, "dense"])
 @pytest.mark.parametrize("options", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-def test_trees_written_together_equal_each_alone(family, options):
+def test_trees_written_together_equal_each_alone(family, options, attention):
     """Of different prefix lengths, one of them with no prefix at all and one already run."""
-    model = TreeModel(make_model(family, seed=2, spread=3.0))
+    model = TreeModel(make_model(family, seed=2, spread=3.0), attention=attention)
     trees = [random_tree(seed, questions=count)[0] for seed, count in ((5, 3), (6, 1), (7, 4))]
     trees[1] = PromptTree((), trees[1].questions)
 
@@ -152,3 +153,23 @@ def test_a_token_without_probability_is_never_drawn():
     probabilities[0, 256] = 0.0
     edges = np.array([np.nextafter(1.0, 0.0), 0.0, np.nextafter(1.0, 0.0)])
     assert sample(probabilities, edges).tolist() == [255, 255, 256]
+
+
+@pytest.mark.parametrize("attention", ["parts", "dense"])
+def test_rows_of_several_trees_may_be_reordered_and_repeated(attention):
+    model = TreeModel(make_model("llama", seed=4), attention=attention)
+    states = [model.run_prompts(random_tree(seed, questions=2)[0]) for seed in (1, 2)]
+    decoding, _ = start_decoding(model, states, max_new_tokens=3)
+    decoding.step(torch.tensor([10, 11, 12, 13]))
+    as_they_were = decoding.extend(torch.tensor([[20], [21], [22], [23]]))[:, 0]
+    decoding.rewind(torch.ones(4, dtype=torch.int64))
+    order = torch.tensor([2, 0, 3, 0])
+    decoding.keep(order)
+    hidden = decoding.step(torch.tensor([22, 20, 23, 20]))
+    torch.testing.assert_close(hidden, as_they_were[order], rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_to_write():
+    model = TreeModel(make_model("llama", seed=4))
+    assert generate_trees(model, [], SAMPLED) == []
+    assert generate_trees(model, [PromptTree((5, 6), ())], SAMPLED) == [[]]

@@ -2,17 +2,18 @@
 
 import pytest
 import torch
-from families import VOCABULARY, make_model, random_tree
+from families import make_model, random_tree
 from torch import nn
 
-from distilsql.models.generate import GenerationOptions, generate
+from distilsql.distill.tree import Branch
+from distilsql.models.decoding import start_decoding
 from distilsql.models.packed_linear import PackedLinears, PackedWeight, packs
 from distilsql.models.tree_model import TreeModel
+from distilsql.runs.optimizer import MasterAdamW
 
 needs_packing = pytest.mark.skipif(
     not packs(torch.zeros(1, 1, dtype=torch.bfloat16)), reason="this CPU does not multiply bfloat16 by oneDNN"
 )
-GREEDY = GenerationOptions(eos_token_id=2, vocabulary_size=VOCABULARY, max_new_tokens=8)
 
 
 def layer_and_input(bias):
@@ -25,7 +26,7 @@ def layer_and_input(bias):
 @torch.no_grad()
 def test_a_packed_product_is_the_linear_layers(bias):
     layer, rows = layer_and_input(bias)
-    packed = PackedWeight(layer.weight, layer.bias)
+    packed = PackedWeight(layer)
     packed.renew()
     exact = rows.double() @ layer.weight.double().T + (layer.bias.double() if bias else 0)
     torch.testing.assert_close(packed(rows).double(), exact, rtol=1e-2, atol=1e-2)
@@ -62,15 +63,32 @@ def test_other_precisions_and_replaced_forwards_are_left_alone():
 
 
 @needs_packing
-def test_completions_follow_an_optimizer_step():
-    """After the weights change, generation is that of a model loaded with the new weights."""
+@torch.no_grad()
+def test_a_weight_that_was_exchanged_is_packed_again():
+    layer, rows = layer_and_input(False)
+    packed = PackedWeight(layer)
+    packed.renew()
+    layer.weight = nn.Parameter(layer.weight.flip(0))
+    packed.renew()
+    torch.testing.assert_close(packed(rows), nn.functional.linear(rows, layer.weight))
+
+
+@needs_packing
+def test_decoding_follows_an_optimizer_step():
+    """Hidden states of a decoding step are those of the model as it is, before and after its weights change."""
     model = make_model("llama", seed=1, spread=3.0).bfloat16()
-    tree, _ = random_tree(3, questions=4)
     runner = TreeModel(model)
-    before = generate(runner, tree, GREEDY)
-    other = make_model("llama", seed=2, spread=3.0).bfloat16()
-    with torch.no_grad():
-        for parameter, new in zip(model.parameters(), other.parameters(), strict=True):
-            parameter.copy_(new)
-    after = generate(runner, tree, GREEDY)
-    assert after == generate(TreeModel(other), tree, GREEDY) != before
+    optimizer = MasterAdamW(model, learning_rate=0.1, weight_decay=0.0)
+    tree, _ = random_tree(3, questions=2)
+    for _ in range(2):
+        state = runner.run_prompts(tree)
+        decoding, _ = start_decoding(runner, [state], max_new_tokens=1)
+        mine = decoding.step(torch.tensor([7, 8]))
+        sequences = [
+            [*tree.prefix, *question, token] for question, token in zip(tree.questions, (7, 8), strict=True)
+        ]
+        for row, ids in zip(mine, sequences, strict=True):
+            whole = model.base_model(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
+            assert torch.cosine_similarity(row.float(), whole.float(), dim=0) > 0.999
+        runner.completion_hidden(tree, [Branch(0, (5, 6, 7))]).float().sum().backward()
+        optimizer.step(0.1)

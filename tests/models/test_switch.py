@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from families import VOCABULARY, make_model, random_tree
+from families import VOCABULARY, generate, make_model, random_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distilsql.distill.tree import PromptTree
-from distilsql.models.generate import GenerationOptions, generate, uniform_stream
+from distilsql.models.generate import GenerationOptions, uniform_stream
 from distilsql.models.switch import BlockLength, SwitchOptions, ThresholdSchedule, switch_generate
 from distilsql.models.tree_model import TreeModel
 

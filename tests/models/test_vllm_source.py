@@ -4,11 +4,12 @@ import sys
 
 import pytest
 import torch
+from families import generate
 from transformers import AutoModelForCausalLM
 
 from distilsql.distill.tree import PromptTree
 from distilsql.errors import ModelError
-from distilsql.models.generate import GenerationOptions, generate, uniform_stream
+from distilsql.models.generate import GenerationOptions, uniform_stream
 from distilsql.models.load import add_lora, load_model, load_tokenizer
 from distilsql.models.tree_model import TreeModel
 from distilsql.models.vllm_source import VllmSource, save_weights
@@ -55,17 +56,17 @@ def test_greedy_completions_are_those_of_the_built_in_generator(
     monkeypatch.setattr(vllm.LLM, "returns_stop_token", returns_stop_token)
     source, model, options = make(lora)
     expected = generate(model, TREE, options)
-    assert source.generate(TREE, options) == expected
+    assert source.generate_all([TREE], options) == expected
     assert any(tokens[-1] == options.eos_token_id for tokens in expected), "one ends"
 
 
 def test_refreshing_writes_with_the_new_weights_and_only_then(make):
     source, model, options = make()
-    before = source.generate(TREE, options)
+    before = source.generate_all([TREE], options)
     disturb(model.model)
-    assert source.generate(TREE, options) == before
+    assert source.generate_all([TREE], options) == before
     source.refresh()
-    after = source.generate(TREE, options)
+    after = source.generate_all([TREE], options)
     assert after == generate(model, TREE, options)
     assert after != before
 
@@ -96,16 +97,18 @@ def test_several_trees_are_one_call(make, vllm):
 def test_a_sample_belongs_to_its_stream_whatever_it_is_drawn_beside(make):
     source, _, greedy = make()
     options = GenerationOptions(greedy.eos_token_id, greedy.vocabulary_size, 12, temperature=1.0)
-    together = source.generate(TREE, options, streams=streams(3))
+    together = source.generate_all([TREE], options, streams=streams(3))
     alone = [
-        source.generate(PromptTree(TREE.prefix, (question,)), options, streams=[uniform_stream(3, row)])[0]
+        source.generate_all(
+            [PromptTree(TREE.prefix, (question,))], options, streams=[uniform_stream(3, row)]
+        )[0]
         for row, question in enumerate(TREE.questions)
     ]
     assert together == alone
     assert len(set(together)) == 3
     for missing in (None, streams(2)):
         with pytest.raises(ValueError, match="random stream"):
-            source.generate(TREE, options, streams=missing)
+            source.generate_all([TREE], options, streams=missing)
 
 
 def test_padding_of_the_output_layer_is_never_written(make):
@@ -117,7 +120,7 @@ def test_padding_of_the_output_layer_is_never_written(make):
             5 * model.model.get_output_embeddings().weight[:64]
         )
     source.refresh()
-    written = source.generate(TREE, options)
+    written = source.generate_all([TREE], options)
     assert all(token < size for tokens in written for token in tokens)
 
 

@@ -63,6 +63,7 @@ def recipe(world, tiny_models):
                 "learning_rate": 1e-2,
                 "questions_per_tree": 3,
                 "trees_per_step": 2,
+                "largest_tree": 1,  # the one database has several trees a step
                 "precision": "float32",
                 "log_every_steps": 1,
                 "calibration_windows": 1,

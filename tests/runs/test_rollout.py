@@ -133,6 +133,7 @@ def make_rollout(recipe):
                 0,
                 settings.train.questions_per_tree,
                 settings.train.trees_per_step,
+                settings.train.largest_tree,
             )
         )
         trainer = WindowTrainer(settings, engines, Ledger(device))
@@ -149,7 +150,7 @@ def test_the_cost_of_a_round_is_spread_over_its_windows_by_examples(make_rollout
     assert round_seconds > 0
     assert sum(each.generation_seconds for each in ready) == pytest.approx(round_seconds)
     sizes = [sum(len(item.examples) for item in each.items) for each in ready]
-    assert sizes == [6, 4, 6]
+    assert sorted(sizes[:2]) == [4, 6]  # two windows an epoch, in either order
     per_example = [each.generation_seconds / size for each, size in zip(ready, sizes, strict=True)]
     assert all(one == pytest.approx(other) for one, other in pairwise(per_example))
     second = [rollout.window(step) for step in (3, 4)]

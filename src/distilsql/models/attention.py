@@ -215,20 +215,20 @@ def attend_rows(
     query_1HND: Tensor,
     prefixes: Sequence[tuple[int, KeyValue | None]],
     own: KeyValue,
-    own_mask_BLC: Tensor,
+    own_mask_B1FC: Tensor,
     scale: float,
 ) -> Tensor:
     """Attention of L new tokens in each of B rows, side by side in (1, H, B·L, D), to the prefix that a row shares
-    with its neighbours and to the row's own keys (B, K, C, D) where the additive mask lets them.
+    with its neighbours and to the row's own keys (B, K, C, D) where the additive mask, folded to F = n·L, lets them.
 
     `prefixes` are (number of rows, keys and values (1, K, P, D) or None where there is no prefix), in row order.
     Without gradient: this is decoding.
     """
     heads, key_heads = query_1HND.shape[1], own[0].shape[1]
-    batch, length, _ = own_mask_BLC.shape
+    batch = len(own_mask_B1FC)
+    length = query_1HND.shape[2] // batch
     query_BHLD = query_1HND[0].unflatten(1, (batch, length)).transpose(0, 1)
-    mask = own_mask_BLC.repeat(1, heads // key_heads, 1).unsqueeze(1)
-    output, lse = _kernel(_fold(query_BHLD, key_heads), own[0], own[1], mask, scale)
+    output, lse = _kernel(_fold(query_BHLD, key_heads), own[0], own[1], own_mask_B1FC, scale)
     output = _side_by_side(_unfold(output, heads))
     if all(prefix is None for _, prefix in prefixes):
         return output

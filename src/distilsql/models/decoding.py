@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -24,7 +25,9 @@ from distilsql.models.tree_model import PromptState, TreeModel
 
 
 class Decoding:
-    """Rows being written. `extend` feeds tokens and returns the hidden states that predict the next;
+    """Rows being written. `keys` and `values` are buffers (B, K, C, D) per layer, `length_B` their filled columns.
+
+    `extend` feeds tokens and returns the hidden states that predict the next;
     `log_probs(hidden_ND, vocabulary_size)` turns those into float32 log-probabilities (N, V).
 
     The model's weights must not change while a Decoding is in use.
@@ -33,10 +36,10 @@ class Decoding:
     def __init__(
         self, model: TreeModel, states: Sequence[PromptState], rows: Sequence[tuple[int, int]], capacity: int
     ) -> None:
-        """`rows` are (number of the state, question in it); rows of one state stand side by side."""
+        """`rows` are (number of the state, question in it), at least one."""
         self.model = model
         self._prefixes = [state.prefix.layers for state in states]
-        self._state_of_row = [state for state, _ in rows]
+        self._set_states([state for state, _ in rows])
         self.length_B = torch.tensor([len(states[s].tree.questions[q]) for s, q in rows], device=model.device)
         prefix_lengths = [len(states[state].tree.prefix) for state, _ in rows]
         self._prefix_length_B = torch.tensor(prefix_lengths, device=model.device)
@@ -51,12 +54,18 @@ class Decoding:
         return len(self.length_B)
 
     def keep(self, rows_B: Tensor) -> None:
-        """Go on with these rows only, in this order; a row may be repeated. Rows of one tree stay side by side."""
-        self._state_of_row = [self._state_of_row[row] for row in rows_B.tolist()]
+        """Go on with these rows only, in this order; a row may be repeated. It is fastest where rows of one tree
+        stand side by side."""
+        self._set_states([self._state_of_row[row] for row in rows_B.tolist()])
         self._prefix_length_B = self._prefix_length_B[rows_B]
         self.length_B = self.length_B[rows_B]
         self.keys = [buffer[rows_B] for buffer in self.keys]
         self.values = [buffer[rows_B] for buffer in self.values]
+
+    def _set_states(self, state_of_row: list[int]) -> None:
+        """Which state each row continues, and runs of rows (state, count) that continue the same one."""
+        self._state_of_row = state_of_row
+        self._runs = [(state, len(list(run))) for state, run in groupby(state_of_row)]
 
     def rewind(self, tokens_B: Tensor) -> None:
         """Forget the last `tokens_B` tokens of each row, as if they had never been fed."""
@@ -84,7 +93,7 @@ class Decoding:
         used = int(columns_BL.max()) + 1
         hidden_from = torch.arange(used, device=model.device) > columns_BL[:, :, None]
         self._mask_BLC = _additive(hidden_from, model.dtype, float("-inf"))
-        self._runs = [(state, len(list(run))) for state, run in groupby(self._state_of_row)]
+        self._folded_masks: dict[int, Tensor] = {}
         output = model.decoder(
             input_ids=tokens_BL.reshape(1, -1),
             position_ids=(self._prefix_length_B[:, None] + columns_BL).reshape(1, -1),
@@ -103,7 +112,13 @@ class Decoding:
             buffer.transpose(1, 2)[self._rows_B1, self._columns_BL] = new_BLKD
         own = (self.keys[layer][:, :, :used], self.values[layer][:, :, :used])
         prefixes = [(count, self._prefix(state, layer)) for state, count in self._runs]
-        return attend_rows(query, prefixes, own, self._mask_BLC, scale)
+        return attend_rows(query, prefixes, own, self._folded_mask(query.shape[1] // key.shape[1]), scale)
+
+    def _folded_mask(self, heads_per_key: int) -> Tensor:
+        """The mask (B, 1, n·L, C) where the queries of one key/value head stand side by side; alike for all layers."""
+        if heads_per_key not in self._folded_masks:
+            self._folded_masks[heads_per_key] = self._mask_BLC.repeat(1, heads_per_key, 1).unsqueeze(1)
+        return self._folded_masks[heads_per_key]
 
     def _prefix(self, state: int, layer: int) -> KeyValue | None:
         """Keys and values (1, K, P, D); None for an empty prefix."""
@@ -117,9 +132,10 @@ class Decoding:
         longest = int(self._prefix_length_B.max())
         cache: Any = DynamicCache()
         for layer, (key, value) in enumerate(zip(self.keys, self.values, strict=True)):
+            prefix_keys, prefix_values = self._prefix_rows(layer, longest)
             cache.update(
-                torch.cat([self._prefix_rows(layer, 0, longest), key[:, :, :used]], dim=2),
-                torch.cat([self._prefix_rows(layer, 1, longest), value[:, :, :used]], dim=2),
+                torch.cat([prefix_keys, key[:, :, :used]], dim=2),
+                torch.cat([prefix_values, value[:, :, :used]], dim=2),
                 layer,
             )
         past = longest + used
@@ -143,15 +159,20 @@ class Decoding:
             )
         return output.last_hidden_state
 
-    def _prefix_rows(self, layer: int, part: int, longest: int) -> Tensor:
-        """Keys (part 0) or values (1) of every row's prefix, (B, K, longest, D); zeros after a shorter one."""
-        buffer = self.keys[layer]
-        rows = buffer.new_zeros(len(self), buffer.shape[1], longest, buffer.shape[3])
-        for row, state in enumerate(self._state_of_row):
+    def _prefix_rows(self, layer: int, longest: int) -> KeyValue:
+        """Keys and values of every row's prefix, (B, K, longest, D) each; zeros after a shorter one."""
+        _, heads, _, size = self.keys[layer].shape
+        rows: list[KeyValue] = []
+        for state, count in self._runs:
             prefix = self._prefix(state, layer)
-            if prefix is not None:
-                rows[row, :, : prefix[part].shape[2]] = prefix[part][0]
-        return rows
+            if prefix is None:
+                nothing = self.keys[layer].new_zeros(1, heads, 0, size)
+                prefix = nothing, nothing
+            key, value = (F.pad(part, (0, 0, 0, longest - part.shape[2])) for part in prefix)
+            rows.append((key.expand(count, -1, -1, -1), value.expand(count, -1, -1, -1)))
+        if len(rows) == 1:
+            return rows[0]
+        return torch.cat([key for key, _ in rows]), torch.cat([value for _, value in rows])
 
 
 def start_decoding(
@@ -161,14 +182,14 @@ def start_decoding(
 
     No row may be fed more than `max_new_tokens` tokens beyond those that were rewound.
     """
-    rows = [(number, question) for number, state in enumerate(states) for question in range(_count(state))]
+    rows = [
+        (number, question)
+        for number, state in enumerate(states)
+        for question in range(len(state.tree.questions))
+    ]
     width = max((len(states[state].tree.questions[question]) for state, question in rows), default=0)
     decoding = Decoding(model, states, rows, capacity=width + max_new_tokens)
     return decoding, torch.cat([state.question_end_GD for state in states])
-
-
-def _count(state: PromptState) -> int:
-    return len(state.tree.questions)
 
 
 def _rest_rows(state: PromptState, question: int) -> np.ndarray:

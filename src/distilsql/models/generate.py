@@ -1,8 +1,8 @@
 """Generation for many questions of many databases: greedy, sampled, and beam search. SWITCH is in `switch.py`.
 
 Used by on-policy training, prediction and serving. A completion ends with EOS, which is part of it, or after
-`max_new_tokens` without one. Results do not depend on which questions share a batch: sampling draws from a
-random stream per example.
+`max_new_tokens` without one. Sampling draws from a random stream per example, so that results depend on which
+questions share a batch by rounding only.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,20 +40,6 @@ def uniform_stream(seed: int, *key: int) -> Stream:
     return lambda count: rng.random(count)
 
 
-def generate(
-    model: TreeModel,
-    tree: PromptTree,
-    options: GenerationOptions,
-    *,
-    streams: Sequence[Stream] | None = None,
-    prefix: PrefixState | None = None,
-) -> list[Completion]:
-    """`generate_trees` for one tree: one completion per question, in question order."""
-    return generate_trees(
-        model, [tree], options, streams=None if streams is None else [streams], prefixes=[prefix]
-    )[0]
-
-
 @torch.no_grad()
 def generate_trees(
     model: TreeModel,
@@ -71,6 +57,8 @@ def generate_trees(
         ValueError: sampling without a stream per question.
     """
     counts = question_counts(trees)
+    if not sum(counts):
+        return [[] for _ in trees]
     if model.layout == "padded" and sum(counts) > 1:
         # A model that cannot run a tree exactly answers one question at a time.
         each = [alone for tree in trees for alone in one_by_one(tree)]
@@ -79,7 +67,7 @@ def generate_trees(
             generate_trees(model, [tree], options, streams=None if own is None else [[own[row]]])[0][0]
             for row, tree in enumerate(each)
         ]
-        return by_tree(rows, counts)
+        return split(rows, counts)
     count = sum(counts)
     uniforms = draw_uniforms(streams, count, options)
     written: list[list[int]] = [[] for _ in range(count)]
@@ -99,7 +87,7 @@ def generate_trees(
             decoding.keep(going_on)
             tokens_B = tokens_B[going_on]
         hidden_BD = decoding.step(tokens_B)
-    return by_tree([tuple(tokens) for tokens in written], counts)
+    return split([tuple(tokens) for tokens in written], counts)
 
 
 def run_all_prompts(
@@ -114,8 +102,8 @@ def question_counts(trees: Sequence[PromptTree]) -> list[int]:
     return [len(tree.questions) for tree in trees]
 
 
-def by_tree(rows: Sequence[Row], counts: Sequence[int]) -> list[list[Row]]:
-    """Rows of all trees, one after the other, as a list per tree."""
+def split(rows: Sequence[Row], counts: Sequence[int]) -> list[list[Row]]:
+    """Rows of all trees, one after the other, as a list per tree of `counts` rows."""
     remaining = iter(rows)
     return [[next(remaining) for _ in range(count)] for count in counts]
 
@@ -139,7 +127,7 @@ def sample(probability_BV: Tensor, uniform_B: np.ndarray, block: int = 256) -> T
     token by token. A token of probability zero is never chosen.
     """
     batch, size = probability_BV.shape
-    blocks_BSK = F.pad(probability_BV, (0, -size % block)).view(batch, -1, block)
+    blocks_BSK = F.pad(probability_BV, (0, -size % block)).unflatten(-1, (-1, block))
     mass_BS = blocks_BSK.sum(-1).double()
     uniform_B1 = torch.from_numpy(np.asarray(uniform_B)).to(mass_BS)[:, None]
     chosen_B1, share_B1 = _invert(mass_BS, uniform_B1)

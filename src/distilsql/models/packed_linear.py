@@ -27,34 +27,35 @@ def packs(weight: Tensor) -> bool:
 
 
 class PackedWeight:
-    """The packed copy of one weight (outputs, inputs), renewed when the weight was written to."""
+    """The packed copy of a linear layer's weight (outputs, inputs), renewed when the layer has another one."""
 
-    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
-        self._weight_OI = weight_OI
-        self._bias_O = bias_O
+    def __init__(self, layer: nn.Linear) -> None:
+        self._layer = layer
         self._packed: Any = None
-        self._version = -1
+        self._made_from: tuple[int, int] | None = None
 
     def __call__(self, input_XI: Tensor) -> Tensor:
         """input · weightᵀ + bias, without gradient."""
-        return torch.ops.mkldnn._linear_pointwise(input_XI, self._packed, self._bias_O, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(input_XI, self._packed, self._layer.bias, "none", [], "")
 
     def renew(self) -> None:
-        # An optimizer step, like every in-place write, counts the version of a parameter up.
-        if self._packed is None or self._version != self._weight_OI._version:
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(self._weight_OI.detach(), PACKED_FOR_ROWS)
-            self._version = self._weight_OI._version
+        """Pack the weight unless that is done. An in-place write, such as an optimizer's, is seen by the version of
+        the parameter; one through `parameter.data` is not."""
+        weight = self._layer.weight
+        if self._made_from != (weight.data_ptr(), weight._version):
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PACKED_FOR_ROWS)
+            self._made_from = (weight.data_ptr(), weight._version)
 
 
 class PackedLinears:
     """Packed copies of all plain linear layers of `decoder`. They take as much memory as the weights do."""
 
     def __init__(self, decoder: nn.Module) -> None:
-        # A subclass, or a layer whose forward was replaced, computes something else.
+        # A subclass computes something else.
         self._layers = [
-            (layer, PackedWeight(layer.weight, layer.bias))
+            (layer, PackedWeight(layer))
             for layer in decoder.modules()
-            if type(layer) is nn.Linear and "forward" not in vars(layer) and packs(layer.weight)
+            if type(layer) is nn.Linear and packs(layer.weight)
         ]
 
     def renew(self) -> None:
@@ -64,11 +65,16 @@ class PackedLinears:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The decoder's linear layers multiply with their packed weights in here, without gradient."""
-        for layer, packed in self._layers:
-            vars(layer)["forward"] = packed  # found before the class's own forward
+        """The decoder's linear layers multiply with their packed weights in here, without gradient.
+
+        Only for one thread at a time: in here, the layers of the model are changed.
+        """
+        # A layer whose forward somebody replaced computes something else.
+        own = [(layer, packed) for layer, packed in self._layers if "forward" not in vars(layer)]
         try:
+            for layer, packed in own:
+                vars(layer)["forward"] = packed  # found before the class's own forward
             yield
         finally:
-            for layer, _ in self._layers:
-                del vars(layer)["forward"]
+            for layer, _ in own:
+                vars(layer).pop("forward", None)

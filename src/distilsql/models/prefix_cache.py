@@ -5,11 +5,14 @@ from collections.abc import Hashable, Sequence
 
 import torch
 
+from distilsql.distill.tree import PromptTree
 from distilsql.models.tree_model import PrefixState, TreeModel
 
 
 class PrefixCache:
     """Prefix states by key, bounded in bytes; the least recently used one leaves first.
+
+    What a batch is being written with stays in memory until it is done, kept here or not.
 
     A state larger than the whole budget is computed and returned but not kept. Only for a frozen model: a
     cached prefix of a model in training would be stale after one step.
@@ -25,6 +28,12 @@ class PrefixCache:
 
     def __len__(self) -> int:
         return len(self._states)
+
+    def of_trees(self, keys: Sequence[Hashable], trees: Sequence[PromptTree]) -> list[PrefixState] | None:
+        """The prefix state of each tree, whose prefix its key must identify; None for a model that runs none."""
+        if self.model.layout == "padded":
+            return None
+        return [self.get(key, tree.prefix) for key, tree in zip(keys, trees, strict=True)]
 
     def get(self, key: Hashable, tokens: Sequence[int]) -> PrefixState:
         """The state of `tokens`, which `key` must identify."""

@@ -23,13 +23,13 @@ from distilsql.models.generate import (
     Completion,
     GenerationOptions,
     Stream,
-    by_tree,
     choose_tokens,
     draw_uniforms,
     flat_streams,
     one_by_one,
     question_counts,
     run_all_prompts,
+    split,
 )
 from distilsql.models.tree_model import PrefixState, TreeModel
 
@@ -154,6 +154,8 @@ def switch_generate(
         ValueError: sampling without a stream per question.
     """
     counts = question_counts(trees)
+    if not sum(counts):
+        return [[] for _ in trees]
     if "padded" in (student.layout, teacher.layout) and sum(counts) > 1:
         each = [alone for tree in trees for alone in one_by_one(tree)]
         own = flat_streams(streams)
@@ -163,12 +165,12 @@ def switch_generate(
             )[0][0]
             for row, tree in enumerate(each)
         ]
-        return by_tree(rows, counts)
+        return split(rows, counts)
     run = _Switching(student, teacher, trees, options, switch, teacher_prefixes)
     run.uniforms = draw_uniforms(streams, sum(counts), options)
     while run.alive:
         run.write_block()
-    return by_tree([row.finished() for row in run.rows], counts)
+    return split([row.finished() for row in run.rows], counts)
 
 
 class _Switching:

@@ -111,14 +111,14 @@ class TreeModel:
     def decoding_weights(self) -> tuple[PackedLinears, Callable[[Tensor, int], Tensor]]:
         """For many small passes without gradient: the decoder's weights as they are now, packed where that is
         faster, and the head, from hidden states (N, D) and V to log-probabilities (N, V)."""
-        head = self.head()
         if self._packed is None:
-            packed_head = PackedWeight(head.weight_VD, head.bias_V) if packs(head.weight_VD) else None
-            self._packed = PackedLinears(self.decoder), packed_head
+            layer = self.causal_lm.get_output_embeddings()
+            is_plain = type(layer) is nn.Linear and packs(layer.weight)
+            self._packed = PackedLinears(self.decoder), PackedWeight(layer) if is_plain else None
         linears, packed_head = self._packed
         linears.renew()
         if packed_head is None:
-            return linears, head.log_probs
+            return linears, self.head().log_probs
         packed_head.renew()
         return linears, lambda hidden_ND, size: log_probs(packed_head(hidden_ND)[:, :size])
 

@@ -1,4 +1,4 @@
-"""vLLM as the writer of completions: token ids in, token ids out, behind the arguments of `generate.generate`.
+"""vLLM as the writer of completions: token ids in, token ids out, behind the arguments of `generate.generate_trees`.
 
 vLLM loads models from folders, so that is how weights reach it: `refresh` saves the model as it stands (an adapter
 merged into a copy) and has a running engine read the new folder. Written against vLLM's documented interface
@@ -8,11 +8,10 @@ against a stand-in of it; it has not been run on a GPU.
 
 import gc
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -20,10 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 from distilsql.distill.tree import PromptTree
 from distilsql.errors import ModelError
-from distilsql.models.generate import Completion, GenerationOptions
+from distilsql.models.generate import Completion, GenerationOptions, Stream
 from distilsql.models.load import Precision
-
-Stream = Callable[[int], np.ndarray]
 
 # vLLM bounds biases to ±100; e^-100 is no probability worth drawing.
 _NEVER = -100.0
@@ -70,12 +67,6 @@ class VllmSource:
                 "vLLM did not empty its prefix cache, so it would write with the keys and values of older weights. "
                 "Use generation.engine = built-in."
             )
-
-    def generate(
-        self, tree: PromptTree, options: GenerationOptions, *, streams: Sequence[Stream] | None = None
-    ) -> list[Completion]:
-        """One completion per question, as `generate.generate` gives them."""
-        return self.generate_all([tree], options, streams=streams)
 
     def generate_all(
         self,

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from distilsql.distill.tree import PromptTree
+from distilsql.runs.packing import first_fit
 from distilsql.runs.window_tree import WindowTree
 
 # (number of the tree in the round, row in that tree)
 Place = tuple[int, int]
 Row = TypeVar("Row")
+# Each prefix in a batch keeps its keys and values in memory until the batch is written.
+MOST_PREFIXES = 16
 
 
 @dataclass(frozen=True)
@@ -23,22 +26,14 @@ class DecodeTree:
 def fill_batches(groups: Sequence[Sequence[Row]], max_rows: int) -> list[list[list[Row]]]:
     """Batches of at most `max_rows` rows; each is a list of groups, or of parts of groups that are larger than that.
 
-    A group is cut only where it must be: each part of it runs the shared prefix anew.
+    A group is cut only where it must be: each part of it runs the shared prefix anew. A batch holds no more than
+    `MOST_PREFIXES` groups.
     """
     parts = [
         list(group[start : start + max_rows]) for group in groups for start in range(0, len(group), max_rows)
     ]
-    batches: list[list[list[Row]]] = []
-    room: list[int] = []
-    for part in parts:
-        fits = next((number for number, left in enumerate(room) if left >= len(part)), None)
-        if fits is None:
-            batches.append([])
-            room.append(max_rows)
-            fits = len(batches) - 1
-        batches[fits].append(part)
-        room[fits] -= len(part)
-    return batches
+    batches = first_fit([len(part) for part in parts], max_rows, MOST_PREFIXES)
+    return [[parts[number] for number in batch] for batch in batches]
 
 
 def decode_batches(

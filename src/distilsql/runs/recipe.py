@@ -131,7 +131,9 @@ class GenerationSettings(_Section):
         description="optimizer steps that one round of on-policy generation serves; more than 1 is replay",
     )
     max_batch_rows: int = Field(
-        64, ge=1, description="questions of one database that are written at a time; memory bounds it"
+        64,
+        ge=1,
+        description="questions that are written at a time, of at most 16 databases; memory bounds it",
     )
 
 
@@ -158,13 +160,17 @@ class TrainOptions(_Section):
     )
     weight_decay: float = Field(0.0, ge=0, description="AdamW")
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
-    questions_per_tree: int = Field(
-        16, ge=1, description="questions of one database that share a forward pass"
-    )
+    questions_per_tree: int = Field(4, ge=1, description="questions of one database that are drawn together")
     trees_per_step: int = Field(
-        1,
+        4,
         ge=1,
         description="full trees in one optimizer step: at most questions_per_tree times this many examples",
+    )
+    largest_tree: int = Field(
+        16,
+        ge=1,
+        description="trees of one database that meet in a step share a forward pass up to this many questions; with "
+        "several processes, at most a step's examples divided by their number, or some stay idle",
     )
     precision: Literal["bfloat16", "float32"] = Field(
         "bfloat16", description="compute; trained weights stay float32"

@@ -3,13 +3,16 @@
 In every epoch each example is seen once. Examples are shuffled within their database and cut into trees of
 `questions_per_tree`; trees are shuffled and dealt to windows of at most questions_per_tree · trees_per_step
 examples. A database's last tree may be small, and so is the tree of a prompt that was cut for its question: such
-trees share a window, so that a step always learns from about the same number of examples.
+trees share a window, so that a step always learns from about the same number of examples. Trees of one database
+that meet in a window are run as one, so that its prompt is run once.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from distilsql.runs.packing import first_fit
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,16 @@ class TreeOfExamples:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Windows of trees over examples with the given prefix keys."""
+    """Windows of trees over examples with the given prefix keys.
+
+    Trees of one prefix in a window are joined into trees of at most `largest_tree` questions.
+    """
 
     prefix_keys: Sequence[str]
     seed: int
     questions_per_tree: int
     trees_per_step: int
+    largest_tree: int
 
     def epoch(self, epoch: int) -> list[list[TreeOfExamples]]:
         """All windows of one epoch, in order."""
@@ -36,21 +43,32 @@ class Sampler:
         for example in rng.permutation(len(self.prefix_keys)).tolist():
             by_prefix.setdefault(self.prefix_keys[example], []).append(example)
         trees = [
-            TreeOfExamples(tuple(examples[start : start + self.questions_per_tree]), epoch)
+            examples[start : start + self.questions_per_tree]
             for examples in by_prefix.values()
             for start in range(0, len(examples), self.questions_per_tree)
         ]
+        shuffled = [trees[number] for number in rng.permutation(len(trees)).tolist()]
         largest = self.questions_per_tree * self.trees_per_step
-        windows: list[list[TreeOfExamples]] = []
-        room = 0
-        for number in rng.permutation(len(trees)).tolist():
-            size = len(trees[number].examples)
-            if size > room:
-                windows.append([])
-                room = largest
-            windows[-1].append(trees[number])
-            room -= size
-        return windows
+        windows = first_fit([len(tree) for tree in shuffled], largest)
+        # Shuffled once more: small trees fill the gaps of early windows, and the last window may be small.
+        return [
+            [
+                TreeOfExamples(tree, epoch)
+                for tree in self._joined([shuffled[number] for number in windows[place]])
+            ]
+            for place in rng.permutation(len(windows)).tolist()
+        ]
+
+    def _joined(self, trees: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+        """The trees of a window, those of one prefix joined as far as `largest_tree` allows."""
+        by_prefix: dict[str, list[Sequence[int]]] = {}
+        for tree in trees:
+            by_prefix.setdefault(self.prefix_keys[tree[0]], []).append(tree)
+        return [
+            tuple(example for number in numbers for example in own[number])
+            for own in by_prefix.values()
+            for numbers in first_fit([len(tree) for tree in own], self.largest_tree)
+        ]
 
 
 class WindowStream:

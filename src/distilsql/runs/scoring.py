@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from distilsql.data.benchmark import Benchmark, Task
 from distilsql.models.generate import (
     Completion,
     GenerationOptions,
+    Stream,
     beam_search,
     generate_trees,
     uniform_stream,
@@ -44,7 +43,7 @@ class Decoder:
             int(self.tokenizer.eos_token_id), self.vocabulary_size, self.max_new_tokens, self.temperature
         )
 
-    def stream(self, example_id: str) -> Callable[[int], np.ndarray]:
+    def stream(self, example_id: str) -> Stream:
         digest = hashlib.sha256(example_id.encode()).digest()
         return uniform_stream(self.seed, int.from_bytes(digest[:8], "big"))
 

@@ -82,7 +82,7 @@ def _ids(batch: Sequence[WindowTree]) -> set[str]:
 def _all_batches(recipe: Recipe, prepared: Prepared) -> list[list[WindowTree]]:
     """Every training example once; trees may be larger than in training, since nothing is differentiated."""
     keys = [example.prefix_key for example in prepared.examples]
-    sampler = Sampler(keys, recipe.seed, recipe.generation.max_batch_rows, 1)
+    sampler = Sampler(keys, recipe.seed, recipe.generation.max_batch_rows, 1, 0)
     return [as_window_trees(prepared, window) for window in sampler.epoch(0)]
 
 

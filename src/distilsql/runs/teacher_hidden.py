@@ -168,13 +168,14 @@ def open_teacher_hidden(
     if teacher is None or prefixes is None or not _is_wanted(recipe, is_longer_than_an_epoch):
         return None
     options = recipe.train
+    questions = max(options.questions_per_tree, options.largest_tree)
     root = Path(options.teacher_hidden_folder or default_cache_folder() / "teacher-hidden")
     budget_bytes = options.teacher_hidden_mb * 2**20
     with ledger.phase(Phase.TEACHER):
         try:
             made_from = recipe.teacher.path if recipe.teacher else ""
             store = open_store(root, identity_of(teacher), made_from, say)
-            hidden = TeacherHidden(teacher, prefixes, prepared, options.questions_per_tree, store, ledger)
+            hidden = TeacherHidden(teacher, prefixes, prepared, questions, store, ledger)
             needed_bytes = hidden.bytes(hidden.entries)
             if needed_bytes > budget_bytes:
                 say(

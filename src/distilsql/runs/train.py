@@ -101,6 +101,7 @@ class _Trainer:
                 recipe.seed,
                 recipe.train.questions_per_tree,
                 recipe.train.trees_per_step,
+                recipe.train.largest_tree,
             )
         )
         self.steps = recipe.train.steps or self.windows.steps(recipe.train.epochs or 1)

@@ -153,6 +153,8 @@ class WindowTrainer:
         self, batches: Sequence[Sequence[DecodeTree]], source: Source
     ) -> list[list[list[SwitchedCompletion]]]:
         """What the student writes, per batch and tree; only under SWITCH are some tokens the teacher's."""
+        if not batches:
+            return []
         items = [[part.item for part in batch] for batch in batches]
         if source is Source.SWITCH:
             return [self._switched(batch) for batch in items]
@@ -175,14 +177,15 @@ class WindowTrainer:
         teacher, cache = self.engines.teacher, self.engines.teacher_prefixes
         assert teacher is not None
         assert cache is not None
+        trees = [item.tree for item in items]
         written = switch_generate(
             self.engines.student,
             teacher,
-            [item.tree for item in items],
+            trees,
             self.generation_options(),
             self.switch,
             streams=[item.streams(self.recipe.seed, Use.SAMPLING) for item in items],
-            teacher_prefixes=[cache.get(item.prefix_key, item.tree.prefix) for item in items],
+            teacher_prefixes=cache.of_trees([item.prefix_key for item in items], trees),
         )
         for tree in written:
             for completion in tree:

@@ -1,6 +1,6 @@
 """WindowTree: one tree of an optimizer window, with its examples and their random streams."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from distilsql.distill.tree import Branch, PromptTree
-from distilsql.models.generate import Completion, uniform_stream
+from distilsql.models.generate import Completion, Stream, uniform_stream
 from distilsql.models.tree_model import PromptState, TreeModel
 from distilsql.runs.prepare import Prepared, TokenizedExample
 from distilsql.runs.sampling import TreeOfExamples
@@ -41,7 +41,7 @@ class WindowTree:
     def rng(self, seed: int, use: Use, row: int) -> np.random.Generator:
         return np.random.default_rng([seed, use, self.epoch, self.numbers[row]])
 
-    def streams(self, seed: int, use: Use) -> list[Callable[[int], np.ndarray]]:
+    def streams(self, seed: int, use: Use) -> list[Stream]:
         """One stream per example: as many uniform numbers as are asked for, from its own sequence."""
         return [uniform_stream(seed, use, self.epoch, number) for number in self.numbers]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from distilsql.models.generate import Completion, GenerationOptions, by_tree, generate_trees
+from distilsql.models.generate import Completion, GenerationOptions, generate_trees, split
 from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.tree_model import TreeModel
 from distilsql.models.vllm_source import VllmSource
@@ -28,17 +28,25 @@ def write_completions(
         items = [item for batch in batches for item in batch]
         streams = [stream for item in items for stream in item.streams(seed, use)]
         everything = engine.generate_all([item.tree for item in items], options, streams=streams)
-        trees = by_tree(everything, [len(item.examples) for item in items])
-        return by_tree(trees, [len(batch) for batch in batches])
-    return [
-        generate_trees(
-            model,
-            [item.tree for item in batch],
-            options,
-            streams=[item.streams(seed, use) for item in batch],
-            prefixes=None
-            if prefixes is None
-            else [prefixes.get(item.prefix_key, item.tree.prefix) for item in batch],
-        )
-        for batch in batches
-    ]
+        trees = split(everything, [len(item.examples) for item in items])
+        return split(trees, [len(batch) for batch in batches])
+    return [_write_batch(model, batch, options, seed, use, prefixes) for batch in batches]
+
+
+def _write_batch(
+    model: TreeModel,
+    batch: Sequence[WindowTree],
+    options: GenerationOptions,
+    seed: int,
+    use: Use,
+    prefixes: PrefixCache | None,
+) -> list[list[Completion]]:
+    trees = [item.tree for item in batch]
+    keys = [item.prefix_key for item in batch]
+    return generate_trees(
+        model,
+        trees,
+        options,
+        streams=[item.streams(seed, use) for item in batch],
+        prefixes=None if prefixes is None else prefixes.of_trees(keys, trees),
+    )
