@@ -30,6 +30,7 @@ from distilsql.runs.allocator import keep_freed_memory
 from distilsql.runs.decode_batches import fill_batches
 from distilsql.runs.prepare import Prepared, TokenizedExample, prepare
 from distilsql.runs.recipe import PromptSettings
+from distilsql.runs.scoring import Decoder
 
 RESULTS = Path(__file__).with_name("results") / "generate.json"
 PROMPT = PromptSettings(values=False, comments=False, schema_filter="never", max_prompt_tokens=1024)
@@ -113,7 +114,7 @@ def _ours(
 ) -> list[Completion]:
     return [
         completion
-        for batch in fill_batches([examples], 32)  # as `distilsql predict` does
+        for batch in fill_batches([examples], Decoder.questions_per_batch)  # as `distilsql predict` does
         for tree in generate_trees(model, [prepared.tree(part) for part in batch], options)
         for completion in tree
     ]

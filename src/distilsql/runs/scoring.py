@@ -34,7 +34,7 @@ class Decoder:
     vocabulary_size: int
     max_new_tokens: int
     beams: int = 1
-    questions_per_batch: int = 32
+    questions_per_batch: int = 64
     temperature: float = 0.0
     seed: int = 0
 
