@@ -21,12 +21,15 @@ check: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
 # make bench DATA=… STUDENT=… TEACHER=…: the folder that holds spider/, and two transformers folders, fine-tuned.
-# Alone on the machine, about half an hour; what bench/results/step_time.json holds already is not measured again.
+# Alone on the machine, about an hour; what bench/results/step_time.json holds already is not measured again.
 DATA ?= $(DISTILSQL_DATA)
+PAIR = --name smollm2-135m --data $(DATA) --student $(STUDENT) --teacher $(TEACHER)
 bench: $(VENV)/.installed-bench
-	$(BIN)/python bench/step_time.py --name smollm2-135m --data $(DATA) --student $(STUDENT) --teacher $(TEACHER) \
-	    --windows 2 --contenders sft,rkd,kid,gkd-rkl,switch,trl-sft,trl-gkd
-	$(BIN)/python bench/generate.py --data $(DATA) --model $(STUDENT) --questions 60
+	$(BIN)/python bench/step_time.py $(PAIR) --k 16 --windows 3 --contenders sft,rkd,kid,gkd-rkl,switch,trl-sft
+	$(BIN)/python bench/step_time.py $(PAIR) --k 16 --windows 1 --contenders trl-sft-kept,trl-gkd
+	$(BIN)/python bench/step_time.py $(PAIR) --k 4,8 --windows 1 --contenders sft,kid,gkd-rkl,switch,trl-sft
+	$(BIN)/python bench/generate.py --data $(DATA) --model $(STUDENT) --questions 150
+	$(BIN)/python bench/generate.py --data $(DATA) --model $(STUDENT) --questions 30 --precision float32
 	$(BIN)/python bench/cost_growth.py
 	$(BIN)/python bench/performance.py
 

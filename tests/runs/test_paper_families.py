@@ -104,6 +104,7 @@ def shrunk(recipe: Recipe, models: dict[tuple[str, str], Path], family: str, wor
         "epochs": None,
         "evaluate_every_steps": None,
         "questions_per_tree": 5,
+        "trees_per_step": 1,
         "calibration_windows": 1,
         "log_every_steps": 1,
     }
