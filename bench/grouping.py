@@ -10,11 +10,13 @@ in-domain split, cut to databases with a short prompt, because `1x16` and `4x4-p
 
 Execution accuracy and gold's negative log-likelihood on the test part, for each arm and seed, training time, and
 each arm's paired difference to the arm it is compared with go to bench/results/grouping.json. Finished runs are not
-run again; `--arms` and `--seeds` make a part of them. The results hold every arm whose seeds are all there.
+run again; `--arms` and `--seeds` make a part of them. The results hold what is
+there, and name its seeds.
 """
 
 import argparse
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,33 +143,43 @@ def make_arm(arm: str, seed: int, data: Path, model: str, out: Path, steps: int)
     scores.write_text(json.dumps(found))
 
 
-def results(out: Path) -> dict[str, list[dict[str, Any]]]:
-    """What is known of every arm whose seeds are all there."""
-    files = {arm: [out / f"{arm}-seed{seed}.json" for seed in SEEDS] for arm in ARMS}
-    return {
-        arm: [json.loads(file.read_text()) for file in own]
+def results(out: Path) -> dict[str, dict[int, dict[str, Any]]]:
+    """What is known of every arm, by seed."""
+    files = {arm: {seed: out / f"{arm}-seed{seed}.json" for seed in SEEDS} for arm in ARMS}
+    found = {
+        arm: {seed: json.loads(file.read_text()) for seed, file in own.items() if file.exists()}
         for arm, own in files.items()
-        if all(file.exists() for file in own)
     }
+    return {arm: runs for arm, runs in found.items() if runs}
 
 
-def compared(found: dict[str, list[dict[str, Any]]], key: str) -> dict[str, Any]:
-    """Each arm's mean with the interval over examples, its seeds, and the difference to its reference, paired by
-    example."""
-    by_example = {arm: np.mean([run[key] for run in runs], axis=0) for arm, runs in found.items()}
+def compared(found: dict[str, dict[int, dict[str, Any]]], key: str) -> dict[str, Any]:
+    """Each arm's mean with the interval over examples, its seeds, and the difference to the same seeds of its
+    reference, paired by example."""
     rows: dict[str, Any] = {}
-    for arm, values in by_example.items():
+    for arm, runs in found.items():
+        values = _mean_by_example(runs, key, runs)
         rows[arm] = {
             "mean": float(values.mean()),
             "interval": bootstrap_interval(values),
-            "seeds": [float(np.mean(run[key])) for run in found[arm]],
+            "seeds": {seed: float(np.mean(run[key])) for seed, run in runs.items()},
         }
         reference = ARMS[arm].reference
-        if reference in by_example:
-            low, high, p = paired_bootstrap(by_example[reference], values)
-            difference = float((values - by_example[reference]).mean())
-            rows[arm]["difference"] = {"to": reference, "mean": difference, "interval": [low, high], "p": p}
+        shared = [seed for seed in runs if reference in found and seed in found[reference]]
+        if reference is not None and shared:
+            one, other = (_mean_by_example(found[name], key, shared) for name in (reference, arm))
+            low, high, p = paired_bootstrap(one, other)
+            rows[arm]["difference"] = {
+                "to": reference,
+                "mean": float((other - one).mean()),
+                "interval": [low, high],
+                "p": p,
+            }
     return rows
+
+
+def _mean_by_example(runs: dict[int, dict[str, Any]], key: str, seeds: Iterable[int]) -> np.ndarray:
+    return np.mean([runs[seed][key] for seed in seeds], axis=0)
 
 
 def main() -> None:
@@ -195,9 +207,9 @@ def main() -> None:
         "steps": arguments.steps,
         "questions_per_step": 16,
         "longest_prompt_tokens": arguments.longest_prompt,
-        "test_examples": len(next(iter(found.values()))[0]["correct"]),
+        "test_examples": {len(run["correct"]) for runs in found.values() for run in runs.values()}.pop(),
         "training": {
-            arm: {key: [run[key] for run in runs] for key in ("examples_seen", "train_seconds")}
+            arm: {key: [run[key] for run in runs.values()] for key in ("examples_seen", "train_seconds")}
             for arm, runs in found.items()
         },
         "execution_accuracy": compared(found, "correct"),

@@ -80,13 +80,13 @@ def generation(document: dict[str, Any]) -> str:
 def grouping(document: dict[str, Any]) -> str:
     """One line per arm: accuracy and likelihood, each with its paired difference to the arm it is compared with."""
     lines = [
-        "| arm | steps' examples | training, s | EX % | difference | gold NLL, nats a token | difference |",
-        "| :--- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| arm | examples seen | EX % | difference | gold NLL, nats a token | difference |",
+        "| :--- | ---: | ---: | ---: | ---: | ---: |",
     ]
     accuracy, nll = document["execution_accuracy"], document["gold_negative_log_likelihood"]
     for arm, training in document["training"].items():
         lines.append(
-            f"| {arm} | {median(training['examples_seen']):.0f} | {median(training['train_seconds']):.0f} "
+            f"| {arm} | {median(training['examples_seen']):.0f} "
             f"| {_estimate(accuracy[arm], 100, 1)} | {_difference(accuracy[arm], 100, 1)} "
             f"| {_estimate(nll[arm], 1, 3)} | {_difference(nll[arm], 1, 3)} |"
         )
@@ -94,7 +94,7 @@ def grouping(document: dict[str, Any]) -> str:
 
 
 def _estimate(found: dict[str, Any], scale: int, digits: int) -> str:
-    seeds = ", ".join(f"{scale * seed:.{digits}f}" for seed in found["seeds"])
+    seeds = ", ".join(f"{scale * seed:.{digits}f}" for seed in found["seeds"].values())
     return f"{scale * found['mean']:.{digits}f} ({seeds})"
 
 
