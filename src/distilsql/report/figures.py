@@ -200,7 +200,7 @@ def _name_totals(axes: Axes, entries: Sequence[Entry], totals: Sequence[float], 
     for place, (entry, total) in enumerate(zip(entries, totals, strict=True)):
         relative = "" if entry.x_sft is None else f" · {entry.x_sft:.2f}× SFT"
         axes.annotate(
-            f"{total:.3g} ms{relative}",
+            f"{total:,.0f} ms{relative}" if total >= 100 else f"{total:.3g} ms{relative}",
             (total, place),
             xytext=(5, 0),
             textcoords="offset points",
