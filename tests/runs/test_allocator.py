@@ -20,7 +20,8 @@ def allocate():
         held.append(torch.ones(draw.randint(1, 8) * 2**20))  # 4 to 32 MiB, four at a time
         if len(held) == 4:
             held.pop(draw.randrange(4))
-allocate()
+for _ in range(5):  # until the heap is as large as it gets
+    allocate()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 allocate()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -34,4 +35,4 @@ def page_faults(mode):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
 def test_pages_are_not_cleared_again_for_every_tensor():
-    assert page_faults("keep") < page_faults("as it is") / 10
+    assert page_faults("keep") < page_faults("as it is") / 3
