@@ -5,7 +5,6 @@ from collections.abc import Hashable, Sequence
 
 import torch
 
-from distilsql.distill.tree import PromptTree
 from distilsql.models.tree_model import PrefixState, TreeModel
 
 
@@ -29,14 +28,10 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._states)
 
-    def of_trees(self, keys: Sequence[Hashable], trees: Sequence[PromptTree]) -> list[PrefixState] | None:
-        """The prefix state of each tree, whose prefix its key must identify; None for a model that runs none."""
+    def get(self, key: Hashable, tokens: Sequence[int]) -> PrefixState | None:
+        """The state of `tokens`, which `key` must identify; None for a padded model, which continues from none."""
         if self.model.layout == "padded":
             return None
-        return [self.get(key, tree.prefix) for key, tree in zip(keys, trees, strict=True)]
-
-    def get(self, key: Hashable, tokens: Sequence[int]) -> PrefixState:
-        """The state of `tokens`, which `key` must identify."""
         if key in self._states:
             self.hits += 1
             self._states.move_to_end(key)

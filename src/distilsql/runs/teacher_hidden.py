@@ -26,7 +26,7 @@ from distilsql.distill.tree import PromptTree
 from distilsql.models.fingerprint import model_fingerprint
 from distilsql.models.generate import Completion
 from distilsql.models.prefix_cache import PrefixCache
-from distilsql.models.tree_model import PrefixState, TreeModel
+from distilsql.models.tree_model import TreeModel
 from distilsql.runs.hidden_store import HiddenStore, Say, open_store
 from distilsql.runs.ledger import Ledger, Phase
 from distilsql.runs.prepare import Prepared
@@ -45,10 +45,7 @@ def run_teacher(
     completions: Sequence[Completion],
 ) -> Tensor:
     """The teacher's final hidden states (N, E) that predict one completion per question of a tree."""
-    prefix: PrefixState | None = None
-    if teacher.layout == "tree":
-        prefix = prefixes.get(prefix_key, tree.prefix)
-    return teacher.completion_hidden(tree, as_branches(completions), prefix)
+    return teacher.completion_hidden(tree, as_branches(completions), prefixes.get(prefix_key, tree.prefix))
 
 
 @dataclass(frozen=True)

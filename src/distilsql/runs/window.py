@@ -125,6 +125,7 @@ class WindowTrainer:
             for batch, written in zip(batches, self._written(batches, source), strict=True):
                 for part, rows in zip(batch, written, strict=True):
                     for (tree, row), one in zip(part.places, rows, strict=True):
+                        self.ledger.count("generated_tokens", len(one.tokens))
                         completions[tree][row] = one.tokens
                         from_teacher[tree][row] = sum(one.from_teacher)
         return [
@@ -168,33 +169,25 @@ class WindowTrainer:
             seed=self.recipe.seed,
             use=Use.SAMPLING,
         )
-        return [
-            [[self._count(SwitchedCompletion(one, (), ())) for one in tree] for tree in batch]
-            for batch in written
-        ]
+        return [[[SwitchedCompletion(one, (), ()) for one in tree] for tree in batch] for batch in written]
 
     def _switched(self, items: Sequence[WindowTree]) -> list[list[SwitchedCompletion]]:
         teacher, cache = self.engines.teacher, self.engines.teacher_prefixes
         assert teacher is not None
         assert cache is not None
-        trees = [item.tree for item in items]
         written = switch_generate(
             self.engines.student,
             teacher,
-            trees,
+            [item.tree for item in items],
             self.generation_options(),
             self.switch,
             streams=[item.streams(self.recipe.seed, Use.SAMPLING) for item in items],
-            teacher_prefixes=cache.of_trees([item.prefix_key for item in items], trees),
+            teacher_prefixes=[cache.get(item.prefix_key, item.tree.prefix) for item in items],
         )
         for tree in written:
             for completion in tree:
-                self.switch_trace.add(self._count(completion))
+                self.switch_trace.add(completion)
         return written
-
-    def _count(self, completion: SwitchedCompletion) -> SwitchedCompletion:
-        self.ledger.count("generated_tokens", len(completion.tokens))
-        return completion
 
     def generation_options(self) -> GenerationOptions:
         """How on-policy and teacher completions are generated."""

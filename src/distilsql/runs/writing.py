@@ -30,23 +30,15 @@ def write_completions(
         everything = engine.generate_all([item.tree for item in items], options, streams=streams)
         trees = split(everything, [len(item.examples) for item in items])
         return split(trees, [len(batch) for batch in batches])
-    return [_write_batch(model, batch, options, seed, use, prefixes) for batch in batches]
-
-
-def _write_batch(
-    model: TreeModel,
-    batch: Sequence[WindowTree],
-    options: GenerationOptions,
-    seed: int,
-    use: Use,
-    prefixes: PrefixCache | None,
-) -> list[list[Completion]]:
-    trees = [item.tree for item in batch]
-    keys = [item.prefix_key for item in batch]
-    return generate_trees(
-        model,
-        trees,
-        options,
-        streams=[item.streams(seed, use) for item in batch],
-        prefixes=None if prefixes is None else prefixes.of_trees(keys, trees),
-    )
+    return [
+        generate_trees(
+            model,
+            [item.tree for item in batch],
+            options,
+            streams=[item.streams(seed, use) for item in batch],
+            prefixes=None
+            if prefixes is None
+            else [prefixes.get(item.prefix_key, item.tree.prefix) for item in batch],
+        )
+        for batch in batches
+    ]
