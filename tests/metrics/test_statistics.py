@@ -6,7 +6,12 @@ import random
 import numpy as np
 import pytest
 
-from distilsql.metrics.statistics import bootstrap_interval, mcnemar_exact, paired_bootstrap
+from distilsql.metrics.statistics import (
+    bootstrap_interval,
+    mcnemar_exact,
+    paired_bootstrap,
+    stratified_bootstrap,
+)
 
 
 def test_interval_has_the_width_of_the_binomial():
@@ -50,3 +55,15 @@ def test_paired_bootstrap_sees_pairs():
     low, high, p = paired_bootstrap(better, first)
     assert high < 0
     assert p < 0.001
+
+
+def test_strata_are_drawn_apart_and_their_means_added():
+    """A stratum without chance shifts the interval and adds nothing to its width; two add their variances."""
+    values = [0.0, 1.0] * 100
+    low, high, _ = stratified_bootstrap([values])
+    shifted_low, shifted_high, p = stratified_bootstrap([values, [-2.0] * 50])
+    assert (shifted_low, shifted_high) == pytest.approx((low - 2, high - 2))
+    assert p == 0.0
+    both_low, both_high, _ = stratified_bootstrap([values, values])
+    assert both_high - both_low == pytest.approx(2**0.5 * (high - low), rel=0.1)
+    assert both_low < 1.0 < both_high

@@ -2,10 +2,15 @@
 
 import json
 import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
+from distilsql.runs.lock import RunInUse
 from distilsql.runs.recipe import Recipe, make_recipe
 
 PAIRS = [
@@ -72,3 +77,34 @@ def recipe(world, tiny_models):
         return make_recipe(values, overrides)
 
     return make
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from distilsql.runs.lock import RunInUse, hold
+try:
+    with hold(Path(sys.argv[1])):
+        print("held", flush=True)
+        sys.stdin.read()
+except RunInUse as error:
+    print(error, flush=True)
+"""
+
+
+@pytest.fixture
+def held_elsewhere() -> Callable[[Path], AbstractContextManager[subprocess.Popen[str]]]:
+    """`with held_elsewhere(folder) as process`: another process holds the folder, until its input is closed or it is
+    killed. Raises RunInUse if it cannot have it."""
+
+    @contextmanager
+    def start(folder: Path) -> Iterator[subprocess.Popen[str]]:
+        command = [sys.executable, "-c", HOLDER, str(folder)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            said = process.stdout.readline().strip()
+            if said != "held":
+                raise RunInUse(said)
+            yield process
+
+    return start

@@ -1,12 +1,14 @@
 """Tables from run folders: means, gains and costs are what they say, ours and the paper's over the same columns."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from distilsql.report.paper_table import Line
 from distilsql.runs.experiment import Book
+from distilsql.runs.gains import _gain
 from distilsql.runs.plan import Plan, make_plan
 from distilsql.runs.render import paper_table, render
 
@@ -20,7 +22,7 @@ def plan(tmp_path) -> Plan:
 
 
 def finish(plan: Plan, name: str, accuracy: dict[str, float], *, half: float = 0.05, **summary) -> None:
-    """Make the folder of a finished run with these scores, of 200 questions each."""
+    """Make the folder of a finished run with these scores, of 200 questions each: the first ones are right."""
     run = plan.runs[name]
     run.folder.model.mkdir(parents=True)
     run.folder.recipe.write_text(run.recipe.to_toml())
@@ -33,7 +35,11 @@ def finish(plan: Plan, name: str, accuracy: dict[str, float], *, half: float = 0
             "accuracy": value,
             "accuracy_interval_95": [value - half, value + half],
         }
-        path.write_text(json.dumps(score | {"metric": "EX", "total": 200}))
+        verdicts = [
+            {"example_id": f"q{place}", "outcome": "CORRECT" if place < round(200 * value) else "WRONG"}
+            for place in range(200)
+        ]
+        path.write_text(json.dumps(score | {"metric": "EX", "total": 200, "verdicts": verdicts}))
 
 
 def lines(plan: Plan) -> dict[str, Line]:
@@ -76,14 +82,55 @@ def test_a_mean_with_a_column_missing_is_no_mean(plan):
     assert "mean" not in cells
 
 
-def test_a_gain_is_against_sft_and_its_interval_holds_both_errors(plan):
+def test_a_gain_is_paired_with_sft_by_question(plan):
     finish(plan, "sft_smollm2-24_seed0", dict.fromkeys(FOUR, 0.20), half=0.03)
     finish(plan, "fkd_smollm2-24_from-teacher_seed0", dict.fromkeys(FOUR, 0.26), half=0.04)
     found = lines(plan)
     gain = found["fkd"].cells["gain"]
     assert gain.mean == pytest.approx(6)
-    assert gain.interval == (pytest.approx(1), pytest.approx(11))
+    # 12 of 200 questions were fixed and none broken, on each of four benchmarks.
+    half = 1.96 * 100 * math.sqrt(0.06 * 0.94 / 200 / 4)
+    assert gain.interval == (pytest.approx(6 - half, abs=0.2), pytest.approx(6 + half, abs=0.2))
+    assert gain.p < 1e-3
     assert "gain" not in found["sft"].cells
+
+
+def test_seeds_that_differ_widen_a_gain(plan):
+    finish(plan, "sft_smollm2-24_seed0", dict.fromkeys(FOUR, 0.20))
+    for seed, accuracy in enumerate((0.22, 0.26, 0.30)):
+        finish(plan, f"kid_smollm2-24_from-teacher_seed{seed}", dict.fromkeys(FOUR, accuracy))
+    gain = lines(plan)["kid"].cells["gain"]
+    assert gain.mean == pytest.approx(6)
+    of_seeds = 1.96 * 4 / math.sqrt(3)
+    of_questions = math.sqrt(((gain.interval[1] - gain.interval[0]) / 2) ** 2 - of_seeds**2)
+    assert 1 < of_questions < 3
+    assert 0.005 < gain.p < 0.05
+
+
+def test_columns_that_ask_the_same_questions_are_drawn_together(tmp_path):
+    """Execution and suite accuracy of one benchmark, with equal verdicts, say no more than one of them."""
+    plan = make_plan(BOOK, ["table3"], "paper", tmp_path)
+    rows = {row.key: row for row in plan.experiments[0].groups[0].rows}
+    for row, accuracy in (("sft", 0.20), ("fkd", 0.26)):
+        names = dict.fromkeys(name for names in rows[row].cells.values() for name in names)
+        for name in names:
+            scores = {"spider:dev": accuracy, "spider:dev-ts": accuracy}
+            finish(plan, name, scores)
+    widths = []
+    for keys in (["spider_ex"], ["spider_ex", "spider_ts"]):
+        gain = _gain(keys, rows["fkd"], rows["sft"], plan.scale, plan.runs)
+        widths.append(gain.interval[1] - gain.interval[0])
+    assert widths[0] == pytest.approx(widths[1], rel=0.05)
+
+
+def test_there_is_no_gain_between_rows_that_were_asked_different_questions(plan):
+    finish(plan, "sft_smollm2-24_seed0", dict.fromkeys(FOUR, 0.20))
+    finish(plan, "fkd_smollm2-24_from-teacher_seed0", dict.fromkeys(FOUR, 0.26))
+    path = plan.runs["fkd_smollm2-24_from-teacher_seed0"].folder.scores("spider-dk:dev")
+    path.write_text(path.read_text().replace('"q7"', '"another"'))
+    cells = lines(plan)["fkd"].cells
+    assert "mean" in cells
+    assert "gain" not in cells
 
 
 def test_costs_are_relative_to_the_students_own_fine_tuning(plan):

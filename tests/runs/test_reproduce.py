@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -164,9 +166,10 @@ def plan_of(book: Book, world: Path, *names: str, only=()):
     return make_plan(book, names or ("main", "shares"), "tiny", world / "runs", only=only)
 
 
+# Every row once, then the seeds that are more than one.
 ALL = [
-    "teacher", "start", "sft_small_seed0", "kid_small_from-teacher_seed0", "kid_small_from-teacher_seed1",
-    "kid_small_from-teacher_mask_share-0.5_seed0",
+    "teacher", "start", "sft_small_seed0", "kid_small_from-teacher_seed0",
+    "kid_small_from-teacher_mask_share-0.5_seed0", "kid_small_from-teacher_seed1",
 ]  # fmt: skip
 
 
@@ -274,6 +277,41 @@ def test_a_kill_at_any_place_trains_nothing_twice_and_asks_nothing_twice(book, w
     reproduce(plan, world / "out", console=QUIET)
     assert trained == ["teacher", "start", "start", "sft_small_seed0"]
     assert asked == list(range(len(answered) + 1, 4))
+
+
+@pytest.mark.usefixtures("no_figures")
+@pytest.mark.parametrize("finishes", [True, False])
+def test_what_another_process_makes_is_passed_over_and_what_needs_it_waits(
+    book, world, trained, held_elsewhere, monkeypatch, finishes
+):
+    """Two processes on one plan: this one goes on to what it can make, and waits for the rest. If the other gives up,
+    it makes that run itself."""
+    plan = plan_of(book, world, "main", only=["sft", "kid"])
+    reproduce(plan_of(book, world, "main", only=["start"]), world / "out", console=QUIET)
+    for name in ("sft_small_seed0", "kid_small_from-teacher_seed0"):
+        assert state_of(plan.runs[name]) is State.MISSING
+    shutil.move(world / "runs" / "start", world / "set-aside")
+    trained.clear()
+    pauses: list[list[str]] = []
+    with ExitStack() as other:
+        other.enter_context(held_elsewhere(world / "runs" / "start"))
+
+        def pause(seconds: float) -> None:
+            pauses.append(list(trained))
+            if len(pauses) == 2:
+                if finishes:
+                    shutil.move(world / "set-aside", world / "runs" / "start")
+                other.close()
+
+        monkeypatch.setattr(reproduction.time, "sleep", pause)
+        console = Console(record=True, width=300, file=io.StringIO())
+        reproduce(plan, world / "out", console=console)
+    assert pauses == [[], []], "every run but the teacher, which is done, needs the start"
+    students = ["sft_small_seed0", "kid_small_from-teacher_seed0", "kid_small_from-teacher_seed1"]
+    assert trained == ([] if finishes else ["start"]) + students
+    assert console.export_text().count("Waiting for other processes") == 1
+    assert "| kid | ours | 0, 1 |" in (world / "out" / "main.md").read_text()
+    assert all(state_of(run) is not State.MISSING for run in plan.runs.values())
 
 
 @pytest.mark.usefixtures("no_figures")

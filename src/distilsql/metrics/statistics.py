@@ -51,12 +51,28 @@ def paired_bootstrap(
     samples: int = BOOTSTRAP_SAMPLES,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """(low, high, p) of the mean of `second - first`, drawing examples, not runs.
-
-    p is two-sided: twice the smaller share of draws in which the difference is not positive, or not negative.
-    """
+    """(low, high, p) of the mean of `second - first`, drawing examples, not runs; p as in `stratified_bootstrap`."""
     differences = np.subtract(np.asarray(second, dtype=float), np.asarray(first, dtype=float))
-    means = _bootstrap_means(differences, samples, seed)
+    return stratified_bootstrap([differences], level=level, samples=samples, seed=seed)
+
+
+def stratified_bootstrap(
+    strata: Sequence[Sequence[float] | np.ndarray],
+    *,
+    level: float = 0.95,
+    samples: int = BOOTSTRAP_SAMPLES,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """(low, high, p) of the sum of the strata's means, such as of differences on several benchmarks; the values of
+    each stratum are drawn from it alone.
+
+    p is two-sided: twice the smaller share of draws in which the sum is not positive, or not negative.
+    """
+    means = sum(
+        _bootstrap_means(np.asarray(values, dtype=float), samples, seed + place)
+        for place, values in enumerate(strata)
+    )
+    assert isinstance(means, np.ndarray), "there is a stratum"
     low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
     p = min(1.0, 2 * min(float((means <= 0).mean()), float((means >= 0).mean())))
     return float(low), float(high), p

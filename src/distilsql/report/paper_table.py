@@ -19,7 +19,8 @@ NONE = "–"
 class Measured:
     """One measurement in the unit that is shown (percent, × or samples/s).
 
-    `spread` is the standard deviation over seeds, `interval` is 95 %, `total` the number of questions.
+    `spread` is the standard deviation over seeds, `interval` is 95 %, `total` the number of questions, `p` that of a
+    test against no difference.
     """
 
     mean: float
@@ -27,6 +28,7 @@ class Measured:
     interval: tuple[float, float] | None = None
     total: int | None = None
     metric: str = ""
+    p: float | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def _seeds(line: Line) -> str:
 
 
 def _ours(line: Line, column: PaperColumn) -> str:
-    """`62.3 ± 1.2 [57.0, 67.5]`: mean, spread of the seeds, 95 % interval."""
+    """`62.3 ± 1.2 [57.0, 67.5]`: mean, spread of the seeds, 95 % interval; of a difference, p too."""
     cell = line.cells.get(column.key)
     if cell is None:
         return NONE
@@ -137,6 +139,8 @@ def _ours(line: Line, column: PaperColumn) -> str:
     if cell.interval is not None:
         low, high = cell.interval
         text += f" [{low:.{column.decimals}f}, {high:.{column.decimals}f}]"
+    if cell.p is not None:
+        text += f", p = {cell.p:.2g}"
     return text
 
 
@@ -177,7 +181,20 @@ def to_paper_csv(table: PaperTable) -> str:
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="\n")
     writer.writerow(
-        ["pair", "row", "whose", "column", "value", "spread", "low", "high", "questions", "seeds", "metric"]
+        [
+            "pair",
+            "row",
+            "whose",
+            "column",
+            "value",
+            "spread",
+            "low",
+            "high",
+            "questions",
+            "seeds",
+            "metric",
+            "p",
+        ]
     )
     for group in table.groups:
         for line in group.lines:
@@ -185,8 +202,8 @@ def to_paper_csv(table: PaperTable) -> str:
             for key, cell in line.cells.items():
                 low, high = cell.interval or (None, None)
                 numbers = [cell.mean, cell.spread, low, high, cell.total]
-                writer.writerow([group.title, line.key, OURS, key, *numbers, seeds, cell.metric])
+                writer.writerow([group.title, line.key, OURS, key, *numbers, seeds, cell.metric, cell.p])
             for published, values in line.published.items():
                 for key, value in values.items():
-                    writer.writerow([group.title, line.key, f"paper {published}", key, value, *[None] * 6])
+                    writer.writerow([group.title, line.key, f"paper {published}", key, value, *[None] * 7])
     return written.getvalue()

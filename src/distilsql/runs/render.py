@@ -18,6 +18,7 @@ from distilsql.report.paper_table import (
     to_paper_csv,
     to_paper_markdown,
 )
+from distilsql.runs import gains
 from distilsql.runs.experiment import Column, Published, Scale
 from distilsql.runs.folder import write_text
 from distilsql.runs.plan import (
@@ -40,9 +41,6 @@ _OF_SUMMARY = {
     "exposure": ("excess_accumulated_error", 1.0),
 }
 _DECIMALS = {"x_sft": 2, "samples_per_second": 2}
-_GAIN_NOTE = (
-    "the interval takes the two as independent; a paired one, of the same questions, would be narrower."
-)
 
 
 def render(plan: Plan, out: Path, *, touching: str | None = None) -> list[Path]:
@@ -90,7 +88,7 @@ def _is_there(run: PlannedRun) -> bool:
 
 
 def _column(key: str, column: Column) -> PaperColumn:
-    note = column.note or (_GAIN_NOTE if column.measure == "gain" else "")
+    note = column.note or (gains.NOTE if column.measure == "gain" else "")
     return PaperColumn(key, column.title, _DECIMALS.get(column.measure, 1), note)
 
 
@@ -125,7 +123,7 @@ def _group(group: PlannedGroup, one: PlannedExperiment, plan: Plan, runs: Mappin
             )
         )
     beside = {key: plan.published.titles.get(key, key) for key in group.beside}
-    return Group(group.title, beside, _with_gains(lines, one.columns))
+    return Group(group.title, beside, gains.with_gains(lines, group.rows, one.columns, plan.scale, runs))
 
 
 # ---- our measurements ----------------------------------------------------------------------------------------
@@ -219,38 +217,6 @@ def _spread_of_means(
             parts = [_measured(key, alone, scale, runs) for key in of]
             means.append(statistics.fmean(part.mean for part in parts if part))
     return statistics.stdev(means) if len(means) > 1 else None
-
-
-def _with_gains(lines: Sequence[Line], columns: Mapping[str, Column]) -> tuple[Line, ...]:
-    """Lines with their gains over the row sft: ours and the paper's."""
-    gains = {key: column.of[0] for key, column in columns.items() if column.measure == "gain"}
-    baseline = next((line for line in lines if line.key == _SFT), None)
-    if not gains or baseline is None:
-        return tuple(lines)
-    return tuple(line if line is baseline else _with_gain(line, baseline, gains) for line in lines)
-
-
-def _with_gain(line: Line, baseline: Line, gains: Mapping[str, str]) -> Line:
-    cells = dict(line.cells)
-    published = {group: dict(numbers) for group, numbers in line.published.items()}
-    for key, of in gains.items():
-        if of in line.cells and of in baseline.cells:
-            cells[key] = _difference(line.cells[of], baseline.cells[of])
-        for group, numbers in published.items():
-            base = baseline.published.get(group, {})
-            if of in numbers and of in base:
-                numbers[key] = round(numbers[of] - base[of], 2)
-    return replace(line, cells=cells, published=published)
-
-
-def _difference(one: Measured, other: Measured) -> Measured:
-    mean = one.mean - other.mean
-    if one.interval is None or other.interval is None:
-        return Measured(mean)
-    half = (
-        sum(((cell.interval[1] - cell.interval[0]) / 2) ** 2 for cell in (one, other) if cell.interval) ** 0.5
-    )
-    return Measured(mean, interval=(mean - half, mean + half))
 
 
 def _curve(run: PlannedRun) -> tuple[tuple[int, float], ...]:

@@ -1,11 +1,13 @@
 """Reproduce tables and figures: make the runs that are missing, judge them, and render what is there.
 
 Everything is kept in run folders, so the same command goes on after any interruption: a finished run is not trained
-again, a part-done one goes on from its checkpoint, answered questions are not asked again.
+again, a part-done one goes on from its checkpoint, answered questions are not asked again. Several processes may make
+the same plan at once, one on each GPU, say: each works on runs that no other is at work on.
 """
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +20,16 @@ from distilsql.runs.evaluate import evaluate_run
 from distilsql.runs.experiment import Scale
 from distilsql.runs.exposure import ExposureOptions, expose_run
 from distilsql.runs.folder import RunFolder, file_name
+from distilsql.runs.lock import RunInUse, hold
 from distilsql.runs.plan import Judgement, Plan, PlannedRun
 from distilsql.runs.predict import Model, load_student, predict
 from distilsql.runs.progress import counting_bar, training_bar
 from distilsql.runs.render import render
 from distilsql.runs.state import State, predictions_paths, read_score, scores_path, state_of, suite_folder
 from distilsql.runs.train import train
+
+# Between two looks at the runs that other processes are at work on.
+_ASK_AGAIN_S = 10.0
 
 
 def reproduce(plan: Plan, out: Path, *, console: Console | None = None) -> list[Path]:
@@ -36,28 +42,67 @@ def reproduce(plan: Plan, out: Path, *, console: Console | None = None) -> list[
         RunError: at the end, if some runs could not be made.
     """
     console = console or Console(stderr=True)
-    judge = Judge(plan, console)
-    failed: dict[str, str] = {}
-    for place, run in enumerate(plan.runs.values(), start=1):
-        title = f"{place}/{len(plan.runs)} {run.name}"
-        missing = [name for name in run.needs if name in failed]
-        if missing:
-            failed[run.name] = f"it needs {missing[0]}"
-            continue
-        try:
-            if _trained(run, title, console) | judge.judge(run, title):
-                render(plan, out, touching=run.name)
-        except DistilSQLError as error:
-            failed[run.name] = str(error)
-            console.print(f"{run.name} is left out: {error}", highlight=False, markup=False, soft_wrap=True)
-    written = render(plan, out)
-    if failed:
-        first, reason = next(iter(failed.items()))
+    maker = _Maker(plan, out, console)
+    waiting, told = list(plan.runs.values()), ""
+    while waiting:
+        postponed = maker.make_all(waiting)
+        if len(postponed) == len(waiting):
+            names = ", ".join(run.name for run in postponed)
+            if names != told:
+                told = names
+                said = (
+                    f"Waiting for other processes, which are at work on these, or on what they need: {names}"
+                )
+                console.print(said, highlight=False, soft_wrap=True)
+            time.sleep(_ASK_AGAIN_S)
+        waiting = postponed
+    with hold(out, wait=True):
+        written = render(plan, out)
+    if maker.failed:
+        first, reason = next(iter(maker.failed.items()))
         raise RunError(
-            f"{len(failed)} of {len(plan.runs)} runs could not be made; the tables in {out} show the others. The "
-            f"first is {first}: {reason}"
+            f"{len(maker.failed)} of {len(plan.runs)} runs could not be made; the tables in {out} show the others. "
+            f"The first is {first}: {reason}"
         )
     return written
+
+
+class _Maker:
+    """Trains and judges runs, and renders what each of them changes. `failed`: the runs left out, and why."""
+
+    def __init__(self, plan: Plan, out: Path, console: Console) -> None:
+        self.plan, self.out, self.console = plan, out, console
+        self.judge = Judge(plan, console)
+        self.failed: dict[str, str] = {}
+        self._places = {name: place for place, name in enumerate(plan.runs, start=1)}
+
+    def make_all(self, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+        """Make `runs` in order; returns those that another process is at work on, and those that need these."""
+        postponed: list[PlannedRun] = []
+        for run in runs:
+            missing = [name for name in run.needs if name in self.failed]
+            if missing:
+                self.failed[run.name] = f"it needs {missing[0]}"
+            elif not all(self.plan.runs[name].folder.is_finished() for name in run.needs):
+                postponed.append(run)
+            else:
+                try:
+                    self._make(run)
+                except RunInUse:
+                    postponed.append(run)
+                except DistilSQLError as error:
+                    self.failed[run.name] = str(error)
+                    said = f"{run.name} is left out: {error}"
+                    self.console.print(said, highlight=False, markup=False, soft_wrap=True)
+        return postponed
+
+    def _make(self, run: PlannedRun) -> None:
+        title = f"{self._places[run.name]}/{len(self._places)} {run.name}"
+        with hold(run.folder.path):
+            changed = _trained(run, title, self.console) | self.judge.judge(run, title)
+        if changed:
+            with hold(self.out, wait=True):
+                render(self.plan, self.out, touching=run.name)
 
 
 def _trained(run: PlannedRun, title: str, console: Console) -> bool:
@@ -180,7 +225,7 @@ class Judge:
         """The suite of the whole benchmark, built if it is not there yet."""
         folder, benchmark = suite_folder(self.folder, name), self._whole[name]
         assert isinstance(benchmark, SqlBenchmark)
-        with counting_bar(f"test suite for {name}", self.console) as on_progress:
+        with hold(folder, wait=True), counting_bar(f"test suite for {name}", self.console) as on_progress:
             build_suite(
                 benchmark,
                 folder,

@@ -1,6 +1,7 @@
 """How far a planned run is, read from its folder, and how long the rest of its training may take. Imports no torch."""
 
 import json
+import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -126,6 +127,16 @@ def read_score(run: RunFolder, judgement: Judgement) -> Score | None:
     """The accuracy that was measured, None where there is none."""
     values = _json(scores_path(run, judgement))
     return None if values is None else Score.model_validate(values)
+
+
+def read_values(run: RunFolder, judgement: Judgement) -> dict[str, float] | None:
+    """How right each example was, 0 to 1: its verdict, or its ROUGE-L over samples. None where it was not judged."""
+    scores = _json(scores_path(run, judgement))
+    if scores is None:
+        return None
+    if "instructions" in scores:
+        return {one["example_id"]: statistics.fmean(one["rouge_l"]) for one in scores["instructions"]}
+    return {one["example_id"]: float(one["outcome"] == "CORRECT") for one in scores["verdicts"]}
 
 
 def suite_folder(runs: Path, benchmark: str) -> Path:

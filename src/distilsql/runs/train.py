@@ -7,6 +7,7 @@ killed at any point goes on from its last checkpoint to the same weights.
 
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from distilsql.runs.environment import environment
 from distilsql.runs.folder import RunFolder, open_run, write_json
 from distilsql.runs.interrupt import StopRequest
 from distilsql.runs.ledger import Ledger, Phase
+from distilsql.runs.lock import hold
 from distilsql.runs.optimizer import MasterAdamW, learning_rate_at
 from distilsql.runs.prepare import Prepared, prepare
 from distilsql.runs.recipe import Recipe
@@ -63,19 +65,22 @@ def train(recipe: Recipe, out: Path, *, overwrite: bool = False, report: Report 
     """Train by a recipe into the run folder `out`, resuming it if it holds the same recipe.
 
     Raises:
+        RunInUse: another process is training in the folder.
         RunError: the folder holds another run or cannot be written.
         DataError, ModelError: what the recipe names is missing or does not fit.
         TrainingError: the loss is not finite; the last good checkpoint is kept.
         KeyboardInterrupt: after Ctrl-C, once the current step is saved.
     """
     accelerator = Accelerator(log_with=recipe.train.trackers or None, project_dir=str(out))
-    with accelerator.main_process_first():
-        run = open_run(out, recipe.to_toml(), overwrite=overwrite and accelerator.is_main_process)
-    if run.is_finished():
-        report(Progress(f"{out} is finished already; pass --overwrite to run it anew."))
-        return run
-    trainer = _Trainer(recipe, run, accelerator, report)
-    trainer.loop()
+    with ExitStack() as held:
+        with accelerator.main_process_first():
+            if accelerator.is_main_process:
+                held.enter_context(hold(out))
+            run = open_run(out, recipe.to_toml(), overwrite=overwrite and accelerator.is_main_process)
+        if run.is_finished():
+            report(Progress(f"{out} is finished already; pass --overwrite to run it anew."))
+        else:
+            _Trainer(recipe, run, accelerator, report).loop()
     return run
 
 

@@ -1,0 +1,55 @@
+"""One process at a time works on a run, and a process that dies takes its lock with it."""
+
+import subprocess
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from distilsql.errors import RunError
+from distilsql.runs.lock import RunInUse, hold
+
+HeldElsewhere = Callable[[Path], AbstractContextManager[subprocess.Popen[str]]]
+
+
+@pytest.mark.parametrize("end", [subprocess.Popen.kill, lambda process: process.stdin.close()])
+def test_a_folder_is_free_again_however_its_holder_ends(
+    tmp_path: Path, held_elsewhere: HeldElsewhere, end: Callable[[subprocess.Popen[str]], None]
+):
+    run = tmp_path / "runs" / "kid"
+    with held_elsewhere(run) as process:
+        with pytest.raises(RunInUse, match=r"at work on .*kid\. Wait .* or stop it"), hold(run):
+            pass
+        with hold(tmp_path / "runs" / "rkd"):
+            pass
+        end(process)
+        process.wait()
+        with hold(run):
+            pass
+
+
+def test_waiting_lasts_until_the_holder_is_done(tmp_path: Path, held_elsewhere: HeldElsewhere):
+    with held_elsewhere(tmp_path / "kid") as process:
+        assert process.stdin is not None
+        threading.Timer(0.3, process.stdin.close).start()
+        with hold(tmp_path / "kid", wait=True):
+            assert process.stdin.closed
+
+
+def test_a_holder_may_hold_again_and_delete_the_folder(tmp_path: Path, held_elsewhere: HeldElsewhere):
+    run = tmp_path / "kid"
+    run.mkdir()
+    with hold(run):
+        with hold(run):
+            run.rmdir()
+        # The inner hold has not let the outer go.
+        with pytest.raises(RunInUse), held_elsewhere(run):
+            pass
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="file/kid cannot be written"), hold(tmp_path / "file" / "kid"):
+        pass
