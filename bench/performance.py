@@ -15,6 +15,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 TRL = {
     "trl-sft": "TRL SFTTrainer",
     "trl-sft-kept": "TRL SFTTrainer, our allocator setting",
+    "trl-sft-float32": "TRL SFTTrainer, float32 weights",
     "trl-gkd": "TRL GKDTrainer",
 }
 

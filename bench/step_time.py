@@ -8,7 +8,8 @@ tree). Every contender runs every window in a process of its own, one after the 
 ratios are paired and every contender meets the machine in every state. A small window comes first, untimed.
 TRL is configured as its documentation advises for this machine: bfloat16 weights, fused AdamW, loss on completions
 only, already tokenised data, the micro-batch given by --micro-batch, no evaluation, no logging, no checkpoints.
-`trl-sft-kept` is `trl-sft` with the memory allocator's setting of our command line (runs/allocator.py).
+`trl-sft-kept` is `trl-sft` with the memory allocator's setting of our command line (runs/allocator.py);
+`trl-sft-float32` trains float32 weights in bfloat16 autocast, which keeps what our float32 masters keep.
 
 Our teacher keeps the prefixes it has seen: the first visit of a window is reported beside the timed, later one.
 Results are added to bench/results/step_time.json and shown by bench/performance.py. Needs `pip install '.[bench]'`.
@@ -43,7 +44,9 @@ def main() -> None:
     parser.add_argument("--student", required=True, help="a transformers folder; all its weights are trained")
     parser.add_argument("--teacher", required=True, help="a transformers folder")
     parser.add_argument(
-        "--contenders", required=True, help="comma-separated: our methods, trl-sft, trl-sft-kept, trl-gkd"
+        "--contenders",
+        required=True,
+        help="comma-separated: our methods, trl-sft, trl-sft-kept, trl-sft-float32, trl-gkd",
     )
     parser.add_argument("--k", default="16", help="questions per tree, comma-separated")
     parser.add_argument("--windows", type=int, default=3, help="repeats, each on another window")
@@ -91,7 +94,7 @@ def _measure(arguments: argparse.Namespace, task: dict[str, Any]) -> dict[str, A
     from distilsql.runs.allocator import keep_freed_memory
     from distilsql.runs.environment import peak_memory_bytes
 
-    if task["contender"] not in ("trl-sft", "trl-gkd"):
+    if not task["contender"].startswith("trl-") or task["contender"] == "trl-sft-kept":
         keep_freed_memory()
     load_before = os.getloadavg()[0]
     step = _trl_step if task["contender"].startswith("trl-") else _our_step
@@ -196,7 +199,8 @@ def _trl_step(arguments: argparse.Namespace, task: dict[str, Any]) -> dict[str, 
         return [([*prepared.prefixes[e.prefix_key], *e.question], list(e.gold)) for e in examples]
 
     data = rows(windows[-1]) * WINDOW + rows(windows[task["window"]])
-    model = AutoModelForCausalLM.from_pretrained(arguments.student, dtype=torch.bfloat16)
+    dtype = torch.float32 if task["contender"] == "trl-sft-float32" else torch.bfloat16
+    model = AutoModelForCausalLM.from_pretrained(arguments.student, dtype=dtype)
     seconds: list[float] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc]
@@ -222,7 +226,7 @@ def _trl_step(arguments: argparse.Namespace, task: dict[str, Any]) -> dict[str, 
         "use_cpu": True,
         "dataloader_num_workers": 0,
     }
-    make = {"trl-sft": _trl_sft, "trl-sft-kept": _trl_sft, "trl-gkd": _trl_gkd}[task["contender"]]
+    make = _trl_gkd if task["contender"] == "trl-gkd" else _trl_sft
     trainer = make(arguments, model, tokenizer, data, common)
     trainer.add_callback(Clock())
     trainer.train()

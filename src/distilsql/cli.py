@@ -312,7 +312,7 @@ def reproduce(
         print_experiments(book)
         return
     folder = runs or Path("runs") / "reproduce" / scale
-    plan = make_plan(book, book.names() if what == ["all"] else what, scale, folder, only=only or ())
+    plan = make_plan(book, book.names_at(scale) if what == ["all"] else what, scale, folder, only=only or ())
     if dry_run:
         print_plan(plan)
         return

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes" / "paper"
 TRANSCRIPTION = ROOT.parent / "shared" / "paper" / "tables.json"
 BOOK = Book(RECIPES)
-EVERY = [(name, scale) for name in BOOK.names() for scale in BOOK.scales()]
+EVERY = [(name, scale) for scale in BOOK.scales() for name in BOOK.names_at(scale)]
 
 
 def plan_of(*names: str, scale: str = "cpu", only=()):
@@ -52,7 +52,7 @@ def test_base_recipes_are_recipes_of_their_own(scale):
 
 @pytest.mark.parametrize("scale", BOOK.scales())
 def test_one_training_has_one_name_and_two_trainings_have_two(scale):
-    runs = plan_of(*BOOK.names(), scale=scale).runs
+    runs = plan_of(*BOOK.names_at(scale), scale=scale).runs
     without_names = {run.recipe.model_copy(update={"name": ""}).to_toml() for run in runs.values()}
     assert len(without_names) == len(runs)
 

@@ -245,6 +245,10 @@ class Book:
         names = [path.stem for path in self.folder.glob("*.toml") if path.name != PUBLISHED_FILE]
         return sorted(names, key=lambda name: (not name.startswith(("table", "figure")), name))
 
+    def names_at(self, scale: str) -> list[str]:
+        """Those of `names` that are made at a scale."""
+        return [name for name in self.names() if scale in self.experiment(name).scales]
+
     def lines(self) -> list[str]:
         """What can be reproduced, a line each."""
         return [f"{name:<14}{self.experiment(name).summary}" for name in self.names()]
