@@ -27,8 +27,9 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
     known = standings(plan.runs)
     table = Table(box=None, pad_edge=False)
     for title, justify in (("run", "left"), ("state", "left"), ("steps", "right"), ("judged", "right")):
-        table.add_column(title, justify=justify, no_wrap=title == "run")  # type: ignore[arg-type]
-    table.add_column("training left", justify="right")
+        # In a narrow terminal it is names that go on in a second line.
+        table.add_column(title, justify=justify, no_wrap=title != "run", overflow="fold")  # type: ignore[arg-type]
+    table.add_column("training left", justify="right", no_wrap=True)
     for name, standing in known.items():
         table.add_row(
             Text(name),
