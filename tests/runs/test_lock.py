@@ -10,6 +10,7 @@ import pytest
 
 from distilsql.errors import RunError
 from distilsql.runs.lock import RunInUse, hold
+from distilsql.runs.train import Progress, train
 
 HeldElsewhere = Callable[[Path], AbstractContextManager[subprocess.Popen[str]]]
 
@@ -53,3 +54,18 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="file/kid cannot be written"), hold(tmp_path / "file" / "kid"):
         pass
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path: Path, recipe, held_elsewhere: HeldElsewhere):
+    with held_elsewhere(tmp_path / "run"), pytest.raises(RunInUse):
+        train(recipe("sft", "train.steps=1"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    seen: list[bool] = []
+
+    def look(progress: Progress) -> None:
+        with pytest.raises(RunInUse), held_elsewhere(tmp_path / "run"):
+            pass
+        seen.append(True)
+
+    train(recipe("sft", "train.steps=1", "train.calibration_windows=0"), tmp_path / "run", report=look)
+    assert seen
