@@ -30,9 +30,11 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python bench/step_time.py $(PAIR) --k 16 --windows 3 --contenders sft,rkd,kid,gkd-rkl,switch,trl-sft
 	$(BIN)/python bench/step_time.py $(PAIR) --k 16 --windows 1 --contenders trl-sft-kept,trl-sft-float32,trl-gkd
 	$(BIN)/python bench/step_time.py $(PAIR) --k 4,8 --windows 1 --contenders sft,kid,gkd-rkl,switch,trl-sft
+ifeq ($(NAME),smollm2-135m)
 	$(BIN)/python bench/generate.py --data $(DATA) --model $(STUDENT) --questions 150
 	$(BIN)/python bench/generate.py --data $(DATA) --model $(STUDENT) --questions 30 --precision float32
 	$(BIN)/python bench/cost_growth.py
+endif
 	$(BIN)/python bench/performance.py
 
 docs: $(VENV)/.installed

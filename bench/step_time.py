@@ -226,8 +226,8 @@ def _trl_step(arguments: argparse.Namespace, task: dict[str, Any]) -> dict[str, 
         "use_cpu": True,
         "dataloader_num_workers": 0,
     }
-    make = _trl_gkd if task["contender"] == "trl-gkd" else _trl_sft
-    trainer = make(arguments, model, tokenizer, data, common)
+    makers = {"trl-sft": _trl_sft, "trl-sft-kept": _trl_sft, "trl-sft-float32": _trl_sft, "trl-gkd": _trl_gkd}
+    trainer = makers[task["contender"]](arguments, model, tokenizer, data, common)
     trainer.add_callback(Clock())
     trainer.train()
     lengths = [len(prompt) + len(gold) for prompt, gold in data[WINDOW:]]

@@ -212,6 +212,7 @@ def copy_of_the_book(folder: Path) -> Path:
             "did you mean spider:dev",
         ),
         ("cpu/scale.toml", "default = [0]", "usual = [0]", "default"),
+        ("cpu/scale.toml", 'of = ["mean"]', 'of = ["latency"]', "a gain is of an accuracy"),
         ("published.toml", "sft = [1.0, ", "sft = [", "11 numbers for 12 columns"),
     ],
 )

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from distilsql.errors import RunError
-from distilsql.runs.lock import RunInUse, hold
+from distilsql.runs.folder import open_run
+from distilsql.runs.lock import RunInUse, contents, hold
 from distilsql.runs.train import Progress, train
 
 HeldElsewhere = Callable[[Path], AbstractContextManager[subprocess.Popen[str]]]
@@ -39,13 +40,13 @@ def test_waiting_lasts_until_the_holder_is_done(tmp_path: Path, held_elsewhere: 
             assert process.stdin.closed
 
 
-def test_a_holder_may_hold_again_and_delete_the_folder(tmp_path: Path, held_elsewhere: HeldElsewhere):
+def test_a_holder_may_hold_again_and_start_anew(tmp_path: Path, held_elsewhere: HeldElsewhere):
     run = tmp_path / "kid"
-    run.mkdir()
     with hold(run):
         with hold(run):
-            run.rmdir()
-        # The inner hold has not let the outer go.
+            open_run(run, "a = 1\n")
+            open_run(run, "a = 2\n", overwrite=True)
+        # Neither the inner hold nor the overwriting has let the outer go.
         with pytest.raises(RunInUse), held_elsewhere(run):
             pass
 
@@ -56,10 +57,17 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
         pass
 
 
+def test_no_lock_is_left_in_a_folder_that_is_no_run(tmp_path: Path, recipe):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(RunError, match="not empty and is not a run folder"):
+        train(recipe("sft"), tmp_path)
+    assert not (tmp_path / ".lock").exists()
+
+
 def test_two_trainings_do_not_share_a_folder(tmp_path: Path, recipe, held_elsewhere: HeldElsewhere):
     with held_elsewhere(tmp_path / "run"), pytest.raises(RunInUse):
         train(recipe("sft", "train.steps=1"), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    assert not contents(tmp_path / "run")
     seen: list[bool] = []
 
     def look(progress: Progress) -> None:
@@ -69,3 +77,11 @@ def test_two_trainings_do_not_share_a_folder(tmp_path: Path, recipe, held_elsewh
 
     train(recipe("sft", "train.steps=1", "train.calibration_windows=0"), tmp_path / "run", report=look)
     assert seen
+    with held_elsewhere(tmp_path / "run"):  # as a reproduction that judges it
+        told: list[str] = []
+        train(
+            recipe("sft", "train.steps=1", "train.calibration_windows=0"),
+            tmp_path / "run",
+            report=lambda progress: told.append(progress.message),
+        )
+    assert "finished already" in told[0]

@@ -1,10 +1,13 @@
 """Tables from run folders: means, gains and costs are what they say, ours and the paper's over the same columns."""
 
+import csv
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
+from scipy.stats import ttest_ind
 
 from distilsql.report.paper_table import Line
 from distilsql.runs.experiment import Book
@@ -13,6 +16,7 @@ from distilsql.runs.plan import Plan, make_plan
 from distilsql.runs.render import paper_table, render
 
 BOOK = Book(Path(__file__).parents[2] / "recipes" / "paper")
+KID = "kid_smollm2-24_from-teacher_seed{}"
 FOUR = ("spider:dev", "spider-dk:dev", "spider-realistic:dev", "spider-syn:dev")
 
 
@@ -96,15 +100,38 @@ def test_a_gain_is_paired_with_sft_by_question(plan):
 
 
 def test_seeds_that_differ_widen_a_gain(plan):
-    finish(plan, "sft_smollm2-24_seed0", dict.fromkeys(FOUR, 0.20))
-    for seed, accuracy in enumerate((0.22, 0.26, 0.30)):
-        finish(plan, f"kid_smollm2-24_from-teacher_seed{seed}", dict.fromkeys(FOUR, accuracy))
+    """With several seeds on both sides it is nearly Welch's t-test of the seeds: the questions add little here."""
+    for row, accuracies in (("sft_smollm2-24_seed{}", (0.18, 0.22)), (KID, (0.22, 0.26, 0.30))):
+        for seed, accuracy in enumerate(accuracies):
+            finish(plan, row.format(seed), dict.fromkeys(FOUR, accuracy))
     gain = lines(plan)["kid"].cells["gain"]
     assert gain.mean == pytest.approx(6)
-    of_seeds = 1.96 * 4 / math.sqrt(3)
-    of_questions = math.sqrt(((gain.interval[1] - gain.interval[0]) / 2) ** 2 - of_seeds**2)
-    assert 1 < of_questions < 3
-    assert 0.005 < gain.p < 0.05
+    assert not gain.is_of_runs
+    welch = ttest_ind([22, 26, 30], [18, 22], equal_var=False)
+    low, high = welch.confidence_interval(0.95)
+    assert gain.p == pytest.approx(welch.pvalue, rel=0.1)
+    assert gain.interval == pytest.approx((low, high), abs=0.5)
+
+
+def test_a_gain_over_one_seed_says_so(plan):
+    finish(plan, "sft_smollm2-24_seed0", dict.fromkeys(FOUR, 0.20))
+    for seed, accuracy in enumerate((0.22, 0.26, 0.30)):
+        finish(plan, KID.format(seed), dict.fromkeys(FOUR, accuracy))
+    gain = lines(plan)["kid"].cells["gain"]
+    assert gain.is_of_runs
+    assert gain.interval[1] - gain.interval[0] < 5, "of questions alone"
+    written = render(plan, plan.folder / "out")[0]
+    assert re.search(r"\| 6\.0 \[\d\.\d, \d\.\d\], p = 0\.0002\* \|", written.read_text())
+    rows = list(csv.DictReader(written.with_suffix(".csv").read_text().splitlines()))
+    assert [float(row["p"]) for row in rows if row["column"] == "gain" and row["whose"] == "ours"] == [gain.p]
+
+
+def test_columns_with_different_seeds_have_no_gain(plan):
+    """Seed 1 is judged on three of the four benchmarks: there is a mean of seed 0 and nothing to pair seed 1 with."""
+    for name in ("sft_smollm2-24_seed0", KID.format(0)):
+        finish(plan, name, dict.fromkeys(FOUR, 0.20))
+    finish(plan, KID.format(1), dict.fromkeys(FOUR[:3], 0.20))
+    assert "gain" not in lines(plan)["kid"].cells
 
 
 def test_columns_that_ask_the_same_questions_are_drawn_together(tmp_path):

@@ -4,6 +4,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -300,7 +302,7 @@ def test_what_another_process_makes_is_passed_over_and_what_needs_it_waits(
             pauses.append(list(trained))
             if len(pauses) == 2:
                 if finishes:
-                    shutil.move(world / "set-aside", world / "runs" / "start")
+                    shutil.copytree(world / "set-aside", world / "runs" / "start", dirs_exist_ok=True)
                 other.close()
 
         monkeypatch.setattr(reproduction.time, "sleep", pause)
@@ -312,6 +314,37 @@ def test_what_another_process_makes_is_passed_over_and_what_needs_it_waits(
     assert console.export_text().count("Waiting for other processes") == 1
     assert "| kid | ours | 0, 1 |" in (world / "out" / "main.md").read_text()
     assert all(state_of(run) is not State.MISSING for run in plan.runs.values())
+
+
+def test_processes_that_train_together_are_sent_away(book, world, monkeypatch):
+    """They would wait for each other: each takes another run."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RunError, match="once for each GPU"):
+        reproduce(plan_of(book, world), world / "out", console=QUIET)
+    assert not (world / "runs").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_plan(book, world):
+    """Started at once, they train every run once between them and both write whole tables."""
+    command = [sys.executable, "-m", "distilsql.cli", "reproduce", "main", "shares", "--scale", "tiny"]
+    command += ["--recipes", str(book.folder), "--runs", str(world / "runs")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    both = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in both:
+        said, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert "main.md" in said
+    plan = plan_of(book, world)
+    for name, run in plan.runs.items():
+        steps = [json.loads(line)["step"] for line in run.folder.log.read_text().splitlines()]
+        assert sorted(set(steps)) == [1, 2, 3], name
+        assert run.folder.is_finished()
+    assert "| kid | ours | 0, 1 |" in (world / "runs" / "report" / "main.md").read_text()
+    assert not list(world.rglob("*.part"))
 
 
 @pytest.mark.usefixtures("no_figures")

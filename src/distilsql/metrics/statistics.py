@@ -66,7 +66,8 @@ def stratified_bootstrap(
     """(low, high, p) of the sum of the strata's means, such as of differences on several benchmarks; the values of
     each stratum are drawn from it alone.
 
-    p is two-sided: twice the smaller share of draws in which the sum is not positive, or not negative.
+    p is two-sided: twice the smaller share of draws in which the sum is not positive, or not negative; what was
+    observed counts as one of the draws, so that p is never 0 (Davison and Hinkley 1997, section 4.2).
     """
     means = sum(
         _bootstrap_means(np.asarray(values, dtype=float), samples, seed + place)
@@ -74,5 +75,6 @@ def stratified_bootstrap(
     )
     assert isinstance(means, np.ndarray), "there is a stratum"
     low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
-    p = min(1.0, 2 * min(float((means <= 0).mean()), float((means >= 0).mean())))
+    fewer = min(int((means <= 0).sum()), int((means >= 0).sum()))
+    p = min(1.0, 2 * (1 + fewer) / (1 + samples))
     return float(low), float(high), p

@@ -20,7 +20,7 @@ class Measured:
     """One measurement in the unit that is shown (percent, × or samples/s).
 
     `spread` is the standard deviation over seeds, `interval` is 95 %, `total` the number of questions, `p` that of a
-    test against no difference.
+    test against no difference; `is_of_runs` says that chance in the seeds is left out of interval and p.
     """
 
     mean: float
@@ -29,6 +29,7 @@ class Measured:
     total: int | None = None
     metric: str = ""
     p: float | None = None
+    is_of_runs: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _ours(line: Line, column: PaperColumn) -> str:
         low, high = cell.interval
         text += f" [{low:.{column.decimals}f}, {high:.{column.decimals}f}]"
     if cell.p is not None:
-        text += f", p = {cell.p:.2g}"
+        text += f", p = {cell.p:.2g}{'*' if cell.is_of_runs else ''}"
     return text
 
 

@@ -121,7 +121,16 @@ class Scale(_Section):
         _known([column.task for column in columns], self.tasks, "task")
         _known([column.benchmark for column in columns], self.benchmarks, "benchmark")
         _known([key for column in columns for key in column.of], self.columns, "column")
+        for name, column in self.columns.items():
+            if column.measure == "gain" and not all(self._is_of_accuracies(key) for key in column.of):
+                raise ValueError(f"column {name}: a gain is of an accuracy or of a mean of accuracies")
         return self
+
+    def _is_of_accuracies(self, key: str) -> bool:
+        column = self.columns[key]
+        if column.measure == "mean":
+            return all(self._is_of_accuracies(part) for part in column.of)
+        return column.measure == "accuracy"
 
     @property
     def default_task(self) -> str:

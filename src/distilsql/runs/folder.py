@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from distilsql.errors import RunError
+from distilsql.runs.lock import contents
 
 
 @dataclass(frozen=True)
@@ -96,14 +97,12 @@ def open_run(path: Path, recipe_toml: str, *, overwrite: bool = False) -> RunFol
     Raises:
         RunError: the folder holds another run, or something that is no run, or cannot be written.
     """
+    refuse_what_is_no_run(path)
     run = RunFolder(path)
-    if overwrite and path.exists():
-        if not run.recipe.exists():
-            raise RunError(f"{path} is not a run folder (it has no recipe.toml), so it is not overwritten.")
-        shutil.rmtree(path)
-    if path.exists() and any(path.iterdir()):
-        if not run.recipe.exists():
-            raise RunError(f"{path} is not empty and is not a run folder. Choose another --out.")
+    if overwrite:
+        for part in contents(path):
+            shutil.rmtree(part) if part.is_dir() and not part.is_symlink() else part.unlink()
+    if run.recipe.exists():
         if run.recipe.read_text(encoding="utf-8") != recipe_toml:
             raise RunError(
                 f"{path} holds a run of another recipe ({_first_difference(run.recipe, recipe_toml)}). "
@@ -120,6 +119,16 @@ def open_run(path: Path, recipe_toml: str, *, overwrite: bool = False) -> RunFol
     return run
 
 
+def refuse_what_is_no_run(path: Path) -> None:
+    """Raises RunError if `path` holds something, and that is not a run."""
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path} is a file, not a run folder. Choose another --out.")
+    if contents(path) and not RunFolder(path).recipe.exists():
+        raise RunError(
+            f"{path} is not empty and is not a run folder (it has no recipe.toml). Choose another --out."
+        )
+
+
 def existing_run(path: Path) -> RunFolder:
     """The run at `path`. Raises RunError if there is none."""
     run = RunFolder(path)
@@ -133,7 +142,7 @@ def existing_run(path: Path) -> RunFolder:
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or nothing: to a temporary name in the same folder, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")  # two processes may write the same file
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

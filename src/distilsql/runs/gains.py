@@ -6,37 +6,41 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from scipy.stats import t as student_t
+
 from distilsql.metrics.statistics import stratified_bootstrap
 from distilsql.report.paper_table import Line, Measured
 from distilsql.runs.experiment import Column, Scale
 from distilsql.runs.plan import PlannedRow, PlannedRun, judgement_of, measured_columns
-from distilsql.runs.state import read_values
+from distilsql.runs.state import read_correctness
 
 BASELINE = "sft"
 NOTE = (
-    "paired, question by question; p is two-sided. Interval and p are of chance in the questions (bootstrap, each "
-    "benchmark's drawn from it alone), and in the seeds too where there are several."
+    "paired, question by question (bootstrap, each benchmark's questions drawn apart, as if those of Spider's variants "
+    "were not each other's); p is two-sided. Where both rows have several seeds, chance in the seeds is in interval "
+    "and p (Welch's t). “*”: one of the two has a single seed; they hold for these runs on other questions."
 )
-# Two-sided 95 % of a normal distribution.
-_Z95 = 1.96
+_LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class _Answers:
     """How right each question was, 0 to 1: for each column and each seed, by example id."""
 
-    by_column: Mapping[str, Sequence[Mapping[str, float]]]
+    by_column: Mapping[str, Mapping[int, Mapping[str, float]]]
 
     def by_question(self, key: str) -> dict[str, float]:
         """The mean over seeds of each question of a column."""
-        seeds = self.by_column[key]
+        seeds = list(self.by_column[key].values())
         return {example: statistics.fmean(seed[example] for seed in seeds) for example in seeds[0]}
 
-    def variance_of_mean(self) -> float:
-        """The variance that chance in the seeds gives to the mean of columns; 0 where one seed leaves it unknown."""
-        seeds = zip(*self.by_column.values(), strict=True)
-        means = [statistics.fmean(statistics.fmean(column.values()) for column in seed) for seed in seeds]
-        return statistics.variance(means) / len(means) if len(means) > 1 else 0.0
+    def seed_means(self) -> list[float]:
+        """The mean of columns of each seed."""
+        columns = list(self.by_column.values())
+        return [
+            statistics.fmean(statistics.fmean(column[seed].values()) for column in columns)
+            for seed in columns[0]
+        ]
 
 
 def with_gains(
@@ -76,40 +80,52 @@ def _gain(
     first, second = (_answers(keys, planned, scale, runs) for planned in (baseline, row))
     if first is None or second is None:
         return None
-    # Columns of one benchmark ask the same questions, which are drawn together.
-    strata: dict[str | None, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    # Columns of one benchmark, with evidence or without, ask the same questions, which are drawn together.
+    strata: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for key in keys:
         before, after = first.by_question(key), second.by_question(key)
         if before.keys() != after.keys():
             return None
+        stratum = strata[str(scale.columns[key].benchmark).partition("+")[0]]
         for example in before:
-            strata[scale.columns[key].benchmark][example] += (after[example] - before[example]) / len(keys)
-    values = [list(stratum.values()) for stratum in strata.values()]
-    mean = sum(map(statistics.fmean, values))
-    low, high, p = stratified_bootstrap(values)
-    variance = first.variance_of_mean() + second.variance_of_mean()
-    if variance:
-        half = math.hypot((high - low) / 2, _Z95 * math.sqrt(variance))
-        low, high = mean - half, mean + half
-        p = math.erfc(abs(mean) / (half / _Z95) / math.sqrt(2))
-    return Measured(100 * mean, interval=(100 * low, 100 * high), p=p)
+            stratum[example] += (after[example] - before[example]) / len(keys)
+    return _estimate([list(stratum.values()) for stratum in strata.values()], first, second)
+
+
+def _estimate(strata: Sequence[Sequence[float]], first: _Answers, second: _Answers) -> Measured:
+    """In points. The variance of the questions and, where both have several seeds, those of the seeds add; the latter
+    are known from few values, which Welch's degrees of freedom account for."""
+    mean = sum(map(statistics.fmean, strata))
+    low, high, p = stratified_bootstrap(strata, level=_LEVEL)
+    seeds = [answers.seed_means() for answers in (first, second)]
+    several = all(len(means) > 1 for means in seeds)
+    variances = [statistics.variance(means) / len(means) for means in seeds] if several else []
+    if sum(variances):
+        of_questions = sum(statistics.variance(values) / len(values) for values in strata if len(values) > 1)
+        total = of_questions + sum(variances)
+        known_from = sum(v**2 / (len(means) - 1) for v, means in zip(variances, seeds, strict=True))
+        law = student_t(total**2 / known_from, scale=math.sqrt(total))
+        low, high = mean + law.ppf((1 - _LEVEL) / 2), mean + law.ppf((1 + _LEVEL) / 2)
+        p = 2 * law.sf(abs(mean))
+    return Measured(100 * mean, interval=(100 * low, 100 * high), p=float(p), is_of_runs=not several)
 
 
 def _answers(
     keys: Sequence[str], planned: PlannedRow, scale: Scale, runs: Mapping[str, PlannedRun]
 ) -> _Answers | None:
-    """None unless every seed that is there was judged, on the same questions, in all of the columns."""
-    by_column: dict[str, list[Mapping[str, float]]] = {}
+    """None unless the seeds that are there were judged, each on the same questions, in all of the columns."""
+    by_column: dict[str, dict[int, Mapping[str, float]]] = {}
     for key in keys:
         judgement = judgement_of(scale.columns[key])
-        assert judgement is not None, "a gain is of accuracies"
-        there = [runs[name].folder for name in planned.cells.get(key, ()) if name in runs]
-        seeds = [read_values(folder, judgement) for folder in there]
-        known = [seed for seed in seeds if seed]
-        if not known or len(known) < len(there) or any(seed.keys() != known[0].keys() for seed in known):
+        assert judgement is not None, "scales allow gains of accuracies only"
+        there = [runs[name] for name in planned.cells.get(key, ()) if name in runs]
+        found = {run.recipe.seed: read_correctness(run.folder, judgement) for run in there}
+        known: dict[int, Mapping[str, float]] = {seed: values for seed, values in found.items() if values}
+        if not known or len(known) < len(there) or len({frozenset(values) for values in known.values()}) > 1:
             return None
-        by_column[key] = list(known)
-    return _Answers(by_column)
+        by_column[key] = known
+    same_seeds = len({frozenset(seeds) for seeds in by_column.values()}) == 1
+    return _Answers(by_column) if same_seeds else None
 
 
 def _published(line: Line, baseline: Line, gains: Mapping[str, str]) -> dict[str, dict[str, float]]:

@@ -111,8 +111,9 @@ def make_plan(
             raise RecipeError(f"--only {key}: no row is called that{nearest(key, sorted(rows))}.")
     wanted = _wanted(planned, set(only) or rows, scale)
     needed = _with_needs(wanted, makers.runs)
-    # What is needed has seed 0 and stays first. Every row is made once before any is made with another seed.
-    in_order = sorted(makers.runs.items(), key=lambda item: item[1].recipe.seed)
+    # What others need first, then every row once, before any is made with another seed.
+    common = {name for run in makers.runs.values() for name in run.needs}
+    in_order = sorted(makers.runs.items(), key=lambda item: (item[0] not in common, item[1].recipe.seed))
     runs = {
         name: replace(run, judged_on=tuple(wanted.get(name, ()))) for name, run in in_order if name in needed
     }

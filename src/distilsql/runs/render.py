@@ -1,6 +1,7 @@
 """From run folders to tables and figures beside the paper's. What has not been run is said, never made up."""
 
 import json
+import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -33,7 +34,6 @@ from distilsql.runs.state import is_same_recipe, read_score, summary_of
 
 # Sharp on screens with two pixels to the point.
 _DPI = 180
-_SFT = "sft"
 _OF_SUMMARY = {
     "x_sft": ("x_sft", 1.0),
     "samples_per_second": ("samples_per_second", 1.0),
@@ -55,7 +55,9 @@ def render(plan: Plan, out: Path, *, touching: str | None = None) -> list[Path]:
         picture = draw_paper_figure(table, options.kind, x=options.x, y=options.y, x_title=options.x_title)
         if picture is not None:
             out.mkdir(parents=True, exist_ok=True)
-            picture.savefig(out / f"{one.name}.png", dpi=_DPI)
+            unfinished = out / f"{one.name}.{os.getpid()}.part"
+            picture.savefig(unfinished, dpi=_DPI, format="png")
+            unfinished.replace(out / f"{one.name}.png")
         path = out / f"{one.name}.md"
         write_text(path, to_paper_markdown(table, figure=f"{one.name}.png" if picture else ""))
         write_text(out / f"{one.name}.csv", to_paper_csv(table))
@@ -149,9 +151,9 @@ def _cells(
 def _measured(key: str, planned: PlannedRow, scale: Scale, runs: Mapping[str, PlannedRun]) -> Measured | None:
     column = scale.columns[key]
     there = [runs[name] for name in planned.cells.get(key, ()) if name in runs]
-    if column.measure == "x_sft" and (planned.row.role or planned.row.method == _SFT):
+    if column.measure == "x_sft" and (planned.row.role or planned.row.method == gains.BASELINE):
         # Fine-tuning costs 1 by definition; a teacher or start is another model than the one it is relative to.
-        return Measured(1.0) if there and planned.row.method == _SFT else None
+        return Measured(1.0) if there and planned.row.method == gains.BASELINE else None
     if column.measure == "accuracy":
         judgement = judgement_of(column)
         assert judgement is not None

@@ -6,6 +6,7 @@ the same plan at once, one on each GPU, say: each works on runs that no other is
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -39,8 +40,14 @@ def reproduce(plan: Plan, out: Path, *, console: Console | None = None) -> list[
     cannot be made, and those that need it, are left out and the others made. Returns the written Markdown files.
 
     Raises:
-        RunError: at the end, if some runs could not be made.
+        RunError: at the end, if some runs could not be made; at once, in one of several processes that are to
+            train together.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RunError(
+            "reproduce does not train one run in several processes together (WORLD_SIZE is set, as by `accelerate "
+            "launch`). Start `distilsql reproduce` once for each GPU: each process takes runs that no other works on."
+        )
     console = console or Console(stderr=True)
     maker = _Maker(plan, out, console)
     waiting, told = list(plan.runs.values()), ""
@@ -56,8 +63,7 @@ def reproduce(plan: Plan, out: Path, *, console: Console | None = None) -> list[
                 console.print(said, highlight=False, soft_wrap=True)
             time.sleep(_ASK_AGAIN_S)
         waiting = postponed
-    with hold(out, wait=True):
-        written = render(plan, out)
+    written = render(plan, out)
     if maker.failed:
         first, reason = next(iter(maker.failed.items()))
         raise RunError(
@@ -83,7 +89,7 @@ class _Maker:
             missing = [name for name in run.needs if name in self.failed]
             if missing:
                 self.failed[run.name] = f"it needs {missing[0]}"
-            elif not all(self.plan.runs[name].folder.is_finished() for name in run.needs):
+            elif not all(_is_trained(self.plan.runs[name]) for name in run.needs):
                 postponed.append(run)
             else:
                 try:
@@ -98,23 +104,25 @@ class _Maker:
 
     def _make(self, run: PlannedRun) -> None:
         title = f"{self._places[run.name]}/{len(self._places)} {run.name}"
+        if state_of(run) is State.OTHER:
+            raise RunError(
+                f"{run.folder.path} does not hold the run that it is named for: its recipe differs, or it is no run "
+                "folder. The base recipe may have changed since: choose another --runs, or move the folder away to "
+                "train it anew."
+            )
         with hold(run.folder.path):
             changed = _trained(run, title, self.console) | self.judge.judge(run, title)
         if changed:
-            with hold(self.out, wait=True):
-                render(self.plan, self.out, touching=run.name)
+            render(self.plan, self.out, touching=run.name)
+
+
+def _is_trained(run: PlannedRun) -> bool:
+    return state_of(run) in (State.DONE, State.TRAINED)
 
 
 def _trained(run: PlannedRun, title: str, console: Console) -> bool:
     """Train the run if it is not finished; returns whether anything was done."""
-    state = state_of(run)
-    if state is State.OTHER:
-        raise RunError(
-            f"{run.folder.path} does not hold the run that it is named for: its recipe differs, or it is no run "
-            "folder. The base recipe may have changed since: choose another --runs, or move the folder away to train "
-            "it anew."
-        )
-    if state in (State.DONE, State.TRAINED):
+    if _is_trained(run):
         return False
     with training_bar(title, console) as report:
         train(run.recipe, run.folder.path, report=report)
@@ -225,6 +233,7 @@ class Judge:
         """The suite of the whole benchmark, built if it is not there yet."""
         folder, benchmark = suite_folder(self.folder, name), self._whole[name]
         assert isinstance(benchmark, SqlBenchmark)
+        self.console.print(f"{name} is judged on a test suite, built once for all runs; one process does it.")
         with hold(folder, wait=True), counting_bar(f"test suite for {name}", self.console) as on_progress:
             build_suite(
                 benchmark,

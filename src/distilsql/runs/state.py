@@ -11,6 +11,7 @@ from typing import Any
 from distilsql.errors import DistilSQLError
 from distilsql.report.records import Score
 from distilsql.runs.folder import RunFolder, file_name
+from distilsql.runs.lock import contents
 from distilsql.runs.plan import Judgement, PlannedRun
 from distilsql.runs.recipe import Recipe, load_recipe
 
@@ -71,7 +72,7 @@ def state_of(run: PlannedRun) -> State:
     """Raises nothing: a folder that cannot be read as this run holds something else."""
     folder = run.folder
     if not folder.recipe.exists():
-        return State.MISSING if not folder.path.exists() or not any(folder.path.iterdir()) else State.OTHER
+        return State.OTHER if contents(folder.path) or folder.path.is_file() else State.MISSING
     if not is_same_recipe(run):
         return State.OTHER
     if not folder.is_finished():
@@ -129,7 +130,7 @@ def read_score(run: RunFolder, judgement: Judgement) -> Score | None:
     return None if values is None else Score.model_validate(values)
 
 
-def read_values(run: RunFolder, judgement: Judgement) -> dict[str, float] | None:
+def read_correctness(run: RunFolder, judgement: Judgement) -> dict[str, float] | None:
     """How right each example was, 0 to 1: its verdict, or its ROUGE-L over samples. None where it was not judged."""
     scores = _json(scores_path(run, judgement))
     if scores is None:

@@ -25,7 +25,7 @@ from distilsql.runs.calibration import Calibration
 from distilsql.runs.checkpoint import load_checkpoint, save_checkpoint
 from distilsql.runs.engines import Engines, load_engines, vllm_source
 from distilsql.runs.environment import environment
-from distilsql.runs.folder import RunFolder, open_run, write_json
+from distilsql.runs.folder import RunFolder, open_run, refuse_what_is_no_run, write_json
 from distilsql.runs.interrupt import StopRequest
 from distilsql.runs.ledger import Ledger, Phase
 from distilsql.runs.lock import hold
@@ -65,7 +65,7 @@ def train(recipe: Recipe, out: Path, *, overwrite: bool = False, report: Report 
     """Train by a recipe into the run folder `out`, resuming it if it holds the same recipe.
 
     Raises:
-        RunInUse: another process is training in the folder.
+        RunInUse: another process is at work in the folder.
         RunError: the folder holds another run or cannot be written.
         DataError, ModelError: what the recipe names is missing or does not fit.
         TrainingError: the loss is not finite; the last good checkpoint is kept.
@@ -75,7 +75,9 @@ def train(recipe: Recipe, out: Path, *, overwrite: bool = False, report: Report 
     with ExitStack() as held:
         with accelerator.main_process_first():
             if accelerator.is_main_process:
-                held.enter_context(hold(out))
+                refuse_what_is_no_run(out)
+                if overwrite or not RunFolder(out).is_finished():
+                    held.enter_context(hold(out))
             run = open_run(out, recipe.to_toml(), overwrite=overwrite and accelerator.is_main_process)
         if run.is_finished():
             report(Progress(f"{out} is finished already; pass --overwrite to run it anew."))
