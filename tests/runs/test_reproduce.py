@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -305,7 +306,7 @@ def test_what_another_process_makes_is_passed_over_and_what_needs_it_waits(
                     shutil.copytree(world / "set-aside", world / "runs" / "start", dirs_exist_ok=True)
                 other.close()
 
-        monkeypatch.setattr(reproduction.time, "sleep", pause)
+        monkeypatch.setattr(reproduction, "time", SimpleNamespace(sleep=pause))
         console = Console(record=True, width=300, file=io.StringIO())
         reproduce(plan, world / "out", console=console)
     assert pauses == [[], []], "every run but the teacher, which is done, needs the start"
