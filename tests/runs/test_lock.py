@@ -1,7 +1,6 @@
 """One process at a time works on a run, and a process that dies takes its lock with it."""
 
 import subprocess
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -30,14 +29,6 @@ def test_a_folder_is_free_again_however_its_holder_ends(
         process.wait()
         with hold(run):
             pass
-
-
-def test_waiting_lasts_until_the_holder_is_done(tmp_path: Path, held_elsewhere: HeldElsewhere):
-    with held_elsewhere(tmp_path / "kid") as process:
-        assert process.stdin is not None
-        threading.Timer(0.3, process.stdin.close).start()
-        with hold(tmp_path / "kid", wait=True):
-            assert process.stdin.closed
 
 
 def test_a_holder_may_hold_again_and_start_anew(tmp_path: Path, held_elsewhere: HeldElsewhere):

@@ -405,6 +405,19 @@ def test_a_suite_is_built_once_and_its_scores_carry_its_name(book, world):
     assert suite.stat().st_mtime_ns == built
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_figures")
+def test_a_run_is_judged_later_while_another_process_builds_the_suite(
+    book, world, held_elsewhere, monkeypatch
+):
+    plan = plan_of(book, world, "suites")
+    with ExitStack() as other:
+        other.enter_context(held_elsewhere(world / "runs" / "suites" / "test" / "ts"))
+        monkeypatch.setattr(reproduction, "time", SimpleNamespace(sleep=lambda seconds: other.close()))
+        reproduce(plan, world / "out", console=QUIET)
+    assert standings(plan.runs)["sft_small_seed0"].state is State.DONE
+
+
 @pytest.mark.usefixtures("no_figures")
 def test_another_tables_runs_are_used_and_what_only_left_out_is_shown(book, world, trained):
     reproduce(plan_of(book, world, "main", only=["kid"]), world / "out", console=QUIET)

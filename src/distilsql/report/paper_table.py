@@ -181,22 +181,8 @@ def to_paper_csv(table: PaperTable) -> str:
     """One line per number, ours and the paper's, in full precision."""
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="\n")
-    writer.writerow(
-        [
-            "pair",
-            "row",
-            "whose",
-            "column",
-            "value",
-            "spread",
-            "low",
-            "high",
-            "questions",
-            "seeds",
-            "metric",
-            "p",
-        ]
-    )
+    columns = "pair row whose column value spread low high questions seeds metric p"
+    writer.writerow(columns.split())
     for group in table.groups:
         for line in group.lines:
             seeds = " ".join(map(str, line.seeds))

@@ -17,19 +17,19 @@ class RunInUse(RunError):
 
 
 @contextmanager
-def hold(folder: Path, *, wait: bool = False) -> Iterator[None]:
+def hold(folder: Path) -> Iterator[None]:
     """Work in `folder` alone, which is made if need be.
 
-    Whoever holds a folder may hold it again, in the same thread. With `wait`, until another process lets it go.
+    Whoever holds a folder may hold it again, in the same thread.
 
     Raises:
-        RunInUse: another process holds the folder, and `wait` is false.
+        RunInUse: another process holds the folder.
         RunError: the folder cannot be written.
     """
     lock = FileLock(folder.absolute() / LOCK_FILE, is_singleton=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=-1 if wait else 0)
+        lock.acquire(timeout=0)
     except Timeout as error:
         raise RunInUse(
             f"Another process is at work on {folder}. Wait until it has finished, or stop it; what it has done is "

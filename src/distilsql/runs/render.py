@@ -1,7 +1,7 @@
 """From run folders to tables and figures beside the paper's. What has not been run is said, never made up."""
 
+import io
 import json
-import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ from distilsql.report.paper_table import (
 )
 from distilsql.runs import gains
 from distilsql.runs.experiment import Column, Published, Scale
-from distilsql.runs.folder import write_text
+from distilsql.runs.folder import write_bytes, write_text
 from distilsql.runs.plan import (
     Plan,
     PlannedExperiment,
@@ -54,10 +54,9 @@ def render(plan: Plan, out: Path, *, touching: str | None = None) -> list[Path]:
         options = one.experiment.figure
         picture = draw_paper_figure(table, options.kind, x=options.x, y=options.y, x_title=options.x_title)
         if picture is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            unfinished = out / f"{one.name}.{os.getpid()}.part"
-            picture.savefig(unfinished, dpi=_DPI, format="png")
-            unfinished.replace(out / f"{one.name}.png")
+            drawn = io.BytesIO()
+            picture.savefig(drawn, dpi=_DPI, format="png")
+            write_bytes(out / f"{one.name}.png", drawn.getvalue())
         path = out / f"{one.name}.md"
         write_text(path, to_paper_markdown(table, figure=f"{one.name}.png" if picture else ""))
         write_text(out / f"{one.name}.csv", to_paper_csv(table))

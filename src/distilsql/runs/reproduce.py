@@ -230,11 +230,11 @@ class Judge:
         return found if options.limit is None else found.take(options.limit, 0)
 
     def _suite(self, name: str) -> Path:
-        """The suite of the whole benchmark, built if it is not there yet."""
+        """The suite of the whole benchmark, built if it is not there yet. Raises RunInUse while another process builds
+        it: the run is then judged later."""
         folder, benchmark = suite_folder(self.folder, name), self._whole[name]
         assert isinstance(benchmark, SqlBenchmark)
-        self.console.print(f"{name} is judged on a test suite, built once for all runs; one process does it.")
-        with hold(folder, wait=True), counting_bar(f"test suite for {name}", self.console) as on_progress:
+        with hold(folder), counting_bar(f"test suite for {name}", self.console) as on_progress:
             build_suite(
                 benchmark,
                 folder,
