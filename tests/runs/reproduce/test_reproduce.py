@@ -3,18 +3,11 @@
 import io
 import json
 import os
-import shutil
-import subprocess
-import sys
-from contextlib import ExitStack
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from distilsql.errors import RunError
-from distilsql.runs import render as rendering
 from distilsql.runs import reproduce as reproduction
 from distilsql.runs.experiment import Book
 from distilsql.runs.listing import print_plan
@@ -25,150 +18,6 @@ from distilsql.runs.state import State, standings, state_of
 
 QUIET = Console(quiet=True)
 
-RECIPE = """
-method = "sft"
-[student]
-path = "{student}"
-tuning = "full"
-[data]
-train = "{pairs}"
-[prompt]
-max_prompt_tokens = 400
-max_completion_tokens = 12
-[train]
-steps = 3
-questions_per_tree = 5
-precision = "float32"
-save_every_steps = 1
-log_every_steps = 1
-calibration_windows = 1
-"""
-SCALE = """
-title = "a tiny world"
-notes = ["Nothing is learnt here."]
-seeds = {{ default = [0], kid = [0, 1] }}
-[runs]
-teacher = {{ recipe = "base.toml" }}
-start = {{ recipe = "base.toml", student_from = "teacher", settings = {{ "student.keep_layers" = 2 }} }}
-[students]
-small = {{ recipe = "base.toml", student_from = "start" }}
-[pairs]
-tiny = {{ title = "tiny", student = "small", teacher = "teacher" }}
-[tasks.pairs]
-student_settings = {{ "data.valid" = "{test}", "train.evaluate_every_steps" = 3 }}
-[tasks.talk]
-settings = {{ "data.train" = "{talk}" }}
-[benchmarks]
-"{talk}" = {{}}
-"{test}" = {{ limit = 3, leave_out = {{ "test/0" = "for the test's sake" }} }}
-"spider:dev" = {{}}
-[columns]
-latency = {{ title = "× SFT", measure = "x_sft" }}
-ex = {{ title = "EX %", benchmark = "{test}" }}
-spider_ex = {{ title = "Spider EX %", benchmark = "spider:dev" }}
-mean = {{ title = "mean", measure = "mean", of = ["ex"] }}
-gain = {{ title = "Δ", measure = "gain", of = ["mean"] }}
-ts = {{ title = "TS %", benchmark = "{test}", suite = true }}
-rouge = {{ title = "ROUGE-L", benchmark = "{talk}", task = "talk", temperature = 1.0, sample_seeds = [3, 4] }}
-exaccerr = {{ title = "ExAccErr %", measure = "exposure", benchmark = "{test}", limit = 2 }}
-"""
-TABLE = """
-title = "Main"
-source = "nowhere"
-summary = "all of it"
-columns = ["latency", "ex", "spider_ex", "mean", "gain", "exaccerr"]
-[rows]
-teacher = { role = "teacher" }
-start = { role = "start" }
-sft = { method = "sft" }
-kid = { method = "kid" }
-[scales.tiny]
-pairs = ["tiny"]
-beside = { tiny = ["theirs"] }
-"""
-FIGURE = """
-title = "Shares"
-source = "nowhere"
-summary = "another look at kid"
-columns = ["ex"]
-figure = { kind = "curve", y = "ex" }
-[rows]
-kid = { method = "kid" }
-half = { method = "kid", settings = { "distill.mask_share" = 0.5 } }
-[scales.tiny]
-pairs = ["tiny"]
-beside = { tiny = ["theirs"] }
-"""
-TALK = """
-title = "Talk"
-source = "nowhere"
-summary = "instructions"
-columns = ["COLUMN"]
-[rows]
-sft = { method = "sft" }
-[scales.tiny]
-pairs = ["tiny"]
-beside = { tiny = [] }
-"""
-PUBLISHED = """
-[titles]
-theirs = "theirs"
-[[blocks]]
-source = "nowhere"
-groups = ["theirs"]
-columns = ["ex"]
-rows = { sft = [50.0], kid = [60.0] }
-"""
-
-
-@pytest.fixture
-def book(world: Path, tiny_models, monkeypatch) -> Book:
-    """Experiments `main` and `shares` at scale `tiny`, over the tiny world's pairs. Spider's data is not to be had."""
-    monkeypatch.delenv("DISTILSQL_DATA", raising=False)
-    lines = [json.loads(line) for line in (world / "pairs.jsonl").read_text().splitlines()]
-    pairs, test = world / "pairs.jsonl", world / "test.jsonl"
-    told = "".join(json.dumps({**line, "database": "singers.sqlite"}) + "\n" for line in lines)
-    pairs.write_text(told)
-    test.write_text(told)
-    talk = world / "talk.jsonl"
-    talk.write_text(
-        '{"instruction": "Greet.", "output": "hello"}\n{"instruction": "Count.", "output": "three"}\n'
-    )
-    folder = world / "book"
-    (folder / "tiny").mkdir(parents=True)
-    (folder / "tiny" / "base.toml").write_text(RECIPE.format(student=tiny_models["teacher"], pairs=pairs))
-    (folder / "tiny" / "scale.toml").write_text(SCALE.format(test=test, talk=talk))
-    files = {"main": TABLE, "shares": FIGURE, "published": PUBLISHED}
-    files |= {"talk": TALK.replace("COLUMN", "rouge"), "suites": TALK.replace("COLUMN", "ts")}
-    for name, text in files.items():
-        (folder / f"{name}.toml").write_text(text)
-    return Book(folder)
-
-
-@pytest.fixture
-def trained(monkeypatch) -> list[str]:
-    """The names of the runs that are trained, in order."""
-    names: list[str] = []
-    real = reproduction.train
-
-    def watched(recipe, *args, **kwargs):
-        names.append(recipe.name)
-        return real(recipe, *args, **kwargs)
-
-    monkeypatch.setattr(reproduction, "train", watched)
-    return names
-
-
-@pytest.fixture
-def no_figures(monkeypatch) -> None:
-    """Tables only: drawing takes longer than the tiny trainings."""
-    monkeypatch.setattr(rendering, "draw_paper_figure", lambda *args, **options: None)
-
-
-def plan_of(book: Book, world: Path, *names: str, only=()):
-    return make_plan(book, names or ("main", "shares"), "tiny", world / "runs", only=only)
-
-
 # Every row once, then the seeds that are more than one.
 ALL = [
     "teacher", "start", "sft_small_seed0", "kid_small_from-teacher_seed0",
@@ -176,7 +25,7 @@ ALL = [
 ]  # fmt: skip
 
 
-def test_everything_is_made_once_judged_and_rendered(book, world, trained, capsys):
+def test_everything_is_made_once_judged_and_rendered(book, world, plan_of, trained, capsys):
     plan = plan_of(book, world)
     assert [standing.state for standing in standings(plan.runs).values()] == [State.MISSING] * 6
     written = reproduce(plan, world / "out", console=QUIET)
@@ -218,7 +67,9 @@ def test_everything_is_made_once_judged_and_rendered(book, world, trained, capsy
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_a_kill_at_any_place_trains_nothing_twice_and_asks_nothing_twice(book, world, trained, monkeypatch):
+def test_a_kill_at_any_place_trains_nothing_twice_and_asks_nothing_twice(
+    book, world, plan_of, trained, monkeypatch
+):
     """Killed in the middle of a training, between two runs, and in the middle of answering."""
     plan = plan_of(book, world, "main", only=["sft"])
 
@@ -283,73 +134,7 @@ def test_a_kill_at_any_place_trains_nothing_twice_and_asks_nothing_twice(book, w
 
 
 @pytest.mark.usefixtures("no_figures")
-@pytest.mark.parametrize("finishes", [True, False])
-def test_what_another_process_makes_is_passed_over_and_what_needs_it_waits(
-    book, world, trained, held_elsewhere, monkeypatch, finishes
-):
-    """Two processes on one plan: this one goes on to what it can make, and waits for the rest. If the other gives up,
-    it makes that run itself."""
-    plan = plan_of(book, world, "main", only=["sft", "kid"])
-    reproduce(plan_of(book, world, "main", only=["start"]), world / "out", console=QUIET)
-    for name in ("sft_small_seed0", "kid_small_from-teacher_seed0"):
-        assert state_of(plan.runs[name]) is State.MISSING
-    shutil.move(world / "runs" / "start", world / "set-aside")
-    trained.clear()
-    pauses: list[list[str]] = []
-    with ExitStack() as other:
-        other.enter_context(held_elsewhere(world / "runs" / "start"))
-
-        def pause(seconds: float) -> None:
-            pauses.append(list(trained))
-            if len(pauses) == 2:
-                if finishes:
-                    shutil.copytree(world / "set-aside", world / "runs" / "start", dirs_exist_ok=True)
-                other.close()
-
-        monkeypatch.setattr(reproduction, "time", SimpleNamespace(sleep=pause))
-        console = Console(record=True, width=300, file=io.StringIO())
-        reproduce(plan, world / "out", console=console)
-    assert pauses == [[], []], "every run but the teacher, which is done, needs the start"
-    students = ["sft_small_seed0", "kid_small_from-teacher_seed0", "kid_small_from-teacher_seed1"]
-    assert trained == ([] if finishes else ["start"]) + students
-    assert console.export_text().count("Waiting for other processes") == 1
-    assert "| kid | ours | 0, 1 |" in (world / "out" / "main.md").read_text()
-    assert all(state_of(run) is not State.MISSING for run in plan.runs.values())
-
-
-def test_processes_that_train_together_are_sent_away(book, world, monkeypatch):
-    """They would wait for each other: each takes another run."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RunError, match="once for each GPU"):
-        reproduce(plan_of(book, world), world / "out", console=QUIET)
-    assert not (world / "runs").exists()
-
-
-@pytest.mark.slow
-def test_two_processes_share_one_plan(book, world):
-    """Started at once, they train every run once between them and both write whole tables."""
-    command = [sys.executable, "-m", "distilsql.cli", "reproduce", "main", "shares", "--scale", "tiny"]
-    command += ["--recipes", str(book.folder), "--runs", str(world / "runs")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    both = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    for process in both:
-        said, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
-        assert "main.md" in said
-    plan = plan_of(book, world)
-    for name, run in plan.runs.items():
-        steps = [json.loads(line)["step"] for line in run.folder.log.read_text().splitlines()]
-        assert sorted(set(steps)) == [1, 2, 3], name
-        assert run.folder.is_finished()
-    assert "| kid | ours | 0, 1 |" in (world / "runs" / "report" / "main.md").read_text()
-    assert not list(world.rglob("*.part"))
-
-
-@pytest.mark.usefixtures("no_figures")
-def test_a_larger_draw_asks_only_the_new_questions(book, world, monkeypatch):
+def test_a_larger_draw_asks_only_the_new_questions(book, world, plan_of, monkeypatch):
     plan = plan_of(book, world, "shares", only=["kid"])
     reproduce(plan, world / "out", console=QUIET)
     scale = book.folder / "tiny" / "scale.toml"
@@ -368,7 +153,7 @@ def test_a_larger_draw_asks_only_the_new_questions(book, world, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_a_task_of_its_own_is_trained_for_and_sampled_with_every_seed(book, world, trained):
+def test_a_task_of_its_own_is_trained_for_and_sampled_with_every_seed(book, world, plan_of, trained):
     plan = plan_of(book, world, "talk")
     reproduce(plan, world / "out", console=QUIET)
     assert trained == ["teacher_talk", "start_talk", "sft_small_talk_seed0"]
@@ -392,7 +177,7 @@ def test_a_task_of_its_own_is_trained_for_and_sampled_with_every_seed(book, worl
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
-def test_a_suite_is_built_once_and_its_scores_carry_its_name(book, world):
+def test_a_suite_is_built_once_and_its_scores_carry_its_name(book, world, plan_of):
     plan = plan_of(book, world, "suites")
     reproduce(plan, world / "out", console=QUIET)
     suite = world / "runs" / "suites" / "test" / "ts" / "suite.json"
@@ -405,21 +190,8 @@ def test_a_suite_is_built_once_and_its_scores_carry_its_name(book, world):
     assert suite.stat().st_mtime_ns == built
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
-def test_a_run_is_judged_later_while_another_process_builds_the_suite(
-    book, world, held_elsewhere, monkeypatch
-):
-    plan = plan_of(book, world, "suites")
-    with ExitStack() as other:
-        other.enter_context(held_elsewhere(world / "runs" / "suites" / "test" / "ts"))
-        monkeypatch.setattr(reproduction, "time", SimpleNamespace(sleep=lambda seconds: other.close()))
-        reproduce(plan, world / "out", console=QUIET)
-    assert standings(plan.runs)["sft_small_seed0"].state is State.DONE
-
-
-@pytest.mark.usefixtures("no_figures")
-def test_another_tables_runs_are_used_and_what_only_left_out_is_shown(book, world, trained):
+def test_another_tables_runs_are_used_and_what_only_left_out_is_shown(book, world, plan_of, trained):
     reproduce(plan_of(book, world, "main", only=["kid"]), world / "out", console=QUIET)
     made = list(trained)
     reproduce(plan_of(book, world, "shares"), world / "out", console=QUIET)
@@ -430,7 +202,7 @@ def test_another_tables_runs_are_used_and_what_only_left_out_is_shown(book, worl
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_a_folder_of_another_recipe_is_left_alone_and_the_others_are_made(book, world, trained):
+def test_a_folder_of_another_recipe_is_left_alone_and_the_others_are_made(book, world, plan_of, trained):
     plan = plan_of(book, world, "main", only=["sft", "kid"])
     reproduce(plan_of(book, world, "main", only=["sft"]), world / "out", console=QUIET)
     recipe = world / "runs" / "sft_small_seed0" / "recipe.toml"
@@ -444,7 +216,7 @@ def test_a_folder_of_another_recipe_is_left_alone_and_the_others_are_made(book, 
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_runs_that_cannot_be_made_take_those_that_need_them_with_them(book, world, trained):
+def test_runs_that_cannot_be_made_take_those_that_need_them_with_them(book, world, plan_of, trained):
     (world / "pairs.jsonl").unlink()
     with pytest.raises(RunError, match=r"6 of 6 runs could not be made.*teacher.*pairs.jsonl"):
         reproduce(plan_of(book, world), world / "out", console=QUIET)
@@ -453,7 +225,7 @@ def test_runs_that_cannot_be_made_take_those_that_need_them_with_them(book, worl
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_the_folder_of_runs_may_move(book, world):
+def test_the_folder_of_runs_may_move(book, world, plan_of):
     reproduce(plan_of(book, world, "main", only=["start"]), world / "out", console=QUIET)
     (world / "elsewhere").mkdir()
     os.rename(world / "runs", world / "elsewhere" / "runs")
@@ -462,7 +234,7 @@ def test_the_folder_of_runs_may_move(book, world):
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_the_dry_run_names_every_run_its_state_and_what_is_left(book, world):
+def test_the_dry_run_names_every_run_its_state_and_what_is_left(book, world, plan_of):
     plan = plan_of(book, world, "main", only=["sft"])
     reproduce(plan_of(book, world, "main", only=["start"]), world / "out", console=QUIET)
     (world / "runs" / "start" / "summary.json").unlink()
