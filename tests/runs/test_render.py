@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from scipy.stats import ttest_ind
 
+from distilsql.metrics.rouge import JudgedInstruction, RougeScores
 from distilsql.report.paper_table import Line
 from distilsql.runs.experiment import Book
 from distilsql.runs.gains import _gain
@@ -97,6 +98,47 @@ def test_a_gain_is_paired_with_sft_by_question(plan):
     assert gain.interval == (pytest.approx(6 - half, abs=0.2), pytest.approx(6 + half, abs=0.2))
     assert gain.p < 1e-3
     assert "gain" not in found["sft"].cells
+
+
+def test_a_gain_is_over_the_row_that_its_column_names(tmp_path):
+    plan = make_plan(BOOK, ["comparisons"], "cpu", tmp_path)
+    for method, accuracy in (("rkd", 0.20), ("kid", 0.26), ("fkd", 0.30)):
+        finish(
+            plan,
+            f"{method}_smollm2-24_from-teacher_seed0",
+            dict.fromkeys((*FOUR, "spider:indomain-test"), accuracy),
+        )
+    found = {
+        row: {key: round(cell.mean) for key, cell in line.cells.items() if key.startswith("gain_over_")}
+        for row, line in lines(plan).items()
+    }
+    assert found["kid"] == {"gain_over_rkd": 6, "gain_over_fkd": -4}
+    assert found["rkd"] == {"gain_over_fkd": -10}
+    assert found["sft"] == {}, "it has not run"
+
+
+def test_a_column_of_one_length_is_the_instructions_of_that_length(tmp_path):
+    plan = make_plan(BOOK, ["switch"], "cpu", tmp_path)
+    references = ["one two", "a b c d e f g", "twelve words " * 6, "thirteen words " * 6]
+    for method, values in (("gkd-rkl", (0.1, 0.2, 0.3, 0.5)), ("switch", (0.1, 0.2, 0.6, 0.6))):
+        name = f"{method}_smollm2-24_from-teacher_dolly_seed0"
+        finish(plan, name, {})
+        judged = tuple(
+            JudgedInstruction(f"dolly/{place}", "Say.", "", (reference,), ("said",), (value,))
+            for place, (reference, value) in enumerate(zip(references, values, strict=True))
+        )
+        path = plan.runs[name].folder.scores("dolly:valid")
+        path.parent.mkdir()
+        path.write_text(RougeScores("dolly:valid", judged).to_json())
+    found = lines(plan)
+    cells = {key: cell for key, cell in found["gkd-rkl"].cells.items() if key.startswith("dolly")}
+    assert {key: pytest.approx(cell.mean) for key, cell in cells.items()} == {
+        "dolly": 27.5, "dolly_short": 10, "dolly_middle": 20, "dolly_long": 40,
+    }  # fmt: skip
+    assert (cells["dolly"].total, cells["dolly_long"].total) == (4, 2)
+    low, high = cells["dolly_long"].interval
+    assert 30 <= low <= 40 <= high <= 50
+    assert found["switch"].cells["dolly_long_gain"].mean == pytest.approx(20)
 
 
 def test_seeds_that_differ_widen_a_gain(plan):

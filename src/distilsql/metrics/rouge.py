@@ -8,7 +8,7 @@ instruction was answered several times.
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -20,6 +20,7 @@ METRIC = "ROUGE-L"
 # Words of the first reference, both ends included: the buckets of MiniLLM's results by response length.
 LENGTH_BUCKETS: tuple[tuple[str, int], ...] = (("0-5 words", 5), ("6-10 words", 10))
 LONGEST_BUCKET = "11 words or more"
+BUCKET_NAMES = (*(name for name, _ in LENGTH_BUCKETS), LONGEST_BUCKET)
 OnProgress = Callable[[int, int], None]
 
 
@@ -102,13 +103,13 @@ class RougeScores:
 
     def by_length(self) -> dict[str, Mean]:
         """Per bucket of the first reference's length in words, shortest first; empty buckets are left out."""
-        names = [*(name for name, _ in LENGTH_BUCKETS), LONGEST_BUCKET]
-        buckets: dict[str, list[float]] = {name: [] for name in names}
-        for judged in self.instructions:
-            buckets[judged.length_bucket].append(judged.mean)
-        return {
-            name: Mean(statistics.fmean(values), len(values)) for name, values in buckets.items() if values
-        }
+        parts = {name: self.of_length(name) for name in BUCKET_NAMES}
+        return {name: Mean(part.rouge_l, len(part.instructions)) for name, part in parts.items() if part}
+
+    def of_length(self, bucket: str) -> "RougeScores | None":
+        """The instructions of one bucket alone; None if there are none."""
+        kept = tuple(judged for judged in self.instructions if judged.length_bucket == bucket)
+        return replace(self, instructions=kept) if kept else None
 
     def to_json(self) -> str:
         """Everything, with a summary on top for people; `from_json` reads the instructions and counts again."""

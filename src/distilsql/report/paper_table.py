@@ -173,7 +173,11 @@ def _legend(table: PaperTable) -> str:
         said.append(
             "× SFT: training seconds per example relative to fine-tuning the same student, timed inside the same run."
         )
-    said += [f"{column.title}: {column.note}" for column in table.columns if column.note]
+    titles: dict[str, list[str]] = {}
+    for column in table.columns:
+        if column.note:
+            titles.setdefault(column.note, []).append(column.title)
+    said += [f"{'; '.join(of)}: {note}" for note, of in titles.items()]
     return " ".join(said)
 
 

@@ -11,7 +11,7 @@ All files are frozen values; unknown keys are refused. Importing this module imp
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from distilsql.distill.methods import METHODS
 from distilsql.errors import RecipeError
+from distilsql.metrics.rouge import BUCKET_NAMES
 
 SCALE_FILE = "scale.toml"
 PUBLISHED_FILE = "published.toml"
@@ -68,14 +69,16 @@ Measure = Literal["accuracy", "mean", "gain", "x_sft", "samples_per_second", "te
 
 
 class Column(_Section):
-    """What a column shows. `mean` averages the columns `of`; `gain` is `of`'s only column less the row sft's."""
+    """What a column shows. `mean` averages the columns `of`; `gain` is `of`'s only column, less that of row `over`."""
 
     title: str
     measure: Measure = "accuracy"
     task: str | None = Field(None, description="what the models were trained on; the scale's first task")
     benchmark: str | None = None
     suite: bool = Field(False, description="on a test suite of our own, built once for the benchmark")
+    length: str = Field("", description="ROUGE-L of the instructions whose first reference is so long only")
     of: tuple[str, ...] = ()
+    over: str = Field("", description="gain: the row that is the baseline, sft if none is named")
     limit: int | None = Field(None, ge=1, description="exposure: ask only this many questions")
     temperature: float = Field(0.0, ge=0, description="sample answers at this temperature; 0 is greedy")
     sample_seeds: tuple[int, ...] = Field((), description="a sample for each of these seeds; the mean counts")
@@ -91,6 +94,12 @@ class Column(_Section):
             raise ValueError("temperature and sample_seeds go together")
         if self.measure == "gain" and len(self.of) != 1:
             raise ValueError("gain is of one column")
+        if self.over and self.measure != "gain":
+            raise ValueError("only a gain is over another row")
+        if self.length:
+            if self.measure != "accuracy":
+                raise ValueError("only an accuracy is of one length")
+            _known([self.length], BUCKET_NAMES, "length")
         return self
 
 
@@ -308,7 +317,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(names)}"
 
 
-def _known(names: Iterable[str | None], known: Mapping[str, Any], what: str) -> None:
+def _known(names: Iterable[str | None], known: Collection[str], what: str) -> None:
     """Raises ValueError for the first name that is not None and not known."""
     for name in names:
         if name is not None and name not in known:

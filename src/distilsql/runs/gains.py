@@ -1,4 +1,4 @@
-"""What a row gains over the row sft, question by question. Imports no torch."""
+"""What a row gains over another, question by question. Imports no torch."""
 
 import math
 import statistics
@@ -50,22 +50,24 @@ def with_gains(
     scale: Scale,
     runs: Mapping[str, PlannedRun],
 ) -> tuple[Line, ...]:
-    """Lines with their gains over the row sft: ours, of the runs that are there, and the paper's. `rows` are those
-    that the lines were made from."""
-    gains = {key: column.of[0] for key, column in columns.items() if column.measure == "gain"}
-    base = next((place for place, line in enumerate(lines) if line.key == BASELINE), None)
-    if not gains or base is None:
-        return tuple(lines)
-    found = []
-    for line, row in zip(lines, rows, strict=True):
-        if line is not lines[base]:
-            ours = {
-                key: gain
-                for key, of in gains.items()
-                if (gain := _gain(measured_columns(of, scale), row, rows[base], scale, runs))
-            }
-            line = replace(line, cells={**line.cells, **ours}, published=_published(line, lines[base], gains))
-        found.append(line)
+    """Lines with their gains over each column's baseline: ours, of the runs that are there, and the paper's. `rows`
+    are those that the lines were made from. A gain over a row that the table lacks is left out."""
+    found = list(lines)
+    places = {line.key: place for place, line in enumerate(lines)}
+    for key, column in columns.items():
+        base = places.get(column.over or BASELINE)
+        if column.measure != "gain" or base is None:
+            continue
+        measured = measured_columns(column.of[0], scale)
+        for place, row in enumerate(rows):
+            if place == base:
+                continue
+            gain = _gain(measured, row, rows[base], scale, runs)
+            found[place] = replace(
+                found[place],
+                cells={**found[place].cells, **({key: gain} if gain else {})},
+                published=_published(found[place], lines[base], key, column.of[0]),
+            )
     return tuple(found)
 
 
@@ -119,7 +121,8 @@ def _answers(
         judgement = judgement_of(scale.columns[key])
         assert judgement is not None, "scales allow gains of accuracies only"
         there = [runs[name] for name in planned.cells.get(key, ()) if name in runs]
-        found = {run.recipe.seed: read_correctness(run.folder, judgement) for run in there}
+        length = scale.columns[key].length
+        found = {run.recipe.seed: read_correctness(run.folder, judgement, length=length) for run in there}
         known: dict[int, Mapping[str, float]] = {seed: values for seed, values in found.items() if values}
         if not known or len(known) < len(there) or len({frozenset(values) for values in known.values()}) > 1:
             return None
@@ -128,12 +131,11 @@ def _answers(
     return _Answers(by_column) if same_seeds else None
 
 
-def _published(line: Line, baseline: Line, gains: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """The paper's numbers with the differences between them."""
+def _published(line: Line, baseline: Line, key: str, of: str) -> dict[str, dict[str, float]]:
+    """The paper's numbers with the difference between two of them."""
     published = {group: dict(numbers) for group, numbers in line.published.items()}
     for group, numbers in published.items():
         base = baseline.published.get(group, {})
-        for key, of in gains.items():
-            if of in numbers and of in base:
-                numbers[key] = round(numbers[of] - base[of], 2)
+        if of in numbers and of in base:
+            numbers[key] = round(numbers[of] - base[of], 2)
     return published

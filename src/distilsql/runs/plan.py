@@ -176,6 +176,12 @@ def _experiment(name: str, experiment: Experiment, scale_name: str, makers: "_Ru
     columns = {key: scale.columns[key] for key in experiment.columns if key in scale.columns}
     if not columns:
         raise RecipeError(f"{name}: scale {scale_name} defines none of its columns.")
+    for key, column in columns.items():
+        if column.over and column.over not in experiment.rows:
+            raise RecipeError(
+                f"{name}: column {key} is over row {column.over!r}, which is not there"
+                f"{nearest(column.over, experiment.rows)}."
+            )
     groups = tuple(
         PlannedGroup(
             pair,

@@ -133,7 +133,7 @@ def _group(group: PlannedGroup, one: PlannedExperiment, plan: Plan, runs: Mappin
 def _cells(
     planned: PlannedRow, columns: Mapping[str, Column], scale: Scale, runs: Mapping[str, PlannedRun]
 ) -> dict[str, Measured]:
-    """Everything but gains, which need the other rows."""
+    """Everything but gains, which need another row."""
     cells = {}
     for key, column in columns.items():
         if column.measure == "mean":
@@ -156,7 +156,9 @@ def _measured(key: str, planned: PlannedRow, scale: Scale, runs: Mapping[str, Pl
     if column.measure == "accuracy":
         judgement = judgement_of(column)
         assert judgement is not None
-        scores = [score for run in there if (score := read_score(run.folder, judgement))]
+        scores = [
+            score for run in there if (score := read_score(run.folder, judgement, length=column.length))
+        ]
         accuracy = combine(scores)
         if accuracy is None:
             return None

@@ -1,7 +1,6 @@
 """How far a planned run is, read from its folder, and how long the rest of its training may take. Imports no torch."""
 
 import json
-import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distilsql.errors import DistilSQLError
+from distilsql.metrics.rouge import RougeScores
 from distilsql.report.records import Score
 from distilsql.runs.folder import RunFolder, file_name
 from distilsql.runs.lock import contents
@@ -124,20 +124,33 @@ def is_judged(run: RunFolder, judgement: Judgement) -> bool:
     return values.get("benchmark") == judgement.benchmark
 
 
-def read_score(run: RunFolder, judgement: Judgement) -> Score | None:
-    """The accuracy that was measured, None where there is none."""
+def read_score(run: RunFolder, judgement: Judgement, *, length: str = "") -> Score | None:
+    """The accuracy that was measured, on instructions of one `length` if that is given; None where there is none."""
+    if length:
+        rouge = _rouge_of_length(run, judgement, length)
+        return None if rouge is None else Score.model_validate(json.loads(rouge.to_json()))
     values = _json(scores_path(run, judgement))
     return None if values is None else Score.model_validate(values)
 
 
-def read_correctness(run: RunFolder, judgement: Judgement) -> dict[str, float] | None:
-    """How right each example was, 0 to 1: its verdict, or its ROUGE-L over samples. None where it was not judged."""
+def read_correctness(run: RunFolder, judgement: Judgement, *, length: str = "") -> dict[str, float] | None:
+    """How right each example was, 0 to 1: its verdict, or its ROUGE-L over samples (of one `length` if that is given).
+    None where it was not judged."""
     scores = _json(scores_path(run, judgement))
     if scores is None:
         return None
-    if "instructions" in scores:
-        return {one["example_id"]: statistics.fmean(one["rouge_l"]) for one in scores["instructions"]}
+    if length or "instructions" in scores:
+        rouge = _rouge_of_length(run, judgement, length)
+        return None if rouge is None else {one.example_id: one.mean for one in rouge.instructions}
     return {one["example_id"]: float(one["outcome"] == "CORRECT") for one in scores["verdicts"]}
+
+
+def _rouge_of_length(run: RunFolder, judgement: Judgement, length: str) -> RougeScores | None:
+    path = scores_path(run, judgement)
+    if not path.exists():
+        return None
+    scores = RougeScores.from_json(path.read_text(encoding="utf-8"))
+    return scores.of_length(length) if length else scores
 
 
 def suite_folder(runs: Path, benchmark: str) -> Path:
