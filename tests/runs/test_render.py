@@ -213,6 +213,12 @@ def test_costs_are_relative_to_the_students_own_fine_tuning(plan):
     assert found["teacher"].cells["samples_per_second"].mean == 1.5
 
 
+def test_training_time_is_in_minutes(tmp_path):
+    plan = make_plan(BOOK, ["equal-time"], "cpu", tmp_path)
+    finish(plan, "sft_smollm2-24_steps-222_seed0", {}, train_seconds=90.0)
+    assert lines(plan)["sft"].cells["train_minutes"].mean == 1.5
+
+
 def test_a_run_of_another_recipe_or_an_unfinished_one_is_not_shown(plan):
     finish(plan, "sft_smollm2-24_seed0", dict.fromkeys(FOUR, 0.20))
     finish(plan, "fkd_smollm2-24_from-teacher_seed0", dict.fromkeys(FOUR, 0.20))

@@ -65,7 +65,9 @@ class BenchmarkOptions(_Section):
     )
 
 
-Measure = Literal["accuracy", "mean", "gain", "x_sft", "samples_per_second", "teacher_share", "exposure"]
+Measure = Literal[
+    "accuracy", "mean", "gain", "x_sft", "samples_per_second", "train_minutes", "teacher_share", "exposure"
+]
 
 
 class Column(_Section):

@@ -37,6 +37,7 @@ _DPI = 180
 _OF_SUMMARY = {
     "x_sft": ("x_sft", 1.0),
     "samples_per_second": ("samples_per_second", 1.0),
+    "train_minutes": ("train_seconds", 1 / 60),
     "teacher_share": ("teacher_share", 100.0),
     "exposure": ("excess_accumulated_error", 1.0),
 }
@@ -85,7 +86,8 @@ def paper_table(plan: Plan, one: PlannedExperiment) -> PaperTable:
 
 
 def _is_there(run: PlannedRun) -> bool:
-    return run.folder.is_finished() and is_same_recipe(run)
+    """Its weights, which tables have no use for, may be gone."""
+    return run.folder.summary.exists() and is_same_recipe(run)
 
 
 def _column(key: str, column: Column) -> PaperColumn:
