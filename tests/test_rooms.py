@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "metrics": {"metrics", "data", "databases", "errors"},
     "distill": {"distill"},
     "models": {"models", "distill", "errors"},
-    "report": {"report", "distill", "errors"},  # the method table; nothing that needs torch
+    "report": {"report", "metrics", "distill", "errors"},  # the method table; nothing that needs torch
     "runs": {"runs", "data", "databases", "prompts", "models", "distill", "metrics", "report", "errors"},
 }
 

@@ -5,9 +5,12 @@ import random
 
 import numpy as np
 import pytest
+from scipy.stats import t as scipy_t
+from scipy.stats import ttest_ind
 
 from distilsql.metrics.statistics import (
     bootstrap_interval,
+    error_of_seeds,
     mcnemar_exact,
     paired_bootstrap,
     stratified_bootstrap,
@@ -67,3 +70,17 @@ def test_strata_are_drawn_apart_and_their_means_added():
     both_low, both_high, _ = stratified_bootstrap([values, values])
     assert both_high - both_low == pytest.approx(2**0.5 * (high - low), rel=0.1)
     assert both_low < 1.0 < both_high
+
+
+def test_without_chance_in_examples_the_error_of_seeds_is_students_and_welchs():
+    first, second = [18.0, 22.0], [22.0, 26.0, 30.0]
+    alone = error_of_seeds(0.0, second)
+    assert alone.interval(0.95) == pytest.approx(scipy_t.interval(0.95, 2, scale=4 / 3**0.5))
+    welch = ttest_ind(second, first, equal_var=False)
+    assert 2 * error_of_seeds(0.0, first, second).sf(26 - 20) == pytest.approx(welch.pvalue)
+
+
+def test_chance_in_examples_adds_to_that_in_seeds():
+    error = error_of_seeds(100.0, [1.0, 2.0, 3.0])
+    assert error.ppf(0.975) == pytest.approx(1.96 * (100 + 1 / 3) ** 0.5, rel=1e-3), "seeds hardly count here"
+    assert error_of_seeds(100.0, [2.0, 2.0], [5.0]) is None, "no seeds differ"

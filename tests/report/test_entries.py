@@ -35,8 +35,15 @@ def test_one_seed_keeps_its_own_interval_and_has_no_spread() -> None:
 def test_the_interval_of_several_seeds_adds_both_kinds_of_chance() -> None:
     accuracy = combine([score(0.5), score(0.6), score(0.7)])
     assert accuracy is not None
-    half = math.sqrt(0.05**2 + (1.96 * 0.1 / math.sqrt(3)) ** 2)
-    assert accuracy.interval == pytest.approx((0.6 - half, 0.6 + half))
+    assert accuracy.interval is not None
+    half = accuracy.interval[1] - 0.6
+    assert 0.6 - half == pytest.approx(accuracy.interval[0])
+    # More than if the spread were known exactly, less than if both kinds were known from three values.
+    assert (
+        math.hypot(0.05, 1.96 * 0.1 / math.sqrt(3))
+        < half
+        < 4.303 * math.hypot(0.05 / 1.96, 0.1 / math.sqrt(3))
+    )
     same = combine([score(0.6)] * 9)
     assert same is not None
     assert same.interval == pytest.approx((0.55, 0.65)), "more seeds do not make the examples more"

@@ -212,7 +212,7 @@ def copy_of_the_book(folder: Path) -> Path:
             "did you mean spider:dev",
         ),
         ("cpu/scale.toml", "default = [0]", "usual = [0]", "default"),
-        ("cpu/scale.toml", 'of = ["mean"]', 'of = ["latency"]', "a gain is of an accuracy"),
+        ("cpu/scale.toml", 'of = ["mean"]', 'of = ["latency"]', "a gain is of accuracy or mean columns"),
         ("cpu/scale.toml", 'over = "fkd"', 'over = "fdk"', "did you mean fkd"),
         ("cpu/scale.toml", 'length = "0-5 words"', 'length = "0-6 words"', "did you mean 0-5 words"),
         ("published.toml", "sft = [1.0, ", "sft = [", "11 numbers for 12 columns"),

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from scipy.stats import ttest_ind
 
 from distilsql.metrics.rouge import JudgedInstruction, RougeScores
 from distilsql.report.paper_table import Line
+from distilsql.runs.derived import _gain
 from distilsql.runs.experiment import Book
-from distilsql.runs.gains import _gain
 from distilsql.runs.plan import Plan, make_plan
 from distilsql.runs.render import paper_table, render
 
@@ -64,20 +65,24 @@ def test_the_papers_mean_and_gain_are_over_the_columns_that_ours_are_over(plan):
     assert "gain" not in found["sft"].published["qwen1.5-1.8b"]
 
 
-def test_a_mean_is_over_seeds_and_columns_with_the_widest_interval(plan):
-    name = "kid_smollm2-24_from-teacher_seed{}"
-    finish(plan, name.format(0), dict.fromkeys(FOUR, 0.20))
-    finish(plan, name.format(1), dict(zip(FOUR, (0.30, 0.30, 0.30, 0.50), strict=True)))
+def test_a_mean_is_over_seeds_and_columns(plan):
+    finish(plan, KID.format(0), dict.fromkeys(FOUR, 0.20))
+    alone = lines(plan)["kid"].cells["mean"]
+    half = 1.96 * 100 * math.sqrt(0.2 * 0.8 / 200 / 4)
+    assert alone.interval == pytest.approx((20 - half, 20 + half), abs=0.2), (
+        "four times the questions of a column"
+    )
+    assert alone.spread is None
+
+    finish(plan, KID.format(1), dict(zip(FOUR, (0.30, 0.30, 0.30, 0.50), strict=True)))
+    finish(plan, KID.format(2), dict.fromkeys(FOUR, 0.26))
     kid = lines(plan)["kid"]
-    assert (kid.seeds, kid.wanted_seeds) == ((0, 1), 3)
+    assert (kid.seeds, kid.wanted_seeds) == ((0, 1, 2), 3)
     mean = kid.cells["mean"]
-    assert mean.mean == pytest.approx((25 + 25 + 25 + 35) / 4)
-    # The means of the two seeds are 20 and 35.
-    assert mean.spread == pytest.approx(15 / 2**0.5)
-    parts = [kid.cells[key].interval for key in ("spider_ex", "dk_ex", "realistic_ex", "syn_ex")]
-    widths = [high - low for low, high in parts]
-    assert mean.interval[1] - mean.interval[0] == pytest.approx(sum(widths) / 4)
-    assert widths[0] > 10, "seeds that differ widen the interval of the questions, which is 10 points"
+    assert mean.mean == pytest.approx((20 + 35 + 26) / 3)
+    assert mean.spread == pytest.approx(statistics.stdev([20, 35, 26]))
+    half = 4.303 * mean.spread / 3**0.5
+    assert mean.interval[1] - mean.mean == pytest.approx(half, rel=0.15), "nearly that of three seeds alone"
 
 
 def test_a_mean_with_a_column_missing_is_no_mean(plan):
@@ -168,12 +173,12 @@ def test_a_gain_over_one_seed_says_so(plan):
     assert [float(row["p"]) for row in rows if row["column"] == "gain" and row["whose"] == "ours"] == [gain.p]
 
 
-def test_columns_with_different_seeds_have_no_gain(plan):
-    """Seed 1 is judged on three of the four benchmarks: there is a mean of seed 0 and nothing to pair seed 1 with."""
+def test_columns_with_different_seeds_have_neither_mean_nor_gain(plan):
+    """Seed 1 is judged on three of the four benchmarks."""
     for name in ("sft_smollm2-24_seed0", KID.format(0)):
         finish(plan, name, dict.fromkeys(FOUR, 0.20))
     finish(plan, KID.format(1), dict.fromkeys(FOUR[:3], 0.20))
-    assert "gain" not in lines(plan)["kid"].cells
+    assert not {"mean", "gain"} & lines(plan)["kid"].cells.keys()
 
 
 def test_columns_that_ask_the_same_questions_are_drawn_together(tmp_path):

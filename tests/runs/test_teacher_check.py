@@ -106,13 +106,22 @@ def test_f_distill_says_logs_and_sums_up_what_its_teacher_wrote(recipe, tmp_path
     assert json.loads(sft.summary.read_text())["teacher_completions"] is None
 
 
+def test_the_teacher_writes_for_the_examples_that_training_sees_and_no_others(recipe, tmp_path):
+    """One tree of three questions in the first step, of the ten that there are."""
+    settings = recipe("f-distill", "train.trees_per_step=1", "train.steps=1", "distill.mixture_share=0")
+    run = train(settings, tmp_path / "run")
+    written = [json.loads(line)["example_id"] for line in run.teacher_completions.read_text().splitlines()]
+    seen = json.loads(run.summary.read_text())["examples_seen"]
+    assert len(written) == len(set(written)) == seen == 3
+
+
 class Killed(Exception):
     pass
 
 
 @pytest.mark.parametrize("cut_off", [pytest.param(0, marks=pytest.mark.slow), 7])
 def test_writing_that_was_interrupted_goes_on_to_the_same_completions(recipe, tmp_path, monkeypatch, cut_off):
-    settings = recipe("f-distill", "train.steps=1", "generation.max_batch_rows=3", "train.precision=bfloat16")
+    settings = recipe("f-distill", "train.steps=2", "generation.max_batch_rows=3", "train.precision=bfloat16")
     whole = train(settings, tmp_path / "whole")
     real, calls = writing.generate_trees, []
 

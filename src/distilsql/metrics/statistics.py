@@ -1,7 +1,9 @@
 """Intervals for one accuracy and tests between two, on the same examples."""
 
 import math
+import statistics
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -78,3 +80,23 @@ def stratified_bootstrap(
     fewer = min(int((means <= 0).sum()), int((means >= 0).sum()))
     p = min(1.0, 2 * (1 + fewer) / (1 + samples))
     return float(low), float(high), p
+
+
+def error_of_seeds(variance_of_examples: float, *seeds: Sequence[float]) -> Any:
+    """The law of the error of a mean over seeds, or of the difference of two such means: a distribution of SciPy's
+    about 0, None where no seeds differ.
+
+    `variance_of_examples` is that of the mean (or difference) from chance in the examples; each of `seeds` holds the
+    means of one side's seeds, in the same unit. Variances add; those of seeds are known from few values, which the
+    degrees of freedom of Student's t account for (Welch 1947, Satterthwaite 1946).
+    """
+    parts = [(statistics.variance(means) / len(means), len(means) - 1) for means in seeds if len(means) > 1]
+    of_seeds = sum(variance for variance, _ in parts)
+    if not of_seeds:
+        return None
+    # Imported here: it takes half a second, which those who judge one run need not wait for.
+    from scipy.stats import t as student_t
+
+    total = variance_of_examples + of_seeds
+    freedom = total**2 / sum(variance**2 / known for variance, known in parts)
+    return student_t(freedom, scale=math.sqrt(total))

@@ -1,12 +1,12 @@
 """Entries: runs of one configuration with several seeds, as one row of a table and one point of a figure."""
 
-import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from distilsql.distill.methods import METHODS
+from distilsql.metrics.statistics import error_of_seeds
 from distilsql.report.records import RunRecord, Score
 
 # Two-sided 95 % of a normal distribution.
@@ -83,8 +83,7 @@ class Reference:
 def combine(scores: Sequence[Score]) -> Accuracy | None:
     """The mean of the seeds' scores, with an interval for chance in both examples and seeds.
 
-    All seeds are judged on the same examples, so their number does not make that part of the error smaller: the
-    standard errors add as √(examples² + spread²/seeds).
+    All seeds are judged on the same examples, so their number does not make that part of the error smaller.
     """
     if not scores:
         return None
@@ -93,8 +92,9 @@ def combine(scores: Sequence[Score]) -> Accuracy | None:
     known = [score.interval for score in scores if score.interval is not None]
     interval = known[0] if len(scores) == 1 and known else None
     if spread is not None and len(known) == len(scores):
-        of_examples = statistics.fmean((high - low) / 2 for low, high in known)
-        half = math.hypot(of_examples, _Z95 * spread / math.sqrt(len(scores)))
+        half = statistics.fmean((high - low) / 2 for low, high in known)
+        if error := error_of_seeds((half / _Z95) ** 2, [score.accuracy for score in scores]):
+            half = float(error.ppf(0.975))
         interval = (max(0.0, mean - half), min(1.0, mean + half))
     return Accuracy(mean, spread, interval, scores[0].metric, scores[0].total)
 

@@ -156,9 +156,9 @@ def _published(numbers: Mapping[str, float], column: PaperColumn) -> str:
 def _legend(table: PaperTable) -> str:
     said = [
         "Ours: mean over seeds, ± the standard deviation over seeds where there are several, [95 % interval]. The "
-        "interval is of chance in the questions asked (bootstrap), and in the seeds too where there are several; "
-        "that of a mean of columns takes their errors to go together, which is the widest. The paper gives no "
-        "intervals, seeds or standard deviations."
+        "interval is of chance in the questions asked (bootstrap), and in the seeds too where there are several "
+        "(Student's t); of a mean of columns, each benchmark's questions are drawn apart, as if those of Spider's "
+        "variants were not each other's. The paper gives no intervals, seeds or standard deviations."
     ]
     metrics = {
         cell.metric

@@ -133,15 +133,10 @@ class Scale(_Section):
         _known([column.benchmark for column in columns], self.benchmarks, "benchmark")
         _known([key for column in columns for key in column.of], self.columns, "column")
         for name, column in self.columns.items():
-            if column.measure == "gain" and not all(self._is_of_accuracies(key) for key in column.of):
-                raise ValueError(f"column {name}: a gain is of an accuracy or of a mean of accuracies")
+            allowed = {"mean": ("accuracy",), "gain": ("accuracy", "mean")}.get(column.measure, ())
+            if any(self.columns[key].measure not in allowed for key in column.of):
+                raise ValueError(f"column {name}: a {column.measure} is of {' or '.join(allowed)} columns")
         return self
-
-    def _is_of_accuracies(self, key: str) -> bool:
-        column = self.columns[key]
-        if column.measure == "mean":
-            return all(self._is_of_accuracies(part) for part in column.of)
-        return column.measure == "accuracy"
 
     @property
     def default_task(self) -> str:

@@ -4,7 +4,6 @@ import io
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from distilsql.report.paper_table import (
     to_paper_csv,
     to_paper_markdown,
 )
-from distilsql.runs import gains
+from distilsql.runs import derived
 from distilsql.runs.experiment import Column, Published, Scale
 from distilsql.runs.folder import write_bytes, write_text
 from distilsql.runs.plan import (
@@ -29,6 +28,7 @@ from distilsql.runs.plan import (
     PlannedRow,
     PlannedRun,
     judgement_of,
+    measured_columns,
 )
 from distilsql.runs.state import is_same_recipe, read_score, summary_of
 
@@ -91,7 +91,7 @@ def _is_there(run: PlannedRun) -> bool:
 
 
 def _column(key: str, column: Column) -> PaperColumn:
-    note = column.note or (gains.NOTE if column.measure == "gain" else "")
+    note = column.note or (derived.NOTE if column.measure == "gain" else "")
     return PaperColumn(key, column.title, _DECIMALS.get(column.measure, 1), note)
 
 
@@ -126,7 +126,7 @@ def _group(group: PlannedGroup, one: PlannedExperiment, plan: Plan, runs: Mappin
             )
         )
     beside = {key: plan.published.titles.get(key, key) for key in group.beside}
-    return Group(group.title, beside, gains.with_gains(lines, group.rows, one.columns, plan.scale, runs))
+    return Group(group.title, beside, derived.with_gains(lines, group.rows, one.columns, plan.scale, runs))
 
 
 # ---- our measurements ----------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def _cells(
     cells = {}
     for key, column in columns.items():
         if column.measure == "mean":
-            cell = _mean(column.of, planned, scale, runs)
+            cell = derived.mean_of_columns(measured_columns(key, scale), planned, scale, runs)
         elif column.measure == "gain":
             continue
         else:
@@ -152,9 +152,9 @@ def _cells(
 def _measured(key: str, planned: PlannedRow, scale: Scale, runs: Mapping[str, PlannedRun]) -> Measured | None:
     column = scale.columns[key]
     there = [runs[name] for name in planned.cells.get(key, ()) if name in runs]
-    if column.measure == "x_sft" and (planned.row.role or planned.row.method == gains.BASELINE):
+    if column.measure == "x_sft" and (planned.row.role or planned.row.method == derived.BASELINE):
         # Fine-tuning costs 1 by definition; a teacher or start is another model than the one it is relative to.
-        return Measured(1.0) if there and planned.row.method == gains.BASELINE else None
+        return Measured(1.0) if there and planned.row.method == derived.BASELINE else None
     if column.measure == "accuracy":
         judgement = judgement_of(column)
         assert judgement is not None
@@ -189,39 +189,6 @@ def _exposure_interval(column: Column, runs: Sequence[PlannedRun]) -> tuple[floa
         return None
     low, high = json.loads(path.read_text(encoding="utf-8"))["interval"]
     return float(low), float(high)
-
-
-def _mean(
-    of: Sequence[str], planned: PlannedRow, scale: Scale, runs: Mapping[str, PlannedRun]
-) -> Measured | None:
-    """The mean of columns, None unless all are there. Its interval is the mean of their half widths about it: right
-    if their errors go together wholly, too wide otherwise."""
-    parts = [_measured(key, planned, scale, runs) for key in of]
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
-        return None
-    mean = statistics.fmean(part.mean for part in known)
-    halves = [(part.interval[1] - part.interval[0]) / 2 for part in known if part.interval]
-    half = statistics.fmean(halves) if len(halves) == len(known) else None
-    return Measured(
-        mean,
-        _spread_of_means(of, planned, scale, runs),
-        None if half is None else (max(mean - half, 0.0), min(mean + half, 100.0)),
-    )
-
-
-def _spread_of_means(
-    of: Sequence[str], planned: PlannedRow, scale: Scale, runs: Mapping[str, PlannedRun]
-) -> float | None:
-    """The standard deviation over seeds of a seed's mean over columns."""
-    seeds = zip(*(planned.cells[key] for key in of), strict=True)
-    means = []
-    for names in seeds:
-        if all(name in runs for name in names):
-            alone = replace(planned, cells={key: (name,) for key, name in zip(of, names, strict=True)})
-            parts = [_measured(key, alone, scale, runs) for key in of]
-            means.append(statistics.fmean(part.mean for part in parts if part))
-    return statistics.stdev(means) if len(means) > 1 else None
 
 
 def _curve(run: PlannedRun) -> tuple[tuple[int, float], ...]:

@@ -88,6 +88,12 @@ class WindowStream:
         part = round((epochs % 1) * len(self.sampler.epoch(int(epochs)))) if epochs % 1 else 0
         return max(1, whole + part)
 
+    def examples(self, steps: int) -> set[int]:
+        """The numbers of the examples that the first `steps` steps see."""
+        if steps >= self.first_epoch_steps:
+            return set(range(len(self.sampler.prefix_keys)))
+        return {number for step in range(steps) for tree in self.window(step) for number in tree.examples}
+
     def window(self, step: int) -> list[TreeOfExamples]:
         """The window of a step; steps are usually asked for in order."""
         if step < self._first_step:

@@ -5,8 +5,8 @@ f-distill trains partly on them; `teacher_check.py` says what they are worth.
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from accelerate.utils import gather_object
@@ -39,14 +39,15 @@ def ensure_teacher_completions(
     recipe: Recipe,
     engines: Engines,
     prepared: Prepared,
+    examples: Collection[int],
     run: RunFolder,
     options: GenerationOptions,
     *,
     process: int = 0,
     processes: int = 1,
 ) -> TeacherCompletions | None:
-    """The teacher's completion of every training example, from the run folder where it is there already; None where
-    the method trains on none.
+    """The teacher's completion of the training examples with these numbers, from the run folder where it is there
+    already; None where the method trains on none.
 
     Lines are appended batch by batch, so an interrupted generation goes on where it stopped. Which questions share a
     batch depends on the data alone, so it goes on to the same bits. Each process writes its part of the batches; the
@@ -55,7 +56,7 @@ def ensure_teacher_completions(
     if recipe.row.source is not Source.TEACHER_AND_STUDENT:
         return None
     known = _read(run, repair=process == 0)
-    batches = [batch for batch in _all_batches(recipe, prepared) if not _ids(batch) <= known.keys()]
+    batches = [batch for batch in _batches(recipe, prepared, examples) if not _ids(batch) <= known.keys()]
     writer = _vllm_teacher(recipe, engines) if batches and recipe.generation.engine == "vllm" else None
     at_once = _BATCHES_PER_VLLM_CALL if writer else processes
     for start in range(0, len(batches), at_once):
@@ -79,11 +80,18 @@ def _ids(batch: Sequence[WindowTree]) -> set[str]:
     return {example.example.example_id for item in batch for example in item.examples}
 
 
-def _all_batches(recipe: Recipe, prepared: Prepared) -> list[list[WindowTree]]:
-    """Every training example once; trees may be larger than in training, since nothing is differentiated."""
-    keys = [example.prefix_key for example in prepared.examples]
+def _batches(recipe: Recipe, prepared: Prepared, examples: Collection[int]) -> list[list[WindowTree]]:
+    """Every example once; trees may be larger than in training, since nothing is differentiated."""
+    numbers = sorted(examples)
+    keys = [prepared.examples[number].prefix_key for number in numbers]
     sampler = Sampler(keys, recipe.seed, recipe.generation.max_batch_rows, 1, 0)
-    return [as_window_trees(prepared, window) for window in sampler.epoch(0)]
+    return [
+        as_window_trees(
+            prepared,
+            [replace(tree, examples=tuple(numbers[place] for place in tree.examples)) for tree in window],
+        )
+        for window in sampler.epoch(0)
+    ]
 
 
 def _vllm_teacher(recipe: Recipe, engines: Engines) -> VllmSource:

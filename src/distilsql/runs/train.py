@@ -203,6 +203,7 @@ class _Trainer:
                 self.recipe,
                 self.engines,
                 self.prepared,
+                self.windows.examples(self.steps),
                 self.run,
                 self.trainer.generation_options(),
                 process=self.accelerator.process_index,

@@ -1,0 +1,167 @@
+"""Columns derived from others: means, and gains over another row, from how right each question was. Imports no torch.
+
+A column is missing unless the seeds that are trained were judged in all the columns it is made of.
+"""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from distilsql.metrics.statistics import error_of_seeds, stratified_bootstrap
+from distilsql.report.paper_table import Line, Measured
+from distilsql.runs.experiment import Column, Scale
+from distilsql.runs.plan import PlannedRow, PlannedRun, judgement_of, measured_columns
+from distilsql.runs.state import read_correctness
+
+BASELINE = "sft"
+NOTE = (
+    "paired, question by question (bootstrap); p is two-sided. Where both rows have several seeds, chance in the seeds "
+    "is in interval and p (Welch's t). “*”: one of the two has a single seed; they hold for these runs on other "
+    "questions."
+)
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """How right each question was, 0 to 1: for each column and each seed, by example id. `benchmarks` holds that of
+    each column."""
+
+    by_column: Mapping[str, Mapping[int, Mapping[str, float]]]
+    benchmarks: Mapping[str, str]
+
+    def by_question(self) -> dict[str, dict[str, float]]:
+        """What each question adds to the mean of columns, by benchmark and example id; over seeds, the mean. Columns
+        of one benchmark, with evidence or without, ask the same questions."""
+        found: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        for key, seeds in self.by_column.items():
+            for right in seeds.values():
+                for example, value in right.items():
+                    found[self.benchmarks[key]][example] += value / len(seeds) / len(self.by_column)
+        return found
+
+    def questions(self) -> dict[str, frozenset[str]]:
+        """The questions of each column."""
+        return {key: frozenset(next(iter(seeds.values()))) for key, seeds in self.by_column.items()}
+
+    def seed_means(self) -> list[float]:
+        """The mean of columns of each seed."""
+        columns = list(self.by_column.values())
+        return [
+            statistics.fmean(statistics.fmean(column[seed].values()) for column in columns)
+            for seed in columns[0]
+        ]
+
+
+def mean_of_columns(
+    keys: Sequence[str], row: PlannedRow, scale: Scale, runs: Mapping[str, PlannedRun]
+) -> Measured | None:
+    """The mean of measured columns in percent. Each benchmark's questions are drawn apart, as if those of Spider's
+    variants were not each other's."""
+    answers = _answers(keys, row, scale, runs)
+    if answers is None:
+        return None
+    strata = [list(right.values()) for right in answers.by_question().values()]
+    seeds = answers.seed_means()
+    estimate, _ = _estimate(strata, [seeds])
+    low, high = estimate.interval or (0.0, 100.0)
+    return replace(
+        estimate,
+        spread=100 * statistics.stdev(seeds) if len(seeds) > 1 else None,
+        interval=(max(low, 0.0), min(high, 100.0)),
+    )
+
+
+def with_gains(
+    lines: Sequence[Line],
+    rows: Sequence[PlannedRow],
+    columns: Mapping[str, Column],
+    scale: Scale,
+    runs: Mapping[str, PlannedRun],
+) -> tuple[Line, ...]:
+    """Lines with their gains over each column's baseline: ours, of the runs that are there, and the paper's. `rows`
+    are those that the lines were made from. A gain over a row that the table lacks is left out."""
+    found = list(lines)
+    places = {line.key: place for place, line in enumerate(lines)}
+    for key, column in columns.items():
+        base = places.get(column.over or BASELINE)
+        if column.measure != "gain" or base is None:
+            continue
+        measured = measured_columns(column.of[0], scale)
+        for place, row in enumerate(rows):
+            if place == base:
+                continue
+            gain = _gain(measured, row, rows[base], scale, runs)
+            found[place] = replace(
+                found[place],
+                cells={**found[place].cells, **({key: gain} if gain else {})},
+                published=_published(found[place], lines[base], key, column.of[0]),
+            )
+    return tuple(found)
+
+
+def _gain(
+    keys: Sequence[str],
+    row: PlannedRow,
+    baseline: PlannedRow,
+    scale: Scale,
+    runs: Mapping[str, PlannedRun],
+) -> Measured | None:
+    """The mean over columns of the row's gain in points; None unless both were asked the same questions in all."""
+    first, second = (_answers(keys, planned, scale, runs) for planned in (baseline, row))
+    if first is None or second is None or first.questions() != second.questions():
+        return None
+    before, after = first.by_question(), second.by_question()
+    strata = [
+        [after[benchmark][example] - value for example, value in right.items()]
+        for benchmark, right in before.items()
+    ]
+    seeds = [answers.seed_means() for answers in (first, second)]
+    several = all(len(means) > 1 for means in seeds)
+    estimate, p = _estimate(strata, seeds if several else [])
+    return replace(estimate, p=p, is_of_runs=not several)
+
+
+def _estimate(strata: Sequence[Sequence[float]], seeds: Sequence[Sequence[float]]) -> tuple[Measured, float]:
+    """The sum of the strata's means in points with its interval, and p of its being 0. `seeds` holds the means of each
+    side's seeds, if chance in them is to count."""
+    mean = sum(map(statistics.fmean, strata))
+    low, high, p = stratified_bootstrap(strata, level=_LEVEL)
+    of_questions = sum(statistics.variance(values) / len(values) for values in strata if len(values) > 1)
+    if error := error_of_seeds(of_questions, *seeds):
+        low, high = mean + error.ppf((1 - _LEVEL) / 2), mean + error.ppf((1 + _LEVEL) / 2)
+        p = 2 * error.sf(abs(mean))
+    return Measured(100 * mean, interval=(100 * low, 100 * high)), float(p)
+
+
+def _answers(
+    keys: Sequence[str], planned: PlannedRow, scale: Scale, runs: Mapping[str, PlannedRun]
+) -> _Answers | None:
+    """None unless the seeds that are there were judged, each on the same questions, in all of the columns."""
+    by_column: dict[str, dict[int, Mapping[str, float]]] = {}
+    for key in keys:
+        column = scale.columns[key]
+        judgement = judgement_of(column)
+        assert judgement is not None, "scales allow means of accuracies only"
+        there = [runs[name] for name in planned.cells.get(key, ()) if name in runs]
+        found = {
+            run.recipe.seed: read_correctness(run.folder, judgement, length=column.length) for run in there
+        }
+        known: dict[int, Mapping[str, float]] = {seed: values for seed, values in found.items() if values}
+        if not known or len(known) < len(there) or len({frozenset(values) for values in known.values()}) > 1:
+            return None
+        by_column[key] = known
+    if len({frozenset(seeds) for seeds in by_column.values()}) > 1:
+        return None
+    return _Answers(by_column, {key: str(scale.columns[key].benchmark).partition("+")[0] for key in keys})
+
+
+def _published(line: Line, baseline: Line, key: str, of: str) -> dict[str, dict[str, float]]:
+    """The paper's numbers with the difference between two of them."""
+    published = {group: dict(numbers) for group, numbers in line.published.items()}
+    for group, numbers in published.items():
+        base = baseline.published.get(group, {})
+        if of in numbers and of in base:
+            numbers[key] = round(numbers[of] - base[of], 2)
+    return published
