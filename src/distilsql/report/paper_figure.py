@@ -242,6 +242,11 @@ def _dot_rows(axes: Axes, column: PaperColumn, lines: Sequence[tuple[Group, Line
             axes.plot([cell.mean], [place], "o", color=color, markersize=6)
     axes.set_yticks(range(len(lines)), [line.title for _, line in lines])
     axes.set_ylim(len(lines) - 0.4, -0.6)
+    low, high = axes.dataLim.intervalx
+    if low == high:
+        axes.set_xlim(low - 1, high + 1)
+    elif low < 0 < high:
+        axes.axvline(0, color=theme.faint, linewidth=1, zorder=0)
     axes.margins(x=0.12)
     for place in range(1, len(lines)):
         if lines[place][0] is not lines[place - 1][0]:
