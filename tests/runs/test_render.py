@@ -12,7 +12,7 @@ from scipy.stats import ttest_ind
 
 from distilsql.metrics.rouge import JudgedInstruction, RougeScores
 from distilsql.report.paper_table import Line
-from distilsql.runs.derived import _gain
+from distilsql.runs.derived import _answers, _gain
 from distilsql.runs.experiment import Book
 from distilsql.runs.plan import Plan, make_plan
 from distilsql.runs.render import paper_table, render
@@ -192,7 +192,7 @@ def test_columns_that_ask_the_same_questions_are_drawn_together(tmp_path):
             finish(plan, name, scores)
     widths = []
     for keys in (["spider_ex"], ["spider_ex", "spider_ts"]):
-        gain = _gain(keys, rows["fkd"], rows["sft"], plan.scale, plan.runs)
+        gain = _gain(*(_answers(keys, rows[row], plan.scale, plan.runs) for row in ("fkd", "sft")))
         widths.append(gain.interval[1] - gain.interval[0])
     assert widths[0] == pytest.approx(widths[1], rel=0.05)
 

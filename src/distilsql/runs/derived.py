@@ -64,13 +64,9 @@ def mean_of_columns(
         return None
     strata = [list(right.values()) for right in answers.by_question().values()]
     seeds = answers.seed_means()
-    estimate, _ = _estimate(strata, [seeds])
-    low, high = estimate.interval or (0.0, 100.0)
-    return replace(
-        estimate,
-        spread=100 * statistics.stdev(seeds) if len(seeds) > 1 else None,
-        interval=(max(low, 0.0), min(high, 100.0)),
-    )
+    mean, low, high, _ = _estimate(strata, [seeds])
+    spread = 100 * statistics.stdev(seeds) if len(seeds) > 1 else None
+    return Measured(mean, spread, (max(low, 0.0), min(high, 100.0)))
 
 
 def with_gains(
@@ -84,15 +80,20 @@ def with_gains(
     are those that the lines were made from. A gain over a row that the table lacks is left out."""
     found = list(lines)
     places = {line.key: place for place, line in enumerate(lines)}
+    # Read once for all the gains of one column: over several rows.
+    compared = dict.fromkeys(column.of[0] for column in columns.values() if column.measure == "gain")
+    answers = {
+        of: [_answers(measured_columns(of, scale), row, scale, runs) for row in rows] for of in compared
+    }
     for key, column in columns.items():
         base = places.get(column.over or BASELINE)
         if column.measure != "gain" or base is None:
             continue
-        measured = measured_columns(column.of[0], scale)
-        for place, row in enumerate(rows):
+        of_rows = answers[column.of[0]]
+        for place, of_row in enumerate(of_rows):
             if place == base:
                 continue
-            gain = _gain(measured, row, rows[base], scale, runs)
+            gain = _gain(of_row, of_rows[base])
             found[place] = replace(
                 found[place],
                 cells={**found[place].cells, **({key: gain} if gain else {})},
@@ -101,30 +102,25 @@ def with_gains(
     return tuple(found)
 
 
-def _gain(
-    keys: Sequence[str],
-    row: PlannedRow,
-    baseline: PlannedRow,
-    scale: Scale,
-    runs: Mapping[str, PlannedRun],
-) -> Measured | None:
+def _gain(row: _Answers | None, baseline: _Answers | None) -> Measured | None:
     """The mean over columns of the row's gain in points; None unless both were asked the same questions in all."""
-    first, second = (_answers(keys, planned, scale, runs) for planned in (baseline, row))
-    if first is None or second is None or first.questions() != second.questions():
+    if row is None or baseline is None or row.questions() != baseline.questions():
         return None
-    before, after = first.by_question(), second.by_question()
+    before, after = baseline.by_question(), row.by_question()
     strata = [
         [after[benchmark][example] - value for example, value in right.items()]
         for benchmark, right in before.items()
     ]
-    seeds = [answers.seed_means() for answers in (first, second)]
+    seeds = [answers.seed_means() for answers in (baseline, row)]
     several = all(len(means) > 1 for means in seeds)
-    estimate, p = _estimate(strata, seeds if several else [])
-    return replace(estimate, p=p, is_of_runs=not several)
+    mean, low, high, p = _estimate(strata, seeds if several else [])
+    return Measured(mean, interval=(low, high), p=p, is_of_runs=not several)
 
 
-def _estimate(strata: Sequence[Sequence[float]], seeds: Sequence[Sequence[float]]) -> tuple[Measured, float]:
-    """The sum of the strata's means in points with its interval, and p of its being 0. `seeds` holds the means of each
+def _estimate(
+    strata: Sequence[Sequence[float]], seeds: Sequence[Sequence[float]]
+) -> tuple[float, float, float, float]:
+    """The sum of the strata's means and its interval, in points, and p of its being 0. `seeds` holds the means of each
     side's seeds, if chance in them is to count."""
     mean = sum(map(statistics.fmean, strata))
     low, high, p = stratified_bootstrap(strata, level=_LEVEL)
@@ -132,7 +128,7 @@ def _estimate(strata: Sequence[Sequence[float]], seeds: Sequence[Sequence[float]
     if error := error_of_seeds(of_questions, *seeds):
         low, high = mean + error.ppf((1 - _LEVEL) / 2), mean + error.ppf((1 + _LEVEL) / 2)
         p = 2 * error.sf(abs(mean))
-    return Measured(100 * mean, interval=(100 * low, 100 * high)), float(p)
+    return 100 * mean, 100 * float(low), 100 * float(high), float(p)
 
 
 def _answers(

@@ -126,11 +126,14 @@ def is_judged(run: RunFolder, judgement: Judgement) -> bool:
 
 def read_score(run: RunFolder, judgement: Judgement, *, length: str = "") -> Score | None:
     """The accuracy that was measured, on instructions of one `length` if that is given; None where there is none."""
-    if length:
-        rouge = _rouge_of_length(run, judgement, length)
-        return None if rouge is None else Score.model_validate(json.loads(rouge.to_json()))
     values = _json(scores_path(run, judgement))
-    return None if values is None else Score.model_validate(values)
+    if values is None or not length:
+        return None if values is None else Score.model_validate(values)
+    rouge = _rouge(run, judgement).of_length(length)
+    if rouge is None:
+        return None
+    judged = {"accuracy": rouge.rouge_l, "interval": rouge.interval, "total": len(rouge.instructions)}
+    return Score.model_validate(values).model_copy(update=judged)
 
 
 def read_correctness(run: RunFolder, judgement: Judgement, *, length: str = "") -> dict[str, float] | None:
@@ -140,17 +143,14 @@ def read_correctness(run: RunFolder, judgement: Judgement, *, length: str = "") 
     if scores is None:
         return None
     if length or "instructions" in scores:
-        rouge = _rouge_of_length(run, judgement, length)
-        return None if rouge is None else {one.example_id: one.mean for one in rouge.instructions}
+        rouge = _rouge(run, judgement)
+        kept = rouge.of_length(length) if length else rouge
+        return None if kept is None else {one.example_id: one.mean for one in kept.instructions}
     return {one["example_id"]: float(one["outcome"] == "CORRECT") for one in scores["verdicts"]}
 
 
-def _rouge_of_length(run: RunFolder, judgement: Judgement, length: str) -> RougeScores | None:
-    path = scores_path(run, judgement)
-    if not path.exists():
-        return None
-    scores = RougeScores.from_json(path.read_text(encoding="utf-8"))
-    return scores.of_length(length) if length else scores
+def _rouge(run: RunFolder, judgement: Judgement) -> RougeScores:
+    return RougeScores.from_json(scores_path(run, judgement).read_text(encoding="utf-8"))
 
 
 def suite_folder(runs: Path, benchmark: str) -> Path:
