@@ -64,12 +64,22 @@ def test_strata_are_drawn_apart_and_their_means_added():
     """A stratum without chance shifts the interval and adds nothing to its width; two add their variances."""
     values = [0.0, 1.0] * 100
     low, high, _ = stratified_bootstrap([values])
-    shifted_low, shifted_high, p = stratified_bootstrap([values, [-2.0] * 50])
-    assert (shifted_low, shifted_high) == pytest.approx((low - 2, high - 2))
+    shifted_low, shifted_high, p = stratified_bootstrap([values, [2.0] * 50])
+    assert (shifted_low, shifted_high) == pytest.approx((low + 2, high + 2))
     assert p == pytest.approx(2 / 10_001), "the least that so many draws can tell"
     both_low, both_high, _ = stratified_bootstrap([values, values])
     assert both_high - both_low == pytest.approx(2**0.5 * (high - low), rel=0.1)
     assert both_low < 1.0 < both_high
+
+
+@pytest.mark.parametrize("of_few_sizes", [True, False])
+def test_a_gain_and_its_reverse_are_mirror_images(of_few_sizes):
+    draw = random.Random(0)
+    size = (lambda: 1.0) if of_few_sizes else draw.random
+    gains = [[draw.choice([-1.0, 0.0, 1.0, 1.0]) * size() for _ in range(60)] for _ in range(2)]
+    low, high, p = stratified_bootstrap(gains, samples=1000)
+    reverse = stratified_bootstrap([[-value for value in values] for values in gains], samples=1000)
+    assert reverse == pytest.approx((-high, -low, p))
 
 
 def test_without_chance_in_examples_the_error_of_seeds_is_students_and_welchs():

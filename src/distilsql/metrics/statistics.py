@@ -66,14 +66,16 @@ def stratified_bootstrap(
     seed: int = 0,
 ) -> tuple[float, float, float]:
     """(low, high, p) of the sum of the strata's means, such as of differences on several benchmarks; the values of
-    each stratum are drawn from it alone.
+    each stratum are drawn from it alone. Of negated values, the interval is the mirror image and p the same.
 
     p is two-sided: twice the smaller share of draws in which the sum is not positive, or not negative; what was
     observed counts as one of the draws, so that p is never 0 (Davison and Hinkley 1997, section 4.2).
     """
-    means = sum(
-        _bootstrap_means(np.asarray(values, dtype=float), samples, seed + place)
-        for place, values in enumerate(strata)
+    arrays = [np.asarray(values, dtype=float) for values in strata]
+    # The same draws serve both signs: a gain and its reverse must not differ by chance.
+    sign = -1.0 if sum(array.sum() / max(len(array), 1) for array in arrays) < 0 else 1.0
+    means = sign * sum(
+        _bootstrap_means(sign * array, samples, seed + place) for place, array in enumerate(arrays)
     )
     assert isinstance(means, np.ndarray), "there is a stratum"
     low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
