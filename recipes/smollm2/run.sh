@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The CPU experiment of docs/results.md, from the repository root. Every command resumes where it was interrupted.
+# A small example from teacher to comparison, from the repository root; every command resumes where it was interrupted.
+# It is far too small to order methods: `distilsql reproduce` makes the comparison (docs/reproduce.md).
 # Needs models/smollm2-135m (an ordinary transformers folder) and DISTILSQL_DATA (the folder that holds spider/).
 set -euo pipefail
 for run in teacher student-start sft kid rkd; do
