@@ -71,6 +71,7 @@ def test_a_folder_of_databases_is_searched_by_db_id(tmp_path: Path, data_folder:
     )
     benchmark = load_benchmark(str(file), database=data_folder / "spider/database")
     assert set(benchmark.databases) == {"zoo", "shop"}
+    assert benchmark.evaluator == "plain", "Spider's rewrites are not for own SQL"
 
 
 def test_a_pair_without_any_database_is_refused(tmp_path: Path) -> None:

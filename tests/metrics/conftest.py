@@ -45,6 +45,23 @@ def bird_shop(shop_file: Path) -> SqlBenchmark:
     return make_benchmark(shop_file, GOLDS, evaluator="bird")
 
 
+@pytest.fixture
+def own_shop(tmp_path: Path) -> SqlBenchmark:
+    """Own pairs whose names, texts and DISTINCT Spider's rewrites would change."""
+    path = tmp_path / "own.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "CREATE TABLE shop_value (staff_value, city);"
+            "INSERT INTO shop_value VALUES (1, 'Ayr'), (2, 'Leith'), (3, 'Ayr')"
+        )
+    golds = (
+        "SELECT sum(staff_value) FROM shop_value",
+        "SELECT DISTINCT city FROM shop_value ORDER\tBY city",
+        "SELECT 'value', 1 FROM shop_value LIMIT 1",
+    )
+    return make_benchmark(path, golds, evaluator="plain")
+
+
 def make_benchmark(path: Path, golds: tuple[str, ...], evaluator: str = "spider") -> SqlBenchmark:
     examples = tuple(
         Example(f"dev/{i}", "shop", f"Question {i}?", gold, difficulty="simple")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from distilsql.databases.execute import Job
+from distilsql.databases.execute import Job, make_job
 from distilsql.databases.pool import ExecutionPool
 from distilsql.errors import DataError
 from distilsql.metrics.compare import compare_predictions
@@ -110,6 +110,45 @@ def test_undecodable_text_is_ignored_by_spider_and_an_error_for_bird(shop, bird_
     assert evaluate(predictions[1:2], replace(shop, examples=examples), pool=pool).accuracy == 1.0
     with pytest.raises(DataError, match="Could not decode"):
         evaluate(predictions[1:2], replace(bird_shop, examples=examples), pool=pool)
+
+
+@pytest.mark.parametrize(("position", "correct"), [(0, False), (5, True)])
+def test_bird_runs_an_empty_prediction_and_spider_does_not(shop, bird_shop, pool, position, correct):
+    """SQLite takes it for a statement without rows; the last gold has none either."""
+    predictions = ["SELECT 99"] * 6
+    predictions[position] = " "
+    verdict = evaluate(predictions, bird_shop, pool=pool).verdicts[position]
+    assert (verdict.is_correct, verdict.soft_f1) == (correct, float(correct))
+    assert correct or verdict.outcome is VerdictOutcome.EMPTY
+    assert evaluate(predictions, shop, pool=pool).verdicts[position].outcome is VerdictOutcome.EMPTY
+
+
+def test_birds_gold_and_an_equal_prediction_share_one_budget(shop, bird_shop, shop_file, pool):
+    slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400000) SELECT max(i) FROM n"
+    seconds = pool.run(make_job(shop_file, slow)).seconds
+    for benchmark, outcome in ((bird_shop, VerdictOutcome.TIMEOUT), (shop, VerdictOutcome.CORRECT)):
+        slow_one = replace(benchmark, examples=(replace(benchmark.examples[0], gold_sql=slow),))
+        assert evaluate([slow], slow_one, pool=pool, timeout_s=seconds).verdicts[0].outcome is outcome
+        assert evaluate([slow], slow_one, pool=pool).accuracy == 1
+
+
+@pytest.mark.parametrize(
+    ("position", "sql", "correct"),
+    [
+        (1, "SELECT city FROM shop_value ORDER BY city", False),
+        (1, "SELECT DISTINCT city FROM shop_value ORDER BY city DESC", False),
+        (1, "SELECT city FROM shop_value GROUP BY city ORDER BY 1", True),
+        (2, "SELECT 1, 'value' FROM shop_value LIMIT 1", True),
+        (2, "SELECT 1, '1' FROM shop_value LIMIT 1", False),
+    ],
+)
+def test_own_pairs_are_judged_as_they_stand(own_shop, pool, position, sql, correct):
+    predictions = golds_of(own_shop)
+    assert evaluate(predictions, own_shop, pool=pool).accuracy == 1, "each gold is right by itself"
+    predictions[position] = sql
+    assert evaluate(predictions, own_shop, pool=pool).verdicts[position].is_correct is correct
+    with pytest.raises(DataError, match="DISTINCT as it stands"):
+        evaluate(predictions, own_shop, pool=pool, keep_distinct=True)
 
 
 def test_a_gold_that_fails_is_never_scored(shop, pool):

@@ -25,6 +25,7 @@ def pairs_source(file: Path, database: Path | None = None) -> Source:
         locate=locate,
         sql_fields=("sql", "query", "SQL", "gold_sql"),
         with_evidence=True,
+        evaluator="plain",
     )
 
 

@@ -10,9 +10,10 @@ from distilsql.data.records import Problem, Record, RecordError, read_records
 from distilsql.databases.execute import Decoding
 from distilsql.databases.schema import Comments
 
-Evaluator = Literal["spider", "bird"]
+# Whose rules judge: an official evaluator's, or "plain" for own pairs, whose SQL is run as it stands.
+Evaluator = Literal["spider", "bird", "plain"]
 # Text that is not UTF-8: Spider's evaluator reads past it, in BIRD's the query fails.
-DECODING: dict[Evaluator, Decoding] = {"spider": "ignore", "bird": "strict"}
+DECODING: dict[Evaluator, Decoding] = {"spider": "ignore", "bird": "strict", "plain": "ignore"}
 
 
 def _everything(examples: Sequence[Example]) -> Sequence[Example]:

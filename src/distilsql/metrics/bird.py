@@ -39,8 +39,8 @@ def r_ves(rewards: Sequence[float]) -> float:
 def soft_f1(gold: Sequence[Row], predicted: Sequence[Row]) -> float:
     """Soft-F1 of one prediction: cells shared between rows that stand at the same place.
 
-    ASSUMED: repeated rows are dropped keeping the first. The official script drops them through a set, which
-    puts rows into an order that changes from run to run and its score with it.
+    Repeated rows are dropped keeping the first, as mini-dev's `evaluation_f1.py` does (revision 2932a2b); before, the
+    official script dropped them through a set, whose order changes from run to run.
     """
     gold_rows, predicted_rows = list(dict.fromkeys(gold)), list(dict.fromkeys(predicted))
     if not gold_rows and not predicted_rows:

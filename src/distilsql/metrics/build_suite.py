@@ -20,7 +20,8 @@ from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.suite import REPORT_FILE, SUITE_FILE, Suite, file_checksum, identify, load_suite
 from distilsql.databases.variants import Template, read_template, write_variant
 from distilsql.errors import DataError
-from distilsql.metrics.execution import order_matters, read_gold, results_equal
+from distilsql.metrics.execution import order_matters, results_equal
+from distilsql.metrics.rules import read_gold
 
 QUERY_TIMEOUT_S = 2.0
 MAX_ROWS = 50_000
@@ -85,7 +86,8 @@ def _golds_by_database(benchmark: SqlBenchmark) -> dict[str, list[str]]:
     """The distinct gold queries of each database, as they run with DISTINCT kept."""
     golds: dict[str, dict[str, None]] = {}
     for example in benchmark.examples:
-        golds.setdefault(example.db_id, {})[read_gold(example.gold_sql, keep_distinct=True)] = None
+        gold = read_gold(example.gold_sql, benchmark.evaluator, keep_distinct=True)
+        golds.setdefault(example.db_id, {})[gold] = None
     return {db_id: list(queries) for db_id, queries in golds.items()}
 
 

@@ -13,11 +13,11 @@ from distilsql.data.source import DECODING
 from distilsql.databases.execute import Execution, Job, Outcome, make_job
 from distilsql.databases.pool import ExecutionPool
 from distilsql.errors import DataError
-from distilsql.metrics import bird, execution
+from distilsql.metrics import bird
 from distilsql.metrics.golds import GoldResults
 from distilsql.metrics.hardness import clauses_of, hardness
 from distilsql.metrics.plugging import plugged
-from distilsql.metrics.rules import read_queries, results_equal
+from distilsql.metrics.rules import read_gold, read_queries, results_equal
 from distilsql.metrics.scores import Scores, Verdict, VerdictOutcome
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def evaluate(
     otherwise they are made here. Raises DataError if the number of predictions is not that of the examples, a
     database is missing, or a gold query does not run.
     """
-    _check(predictions, benchmark, suite, plug_values)
+    _check(predictions, benchmark, keep_distinct, suite, plug_values)
     tasks = [
         _read(prediction, example, benchmark, keep_distinct)
         for prediction, example in zip(predictions, benchmark.examples, strict=True)
@@ -96,7 +96,11 @@ def evaluate(
 
 
 def _check(
-    predictions: Sequence[str], benchmark: SqlBenchmark, suite: "Suite | None", plug_values: bool
+    predictions: Sequence[str],
+    benchmark: SqlBenchmark,
+    keep_distinct: bool,
+    suite: "Suite | None",
+    plug_values: bool,
 ) -> None:
     if not benchmark.examples:
         raise DataError(f"{benchmark.name} has no examples, so there is nothing to judge.")
@@ -105,8 +109,13 @@ def _check(
             f"{len(predictions)} predictions for the {len(benchmark.examples)} examples of {benchmark.name}; give "
             "one prediction for each example, in the benchmark's order."
         )
-    if (suite is not None or plug_values) and benchmark.evaluator != "spider":
+    if (suite is not None or plug_values) and benchmark.evaluator == "bird":
         raise DataError("Test suites and plugged values are Spider's; judge BIRD without them.")
+    if keep_distinct and benchmark.evaluator != "spider":
+        raise DataError(
+            f"{benchmark.name} is judged with every DISTINCT as it stands; keep_distinct is for Spider, whose "
+            "evaluator removes it. Leave the option out."
+        )
 
 
 def _read(prediction: str, example: Example, benchmark: SqlBenchmark, keep_distinct: bool) -> _Task:
@@ -119,7 +128,7 @@ def _read(prediction: str, example: Example, benchmark: SqlBenchmark, keep_disti
         prediction, example.gold_sql, benchmark.evaluator, keep_distinct=keep_distinct
     )
     level: str = example.difficulty or "unlabelled"
-    if benchmark.evaluator == "spider":
+    if benchmark.evaluator != "bird":
         level = hardness(example.gold_sql)
     draft = Verdict(
         example_id=example.example_id,
@@ -141,8 +150,10 @@ def _judge(tasks: Sequence[_Task], session: _Session) -> list[Verdict]:
     waiting: dict[Job, list[int]] = {}
     for index, (task, gold) in enumerate(zip(tasks, golds, strict=True)):
         if task.sql == task.gold_sql:
-            verdicts[index] = _verdict(task, gold, gold, session)
-        elif task.sql.strip():
+            verdicts[index] = _verdict(task, gold, _repeated(gold, session), session)
+        elif (
+            task.sql.strip() or session.evaluator == "bird"
+        ):  # BIRD runs an empty one: no rows, right if gold has none
             waiting.setdefault(_job(task, gold, session), []).append(index)
     jobs, done = list(waiting), len(tasks) - sum(map(len, waiting.values()))
     lock = threading.Lock()
@@ -171,16 +182,22 @@ def _gold_job(task: _Task, session: _Session) -> Job:
 
 
 def _job(task: _Task, gold: Execution, session: _Session) -> Job:
-    """Spider's results must have as many rows as the gold's, so one more row decides; BIRD's are sets.
-
-    BIRD has one time budget for gold and prediction together.
-    """
+    """BIRD's results are sets, and gold and prediction share one time budget; the others' must have as many rows as
+    the gold's, so one more row decides."""
     decoding = DECODING[session.evaluator]
-    if session.evaluator == "spider":
-        rows = len(gold.rows)
-        return make_job(task.path, task.sql, timeout_s=session.timeout_s, max_rows=rows, decoding=decoding)
-    remaining_s = max(0.001, session.timeout_s - gold.seconds)
-    return make_job(task.path, task.sql, timeout_s=remaining_s, decoding=decoding)
+    if session.evaluator == "bird":
+        remaining_s = max(0.001, session.timeout_s - gold.seconds)
+        return make_job(task.path, task.sql, timeout_s=remaining_s, decoding=decoding)
+    rows = len(gold.rows)
+    return make_job(task.path, task.sql, timeout_s=session.timeout_s, max_rows=rows, decoding=decoding)
+
+
+def _repeated(gold: Execution, session: _Session) -> Execution:
+    """What running the gold once more gives, as a prediction: too late if BIRD's budget for both is over."""
+    if session.evaluator == "bird" and 2 * gold.seconds > session.timeout_s:
+        message = f"gold and prediction together take longer than {session.timeout_s:g} s"
+        return Execution(Outcome.TIMEOUT, message=message, seconds=gold.seconds)
+    return gold
 
 
 def _verdict(task: _Task, gold: Execution, predicted: Execution, session: _Session) -> Verdict:
@@ -191,11 +208,12 @@ def _verdict(task: _Task, gold: Execution, predicted: Execution, session: _Sessi
     if not has_result:
         return replace(draft, outcome=_OUTCOMES[predicted.outcome])
     is_equal = results_equal(task.gold_sql, gold.rows, predicted.rows, session.evaluator)
-    return replace(draft, outcome=VerdictOutcome.CORRECT if is_equal else VerdictOutcome.WRONG)
+    wrong = VerdictOutcome.WRONG if task.sql.strip() else VerdictOutcome.EMPTY
+    return replace(draft, outcome=VerdictOutcome.CORRECT if is_equal else wrong)
 
 
-def _suite_databases(suite: "Suite", draft: Verdict) -> tuple[Path, ...]:
-    return suite.databases(draft.db_id, execution.read_gold(draft.gold_sql, keep_distinct=True))
+def _suite_databases(suite: "Suite", draft: Verdict, evaluator: Evaluator) -> tuple[Path, ...]:
+    return suite.databases(draft.db_id, read_gold(draft.gold_sql, evaluator, keep_distinct=True))
 
 
 def _judge_everywhere(tasks: Sequence[_Task], suite: "Suite | None", session: _Session) -> list[Verdict]:
@@ -232,7 +250,7 @@ def _judge_on_suite(
     copies = [
         (index, replace(tasks[index], path=path))
         for index in passed
-        for path in _suite_databases(suite, tasks[index].draft)
+        for path in _suite_databases(suite, tasks[index].draft, session.evaluator)
     ]
     found = list(verdicts)
     for (index, copy), verdict in zip(copies, _judge([copy for _, copy in copies], session), strict=True):

@@ -1,4 +1,8 @@
-"""The rules of the two official evaluators side by side: how queries are read, and when two results are equal."""
+"""The rules of the evaluators side by side: how queries are read, and when two results are equal.
+
+Spider's and BIRD's are the official ones. "plain" is for own pairs: nothing in the SQL is rewritten, DISTINCT counts,
+and results are compared as Spider compares them.
+"""
 
 from collections.abc import Sequence
 
@@ -10,17 +14,23 @@ from distilsql.metrics import bird, execution
 def read_queries(
     prediction: str, gold_sql: str, evaluator: Evaluator, *, keep_distinct: bool = False
 ) -> tuple[str, str]:
-    """The predicted and the gold SQL as they are run: BIRD's as they stand, Spider's rewritten."""
-    if evaluator == "bird":
-        return prediction, gold_sql
-    return (
-        execution.read_prediction(prediction, keep_distinct=keep_distinct),
-        execution.read_gold(gold_sql, keep_distinct=keep_distinct),
-    )
+    """The predicted and the gold SQL as they are run: as they stand, but Spider's are rewritten."""
+    gold = read_gold(gold_sql, evaluator, keep_distinct=keep_distinct)
+    if evaluator == "spider":
+        return execution.read_prediction(prediction, keep_distinct=keep_distinct), gold
+    return prediction, gold
+
+
+def read_gold(gold_sql: str, evaluator: Evaluator, *, keep_distinct: bool = False) -> str:
+    """The gold SQL as it is run."""
+    return execution.read_gold(gold_sql, keep_distinct=keep_distinct) if evaluator == "spider" else gold_sql
 
 
 def results_equal(gold_sql: str, gold: Sequence[Row], predicted: Sequence[Row], evaluator: Evaluator) -> bool:
-    """Whether two whole results are equal; `gold_sql`, as `read_queries` gives it, says if Spider compares order."""
+    """Whether two whole results are equal; `gold_sql`, as `read_gold` gives it, says if the order of rows counts
+    (never BIRD's)."""
     if evaluator == "bird":
         return bird.results_equal(gold, predicted)
-    return execution.results_equal(gold, predicted, ordered=execution.order_matters(gold_sql))
+    # Spider finds ORDER BY only where one space is in it.
+    text = gold_sql if evaluator == "spider" else " ".join(gold_sql.split())
+    return execution.results_equal(gold, predicted, ordered=execution.order_matters(text))
