@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distilsql.databases.connection import open_read_only
-from distilsql.databases.normalise import normalise_sql
+from distilsql.databases.normalise import normalise_sql, on_one_line
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_shared = pytest.mark.skipif(
@@ -33,6 +33,10 @@ needs_shared = pytest.mark.skipif(
             "SELECT t1.a FROM x AS t1 EXCEPT SELECT t1.a FROM y AS t1 WHERE t1.b = 't1.b'",
             "SELECT x.a FROM x EXCEPT SELECT y.a FROM y WHERE y.b = 't1.b'",
         ),
+        (
+            "SELECT Név FROM Ärzte",
+            "SELECT név FROM Ärzte",
+        ),  # SQLite folds A to Z only: ärzte is another table
         ("SELECT T1.a FROM `My Tab` AS T1", "SELECT `my tab`.a FROM `my tab`"),
         ("SELECT T1.a FROM x AS T1, y AS T2", "SELECT x.a FROM x, y"),
         ("SELECT T11.a FROM x AS T11", "SELECT t11.a FROM x AS t11"),
@@ -41,6 +45,20 @@ needs_shared = pytest.mark.skipif(
 )
 def test_spelling(sql: str, normal: str | None) -> None:
     assert normalise_sql(sql) == (sql if normal is None else normal)
+
+
+@pytest.mark.parametrize(
+    ("sql", "line"),
+    [
+        (" SELECT  A\n FROM\tt ", "SELECT A FROM t"),
+        ("SELECT 'New  York',\n\"a\tb\", `c  d`", "SELECT 'New  York', \"a\tb\", `c  d`"),
+        ("SELECT 'two\nlines'", "SELECT 'two lines'"),
+        ("SELECT a -- all of it\nFROM t", "SELECT a FROM t"),
+        ("SELECT 'never  closed", "SELECT 'never closed"),
+    ],
+)
+def test_one_line_leaves_the_texts_alone(sql: str, line: str) -> None:
+    assert on_one_line(sql) == line
 
 
 @pytest.mark.parametrize(

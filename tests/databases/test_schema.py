@@ -20,6 +20,7 @@ from distilsql.databases.schema import (
     introspect,
     schema_from_tables_json,
 )
+from distilsql.databases.values import load_value_index, sample_values
 from distilsql.errors import DataError
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -63,6 +64,25 @@ def test_introspection_gives_the_canonical_form(tmp_path: Path) -> None:
             Table("Staff", (Column("id", "int"),)),
         ),
         (ForeignKey("visit", "zoo_id", "Zoo", "Id"),),
+    )
+
+
+def test_views_follow_the_tables_unless_what_they_read_is_gone(tmp_path: Path) -> None:
+    path = make_sqlite(
+        tmp_path / "views.sqlite",
+        """
+        CREATE VIEW early AS SELECT id AS number, upper(name) AS loud FROM zoo;
+        CREATE VIEW broken AS SELECT gone FROM zoo;
+        CREATE TABLE zoo (id INTEGER, name TEXT);
+        INSERT INTO zoo VALUES (1, 'a');
+        """,
+    )
+    zoo, early = introspect(path).tables
+    assert (zoo.name, zoo.is_view, early.name, early.is_view) == ("zoo", False, "early", True)
+    assert [column.name for column in early.columns] == ["number", "loud"]
+    assert sample_values(path, introspect(path), 1)["early", "loud"] == ("A",)
+    assert load_value_index(path, tmp_path / "cache").columns == ((("zoo", "name"),),), (
+        "a view holds no values"
     )
 
 

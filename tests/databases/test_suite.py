@@ -184,6 +184,7 @@ def test_a_circle_of_keys_is_kept(tmp_path):
         connection.executescript(
             """CREATE TABLE club (id INTEGER PRIMARY KEY, captain INTEGER REFERENCES player (id));
             CREATE TABLE player (id INTEGER PRIMARY KEY, club INTEGER NOT NULL REFERENCES club (id));
+            CREATE VIEW captains AS SELECT captain FROM club;
             INSERT INTO club VALUES (10, 71), (20, 72);
             INSERT INTO player VALUES (71, 10), (72, 20), (73, 20);"""
         )
@@ -194,6 +195,8 @@ def test_a_circle_of_keys_is_kept(tmp_path):
         write_variant(template, variant, str(number))
         with closing(sqlite3.connect(variant)) as connection:
             assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+            clubs = connection.execute("SELECT count(*) FROM club").fetchone()
+            assert connection.execute("SELECT count(*) FROM captains").fetchone() == clubs, "views are kept"
             sizes.update(connection.execute("SELECT count(*) FROM player").fetchone())
     assert len(sizes) > 5
 

@@ -1,9 +1,11 @@
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from distilsql.data.example import Example
 from distilsql.databases.database import Database
-from distilsql.databases.schema import Schema
+from distilsql.databases.schema import Schema, introspect
 from distilsql.prompts.codes import PromptOptions, build_prefix, build_suffix, question_text
 
 OPTIONS = PromptOptions()
@@ -75,6 +77,15 @@ def test_each_option_takes_away_its_own_part(concerts: Database, cache: Path) ->
     assert "singer_in_concert.year" in prefix(include_types=False, include_values=False)
     off = replace(OPTIONS, include_matched_values=False)
     assert build_suffix(ask("from France?"), concerts, off) == "matched contents : None\nfrom France?\n"
+
+
+def test_names_are_quoted_for_characters_and_folded_as_sqlite_folds(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "odd.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute('CREATE TABLE "Ärzte" ("Growth%" REAL, "a.b" INT, "Straße" TEXT, "Order" INT)')
+    prefix = build_prefix(Database("odd", path, introspect(path)), PromptOptions(include_types=False))
+    names = "Ärzte.`growth%` , Ärzte.`a.b` , Ärzte.straße , Ärzte.order"
+    assert prefix.splitlines()[1] == f"table Ärzte , columns = [ {names} ]"
 
 
 def test_chat_markup_wraps_the_same_text(concerts: Database, cache: Path) -> None:

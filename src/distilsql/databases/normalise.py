@@ -5,6 +5,7 @@ string literals and double-quoted text (which SQLite may read as a string) are n
 """
 
 import re
+import string
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -25,6 +26,7 @@ _TOKEN = re.compile(
     | (?P<symbol> . )""",
     re.VERBOSE | re.DOTALL,
 )
+_ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 # SQLite takes these as a table's name but not, unquoted, as the qualifier of a column.
 _NO_QUALIFIERS = frozenset(["cast", "raise", "current_date", "current_time", "current_timestamp"])
 _RESOLVED_ALIAS = re.compile(r"t([1-9]|10)")
@@ -45,7 +47,22 @@ class _Token:
 
     @property
     def name(self) -> str:
-        return self.spelling.strip('`[]"').lower()
+        return lower_name(self.spelling.strip('`[]"'))
+
+
+def lower_name(name: str) -> str:
+    """A name in lower case as SQLite compares names: A to Z alone, so that `Ärzte` and `ärzte` stay two tables."""
+    return name.translate(_ASCII_LOWER)
+
+
+def on_one_line(sql: str) -> str:
+    """`sql` without comments and with runs of white space as one space; in texts and quoted names, a line break is a
+    space and other white space is left alone."""
+    pieces = (
+        " " if match.lastgroup == "gap" else re.sub(r"[\r\n]", " ", match.group())
+        for match in _TOKEN.finditer(sql)
+    )
+    return "".join(pieces).strip()
 
 
 def normalise_sql(sql: str) -> str:
@@ -72,7 +89,7 @@ def _tokens(sql: str) -> list[_Token]:
         if kind in ("word", "name"):
             beside_dot = sql[match.end() : match.end() + 1] == "." or (found and found[-1].spelling == ".")
             is_keyword = kind == "word" and spelling.upper() in _KEYWORDS and not beside_dot
-            spelling = spelling.upper() if is_keyword else spelling.lower()
+            spelling = spelling.upper() if is_keyword else lower_name(spelling)
         found.append(_Token(kind, spelling, gap))
         gap = False
     while found and found[-1].spelling == ";":

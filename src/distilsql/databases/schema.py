@@ -3,6 +3,7 @@
 There is one canonical form, and both readers give it:
 
 - tables and columns in the file's own order and spelling; SQLite's own tables (`sqlite_sequence`, …) left out;
+- views after the tables, those left out that refer to what is not there;
 - foreign keys table by table, in the order of `PRAGMA foreign_key_list` (which is also that of `tables.json`),
   each once; a reference without a column means the referred table's primary key, and one to a table or column
   that does not exist is left out;
@@ -39,9 +40,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
+    """A table or a view."""
+
     name: str
     columns: tuple[Column, ...]
     comment: str = ""
+    is_view: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,15 @@ def introspect(path: Path) -> Schema:
     """
     try:
         with closing(open_read_only(path)) as connection:
-            names = connection.execute(
-                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+            found = connection.execute(
+                "SELECT name, type = 'view' FROM sqlite_master WHERE type IN ('table', 'view') "
+                "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY type, rowid"
+            ).fetchall()
+            tables = tuple(
+                _introspect_table(connection, name, bool(is_view))
+                for name, is_view in found
+                if not is_view or _can_be_read(connection, name)
             )
-            tables = tuple(_introspect_table(connection, name) for (name,) in names.fetchall())
             foreign_keys = _introspect_foreign_keys(connection, tables)
     except sqlite3.Error as error:
         raise DataError(
@@ -81,9 +90,24 @@ def introspect(path: Path) -> Schema:
     return Schema(tables, foreign_keys)
 
 
-def _introspect_table(connection: sqlite3.Connection, name: str) -> Table:
+def _can_be_read(connection: sqlite3.Connection, view: str) -> bool:
+    """Whether SQLite can prepare a query on the view, whose tables and columns may be gone."""
+    try:
+        connection.execute(f"EXPLAIN SELECT * FROM {quoted_name(view)}")
+    except sqlite3.Error:
+        return False
+    return True
+
+
+def quoted_name(name: str) -> str:
+    """A table's or column's name as SQLite reads any name."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _introspect_table(connection: sqlite3.Connection, name: str, is_view: bool) -> Table:
     rows = connection.execute("SELECT name, type, pk FROM pragma_table_xinfo(?) WHERE hidden != 1", (name,))
-    return Table(name, tuple(Column(column, _declared(kind), pk > 0) for column, kind, pk in rows))
+    columns = tuple(Column(column, _declared(kind), pk > 0) for column, kind, pk in rows)
+    return Table(name, columns, is_view=is_view)
 
 
 def _declared(kind: str) -> str:

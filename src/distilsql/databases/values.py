@@ -22,7 +22,7 @@ from rapidfuzz import fuzz, process
 
 from distilsql.databases.connection import open_read_only
 from distilsql.databases.file_cache import FileIdentity, default_cache_folder, derived_files
-from distilsql.databases.schema import Schema, introspect
+from distilsql.databases.schema import Schema, introspect, quoted_name
 
 MAX_VALUE_CHARACTERS = 25
 _LONGEST_GRAM = 4
@@ -55,13 +55,9 @@ def _sample_values(file: FileIdentity, schema: Schema, count: int) -> Mapping[Co
 def _distinct(
     connection: sqlite3.Connection, table: str, column: str, condition: str, limit: str = ""
 ) -> Iterable[Any]:
-    name, source = _quoted(column), _quoted(table)
+    name, source = quoted_name(column), quoted_name(table)
     rows = connection.execute(f"SELECT DISTINCT {name} FROM {source} WHERE {name} {condition} {limit}")
     return (cell for (cell,) in rows)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _one_line(cell: Any) -> str:
@@ -207,8 +203,8 @@ def _build(path: Path, folder: Path) -> None:
     columns_of: dict[str, list[ColumnName]] = defaultdict(list)
     with closing(open_read_only(path)) as connection:
         for table in introspect(path).tables:
-            for column in table.columns:
-                name = _quoted(column.name)
+            for column in table.columns if not table.is_view else ():  # a view's values are its tables'
+                name = quoted_name(column.name)
                 condition = (
                     f"IS NOT NULL AND typeof({name}) = 'text' AND length({name}) <= {MAX_VALUE_CHARACTERS}"
                 )

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from distilsql.databases.connection import open_read_only
+from distilsql.databases.schema import quoted_name
 from distilsql.databases.execute import Cell, Row
 
 KEPT_ROWS = 400
@@ -55,7 +56,7 @@ class _Table:
 
 @dataclass(frozen=True)
 class Template:
-    """What variants of one database are made from; `statements` create its tables and indexes."""
+    """What variants of one database are made from; `statements` create its tables, indexes and views."""
 
     statements: tuple[str, ...]
     tables: tuple[_Table, ...]
@@ -66,7 +67,7 @@ def read_template(path: Path, constants: Iterable[tuple[str, Cell]]) -> Template
     """Read the schema and a sample of the rows of the database at `path`; `constants` are (column, value) pairs."""
     connection = open_read_only(path)
     try:
-        kinds = "('table', 'index')"
+        kinds = "('table', 'index', 'view')"
         query = f"SELECT name, type, sql FROM sqlite_master WHERE type IN {kinds} AND sql IS NOT NULL"
         objects = [row for row in connection.execute(query) if not row[0].startswith("sqlite_")]
         tables = [_read_table(connection, name) for name, kind, _ in objects if kind == "table"]
@@ -80,13 +81,13 @@ def read_template(path: Path, constants: Iterable[tuple[str, Cell]]) -> Template
 
 
 def _read_table(connection: sqlite3.Connection, name: str) -> _Table:
-    info = connection.execute(f"PRAGMA table_info({_quoted(name)})").fetchall()
+    info = connection.execute(f"PRAGMA table_info({quoted_name(name)})").fetchall()
     columns = tuple(row[1] for row in info)
     positions = {column.lower(): index for index, column in enumerate(columns)}
-    rows = connection.execute(f"SELECT * FROM {_quoted(name)} LIMIT {KEPT_ROWS}").fetchall()
+    rows = connection.execute(f"SELECT * FROM {quoted_name(name)} LIMIT {KEPT_ROWS}").fetchall()
     grouped: dict[int, list[tuple[str, str, str | None]]] = {}
     for number, _, parent, column, parent_column, *_ in connection.execute(
-        f"PRAGMA foreign_key_list({_quoted(name)})"
+        f"PRAGMA foreign_key_list({quoted_name(name)})"
     ):
         grouped.setdefault(number, []).append((parent, column, parent_column))
     references = [_read_reference(connection, parts, positions) for parts in grouped.values()]
@@ -106,7 +107,7 @@ def _read_reference(
 ) -> _Reference | None:
     """None where the schema's foreign key names columns that do not exist."""
     parent = parts[0][0]
-    info = connection.execute(f"PRAGMA table_info({_quoted(parent)})").fetchall()
+    info = connection.execute(f"PRAGMA table_info({quoted_name(parent)})").fetchall()
     key = [row[1] for row in sorted(info, key=lambda row: row[5]) if row[5]]
     named = [column for _, _, column in parts if column is not None] or key
     known = {row[1].lower() for row in info}
@@ -145,7 +146,7 @@ def write_variant(template: Template, path: Path, seed: str) -> None:
                 [] if dice.random() < EMPTY_SHARE else _random_rows(template, table, connection, size, dice)
             )
             slots = ", ".join("?" * len(table.columns))
-            connection.executemany(f"INSERT OR IGNORE INTO {_quoted(table.name)} VALUES ({slots})", rows)
+            connection.executemany(f"INSERT OR IGNORE INTO {quoted_name(table.name)} VALUES ({slots})", rows)
         _delete_orphans(connection)
         connection.commit()
     finally:
@@ -261,9 +262,9 @@ def _adopt(
 
 
 def _parent_rows(connection: sqlite3.Connection, reference: _Reference) -> list[Row]:
-    columns = ", ".join(map(_quoted, reference.parent_columns))
+    columns = ", ".join(map(quoted_name, reference.parent_columns))
     return connection.execute(
-        f"SELECT {columns} FROM {_quoted(reference.parent)} ORDER BY {columns}"
+        f"SELECT {columns} FROM {quoted_name(reference.parent)} ORDER BY {columns}"
     ).fetchall()
 
 
@@ -278,8 +279,4 @@ def _delete_orphans(connection: sqlite3.Connection) -> None:
         if not found:
             return
         for table, rowid in found:
-            connection.execute(f"DELETE FROM {_quoted(table)} WHERE rowid = ?", (rowid,))
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+            connection.execute(f"DELETE FROM {quoted_name(table)} WHERE rowid = ?", (rowid,))

@@ -13,6 +13,7 @@ The prefix ends after the foreign keys, the suffix with the newline that the SQL
 CodeS repeats in every column's name, stand here once, after the table's name.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +21,14 @@ from typing import Literal
 
 from distilsql.data.example import Example
 from distilsql.databases.database import Database
+from distilsql.databases.normalise import lower_name
 from distilsql.databases.schema import Column, ForeignKey, Schema, Table
 from distilsql.databases.values import ColumnName, matched_values, sample_values
 
 SchemaFilter = Literal["never", "when_needed", "always"]
 Template = Literal["codes", "chatml"]
 
-_QUOTED_CHARACTERS = frozenset("(-) /")
+_QUOTED = re.compile(r"\W")  # CodeS quotes a name for the five characters ( - ) / and space
 _CHATML_BEGIN = (
     "<|im_start|>system\nAnswer the question with one SQLite query for the database, and nothing else.<|im_end|>\n"
     "<|im_start|>user\n"
@@ -158,9 +160,10 @@ def _dotted(table: str, column: str) -> str:
 
 
 def _name(name: str) -> str:
-    """Lower case, in back-ticks where SQLite would not take it bare."""
-    lower = name.lower()
-    return f"`{lower}`" if _QUOTED_CHARACTERS & set(lower) else lower
+    """Lower case; in back-ticks if a character is no letter, digit or underscore. As in CodeS, keywords and names that
+    begin with a digit are bare."""
+    lower = lower_name(name)
+    return f"`{lower}`" if _QUOTED.search(lower) else lower
 
 
 def _comment(name: str, comment: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distilsql.data.benchmark import Benchmark, Task
+from distilsql.databases.normalise import on_one_line
 from distilsql.models.generate import (
     Completion,
     GenerationOptions,
@@ -50,7 +51,7 @@ class Decoder:
     def text(self, completion: Completion, task: Task) -> str:
         """SQL on one line, as its evaluators read it; a response as it was written."""
         text = str(self.tokenizer.decode(completion, skip_special_tokens=True))
-        return " ".join(text.split()) if task == "sql" else text.strip()
+        return on_one_line(text) if task == "sql" else text.strip()
 
 
 def answer_all(

@@ -12,6 +12,7 @@ from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.example import Example
 from distilsql.data.source import DECODING
 from distilsql.databases.execute import Execution, Job, Outcome, make_job
+from distilsql.databases.normalise import on_one_line
 from distilsql.databases.pool import ExecutionPool
 from distilsql.metrics.rules import read_queries, results_equal
 from distilsql.runs.folder import RunFolder
@@ -92,7 +93,7 @@ def check_teacher_queries(
     does. `queries` holds at least one; an empty one runs nothing."""
     examples = [example for example in benchmark.examples if example.example_id in queries]
     # On one line, as evaluators read it.
-    texts = [" ".join(queries[example.example_id].split()) for example in examples]
+    texts = [on_one_line(queries[example.example_id]) for example in examples]
     read = [
         read_queries(text, example.gold_sql, benchmark.evaluator)
         for example, text in zip(examples, texts, strict=True)
