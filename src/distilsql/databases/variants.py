@@ -13,8 +13,8 @@ from functools import cached_property
 from pathlib import Path
 
 from distilsql.databases.connection import open_read_only
-from distilsql.databases.schema import quoted_name
 from distilsql.databases.execute import Cell, Row
+from distilsql.databases.schema import quoted_name
 
 KEPT_ROWS = 400
 KEPT_VALUES = 300
