@@ -1,6 +1,7 @@
 """Execution of honest statements, and the pool of processes behind it."""
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from distilsql.databases.execute import Outcome, execute, make_job
 from distilsql.databases.pool import ExecutionPool
+from distilsql.databases.schema import introspect
 from distilsql.errors import DataError, RunError
 
 ENDLESS = "WITH RECURSIVE t(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM t) SELECT count(*) FROM t"
@@ -98,6 +100,40 @@ def test_a_changed_and_a_replaced_file_are_seen(file, tmp_path, pool):
     assert pool.run(job).rows == ((0,),)
 
 
+def test_what_others_commit_to_a_live_database_in_wal_mode_is_seen(tmp_path):
+    path = tmp_path / "live.sqlite"
+    with closing(sqlite3.connect(path)) as writer:
+        writer.execute("PRAGMA journal_mode = wal")
+        writer.execute("CREATE TABLE t (a)")
+        writer.commit()
+    with ExecutionPool(workers=1) as one:  # one worker, which keeps its connection
+        for mode in ("serving", "evaluation"):
+            count = make_job(path, "SELECT count(*) FROM t", mode=mode)
+            before = one.run(count).rows[0][0]
+            with closing(sqlite3.connect(path)) as writer:
+                for added in (1, 2, 3):
+                    writer.execute("INSERT INTO t VALUES (1)")
+                    writer.commit()
+                    assert one.run(count).rows == ((before + added,),)
+
+
+def test_a_log_without_its_index_is_named(tmp_path, pool):
+    path, copied = tmp_path / "wal.sqlite", tmp_path / "copy" / "wal.sqlite"
+    copied.parent.mkdir()
+    with closing(sqlite3.connect(path)) as writer:
+        writer.execute("PRAGMA journal_mode = wal")
+        writer.execute("CREATE TABLE t (a)")
+        writer.commit()
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{path}{suffix}", f"{copied}{suffix}")
+    execution = pool.run(make_job(copied, "SELECT * FROM t"))
+    assert execution.outcome is Outcome.SQL_ERROR
+    assert "wal.sqlite-shm, its index, is missing" in execution.message
+    with pytest.raises(DataError, match="its index, is missing"):
+        introspect(copied)
+    assert {file.name for file in copied.parent.iterdir()} == {"wal.sqlite", "wal.sqlite-wal"}
+
+
 def test_a_database_in_wal_mode(tmp_path, pool):
     path = tmp_path / "wal.sqlite"
     with closing(sqlite3.connect(path)) as connection:
@@ -106,6 +142,7 @@ def test_a_database_in_wal_mode(tmp_path, pool):
         connection.execute("INSERT INTO t VALUES (7)")
         connection.commit()
     assert pool.run(make_job(path, "SELECT a FROM t", mode="serving")).rows == ((7,),)
+    assert introspect(path).tables[0].name == "t"
     assert [entry.name for entry in tmp_path.iterdir()] == ["wal.sqlite"]
 
 
@@ -174,6 +211,7 @@ PARENT = """
 import sys, threading
 from distilsql.databases.execute import make_job
 from distilsql.databases.pool import ExecutionPool
+from distilsql.databases.schema import introspect
 
 pool = ExecutionPool(workers=2)
 jobs = [make_job(sys.argv[1], sys.argv[2], timeout_s=30)] * 2

@@ -2,8 +2,8 @@
 
 import sqlite3
 from pathlib import Path
-from urllib.parse import quote
 
+from distilsql.databases.sqlite_worker import read_only_uri
 from distilsql.errors import DataError
 
 
@@ -14,7 +14,7 @@ def open_read_only(path: Path) -> sqlite3.Connection:
     """
     if not path.is_file():
         raise DataError(f"There is no database file {path}; check the data folder or the path given.")
-    connection = sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)
+    connection = sqlite3.connect(read_only_uri(str(path.resolve())), uri=True)
     connection.text_factory = _decode
     return connection
 

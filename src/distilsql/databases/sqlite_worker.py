@@ -114,13 +114,21 @@ class Database:
 
 
 def read_only_uri(path: str) -> str:
-    """`mode=ro`; `immutable=1` only where a WAL file would otherwise have to be created beside the database."""
+    """`mode=ro`; `immutable=1` only where a WAL file would otherwise have to be created beside the database.
+
+    Raises sqlite3.OperationalError for a WAL file without its index, which SQLite would have to write.
+    """
     mode = "mode=ro"
     with open(path, "rb") as file:
         header = file.read(20)
     is_wal = len(header) == 20 and header[18] == 2
     if is_wal and not (os.path.exists(path + "-wal") and os.path.getsize(path + "-wal")):
         mode += "&immutable=1"
+    elif is_wal and not os.path.exists(path + "-shm"):
+        raise sqlite3.OperationalError(
+            f"{path}-wal holds changes, but {path}-shm, its index, is missing; open and close the database once with "
+            "a program that may write, such as sqlite3"
+        )
     return f"file:{quote(path)}?{mode}"
 
 
@@ -150,9 +158,8 @@ class Worker:
         return answer
 
     def _database(self, job: dict[str, Any]) -> Database:
-        status = os.stat(job["path"])
         serving = job["mode"] == "serving"
-        identity = (status.st_ino, status.st_size, status.st_mtime_ns)
+        identity = (state_of(job["path"]), state_of(job["path"] + "-wal"))
         key = (job["path"], identity, serving, job["decoding"], job["reverse_unordered"])
         if key not in self._open:
             if len(self._open) >= KEPT_CONNECTIONS:
@@ -167,6 +174,15 @@ class Worker:
         for key in [key for key, value in self._open.items() if value is database]:
             del self._open[key]
         database.connection.close()
+
+
+def state_of(path: str) -> tuple[int, ...]:
+    """What tells one state of a file from another; empty if there is no file."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return ()
+    return (status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def only_reads(sql: str) -> bool:
