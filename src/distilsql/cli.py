@@ -36,7 +36,7 @@ On = Annotated[
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Replace a recipe key: --set train.steps=200")
 ]
-Limit = Annotated[int | None, typer.Option("--limit", help="Only this many examples (a seeded draw)")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only this many examples (a seeded draw)")]
 
 
 # typer carries click inside itself; the root of its usage errors is reachable only through a public one.
@@ -159,6 +159,31 @@ def predict(
 
 
 @app.command()
+def ask(
+    run: Annotated[Path, typer.Argument(help="A finished run")],
+    question: Annotated[str, typer.Argument(help="In quotes")],
+    database: OwnDatabase = None,
+    evidence: Annotated[str, typer.Option(help="What the question takes for granted")] = "",
+    rows: Annotated[int, typer.Option(min=1, help="Show at most this many rows")] = 20,
+) -> None:
+    """Answer one question: the SQL that the student writes, and what it returns, read-only and under tight limits."""
+    from rich.console import Console
+
+    from distilsql.runs.ask import ask as ask_student
+    from distilsql.runs.ask import rows_table
+    from distilsql.runs.folder import RunFolder
+    from distilsql.runs.predict import load_student, recipe_of
+
+    folder = RunFolder(run)
+    own = recipe_of(folder).data.database
+    if database is None and own is None:
+        raise DataError("The run's recipe names no database of its own; give one: --database shop.sqlite.")
+    answer = ask_student(load_student(folder), question, database or Path(str(own)), evidence=evidence)
+    print(answer.sql)
+    Console().print(rows_table(answer, rows))
+
+
+@app.command()
 def evaluate(
     target: Annotated[Path, typer.Argument(help="A run folder or a prediction file of any system")],
     on: On,
@@ -192,24 +217,34 @@ def evaluate(
 ) -> None:
     """Judge predictions by running them, as the official evaluators do; responses to instructions by ROUGE-L."""
     from distilsql.runs.evaluate import compare_scores, evaluate_file, evaluate_run, score_lines, with_r_ves
-    from distilsql.runs.folder import RunFolder, write_text
+    from distilsql.runs.folder import existing_run, write_text
     from distilsql.runs.progress import counting_bar
     from distilsql.runs.recipe import load_recipe
 
-    folder = RunFolder(target)
     if target.is_dir():
-        options = load_recipe(folder.recipe).data
+        _refuse(
+            f"this option is for a prediction file, such as one in {target / 'predictions'}",
+            column=column,
+            plug_values=plug_values,
+        )
+        options = load_recipe(existing_run(target).recipe).data
         data = data or (Path(options.root) if options.root else None)
         database = database or (Path(options.database) if options.database else None)
-    benchmark = _limited(_load(on, data, database), limit)
+    else:
+        _refuse(
+            "this option is for a run folder, which knows how each file was sampled", temperature=temperature
+        )
+    whole = _load(on, data, database)
+    benchmark = _limited(whole, limit)
     with counting_bar("judging") as on_progress:
         if target.is_dir():
             scores = evaluate_run(
-                folder,
+                existing_run(target),
                 benchmark,
                 keep_distinct=keep_distinct,
                 suite=suite,
                 temperature=temperature,
+                whole=whole,
                 on_progress=on_progress,
             )
         else:
@@ -220,6 +255,7 @@ def evaluate(
                 keep_distinct=keep_distinct,
                 suite=suite,
                 plug_values=plug_values,
+                whole=whole,
                 on_progress=on_progress,
             )
     if r_ves:
@@ -228,7 +264,15 @@ def evaluate(
         write_text(out, scores.to_json())
     print("\n".join(score_lines(scores, tables=tables)))
     if against is not None:
-        other = evaluate_file(against, benchmark, column=column, keep_distinct=keep_distinct, suite=suite)
+        other = evaluate_file(
+            against,
+            benchmark,
+            column=column,
+            keep_distinct=keep_distinct,
+            suite=suite,
+            plug_values=plug_values,
+            whole=whole,
+        )
         print(f"\nfrom {against} to {target}: {compare_scores(other, scores)}")
 
 
@@ -399,6 +443,13 @@ def _load(on: str, data: Path | None, database: Path | None) -> "Benchmark":
     if benchmark.skipped:
         print(f"{len(benchmark.skipped)} examples left out: {benchmark.skipped[0]}", file=sys.stderr)
     return benchmark
+
+
+def _refuse(reason: str, **options: object) -> None:
+    """Raises DataError for an option that was given and would do nothing."""
+    for name, value in options.items():
+        if value:
+            raise DataError(f"--{name.replace('_', '-')} does nothing here: {reason}. Leave it out.")
 
 
 def _limited(benchmark: "Benchmark", limit: int | None) -> "Benchmark":

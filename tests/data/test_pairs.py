@@ -74,6 +74,34 @@ def test_a_folder_of_databases_is_searched_by_db_id(tmp_path: Path, data_folder:
     assert benchmark.evaluator == "plain", "Spider's rewrites are not for own SQL"
 
 
+def test_questions_alone_can_be_asked_but_not_judged(tmp_path: Path, zoo: Path) -> None:
+    file = write_lines(
+        tmp_path / "asked.jsonl", {"question": "Names?"}, {"question": "Ids?", "query": "SELECT 1"}
+    )
+    asked = load_benchmark(str(file), database=zoo, needs_gold=False)
+    assert [example.gold_sql for example in asked.examples] == ["", "SELECT 1"]
+    with pytest.raises(DataError, match=r"record 0, field 'sql': the field is missing"):
+        load_benchmark(str(file), database=zoo)
+
+
+def test_an_open_quote_is_a_fault_of_the_csv_file(tmp_path: Path, zoo: Path) -> None:
+    """Read leniently, it would swallow the records that follow it."""
+    file = tmp_path / "mine.csv"
+    rows = ['"How many?",SELECT 1', '"Open,SELECT 2', "Which?,SELECT 3"]
+    for text in ("\n".join(rows), "\n".join([*rows, *["x" * 100] * 2000])):
+        file.write_text("question,sql\n" + text)
+        with pytest.raises(
+            DataError, match=r"mine\.csv: is not valid CSV at line \d+ .*quote that is not closed"
+        ):
+            load_benchmark(str(file), database=zoo)
+
+
+def test_a_server_is_refused_as_a_database_of_own_pairs(tmp_path: Path) -> None:
+    file = write_lines(tmp_path / "mine.jsonl", {"question": "?", "sql": "SELECT 1"})
+    with pytest.raises(DataError, match="the address of a server"):
+        load_benchmark(str(file), database=Path("postgresql+psycopg://me@host/shop"))
+
+
 def test_a_pair_without_any_database_is_refused(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "mine.jsonl", {"question": "?", "sql": "SELECT 1"})
     with pytest.raises(DataError, match=r"record 0, field 'database': no database file is known"):

@@ -79,6 +79,36 @@ def test_faulty_files_are_refused_saying_where(shop, write, name, text, complain
         read_predictions(write(name, text), shop)
 
 
+def test_a_line_that_answers_another_question_is_refused(shop, write):
+    records = [
+        {"example_id": f"dev/{i}", "question": f"Question {i}?", "sql": sql} for i, sql in enumerate(SQL)
+    ]
+    text = "\n".join(map(json.dumps, records))
+    assert read_predictions(write("p.jsonl", text), shop) == SQL
+    with pytest.raises(DataError, match=r"line 3 answers 'Who\?', but dev/2 of shop:dev asks 'Question 2\?'"):
+        read_predictions(write("p.jsonl", text.replace("Question 2?", "Who?")), shop)
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl"])
+def test_a_draw_is_read_from_its_own_file_and_from_the_whole_ones(shop, write, name):
+    def file_of(benchmark):
+        answers = [(e.example_id, f"SELECT {e.example_id[-1]}") for e in benchmark.examples]
+        lines = [sql if name == "p.txt" else json.dumps({"example_id": i, "sql": sql}) for i, sql in answers]
+        return write(name, "\n".join(lines))
+
+    draw = shop.take(3, seed=1)
+    expected = [f"SELECT {example.example_id[-1]}" for example in draw.examples]
+    assert read_predictions(file_of(shop), draw, whole=shop) == expected
+    assert read_predictions(file_of(draw), draw, whole=shop) == expected
+    with pytest.raises(DataError):
+        read_predictions(file_of(shop), draw)
+
+
+def test_an_open_quote_in_a_csv_file(shop, write):
+    with pytest.raises(DataError, match=r"p\.csv is not valid CSV at line \d"):
+        read_predictions(write("p.csv", 'sql\nSELECT 1\n"SELECT 2\nSELECT 3\n'), shop)
+
+
 def test_a_missing_file(shop, tmp_path):
     with pytest.raises(DataError, match=r"none\.txt cannot be read"):
         read_predictions(tmp_path / "none.txt", shop)

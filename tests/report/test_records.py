@@ -24,8 +24,8 @@ def test_scores_may_name_interval_and_number_either_way(make_run) -> None:
     score = {"benchmark": "mine", "accuracy": 0.5, "interval": [0.4, 0.6], "n": 10, "metric": "TS"}
     (path / "scores" / "mine.json").write_text(json.dumps(score))
     (run,) = load_runs([path])
-    assert run.scores["mine"].interval == (0.4, 0.6)
-    assert (run.scores["mine"].total, run.scores["mine"].metric) == (10, "TS")
+    assert run.scores["mine TS"].interval == (0.4, 0.6)
+    assert (run.scores["mine TS"].total, run.scores["mine TS"].metric) == (10, "TS")
 
 
 def test_sft_costs_one_sft_whatever_its_calibration_says(make_run) -> None:

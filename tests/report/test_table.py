@@ -1,5 +1,6 @@
 import csv
 import io
+import json
 
 import pytest
 from rich.console import Console
@@ -87,6 +88,29 @@ def test_csv_holds_the_numbers_in_full_with_one_column_each(make_run) -> None:
     assert rows[1]["seeds"] == "0 1"
     assert (rows[0]["demo:test spread"], rows[0]["x_sft"], rows[2]["x_sft"]) == ("", "1.0", "")
     assert rows[2]["demo:valid accuracy"] == ""
+
+
+def test_numbers_of_other_metrics_rules_and_examples_do_not_compete(make_run) -> None:
+    methods = ("sft", "fkd", "rkd", "kid")
+    ordinary, suite, kept, few = (make_run(method, method=method, accuracy=0.5) for method in methods)
+    for path, changes in (
+        (suite, {"metric": "TS on mine [12ab]", "accuracy": 0.9}),
+        (kept, {"keep_distinct": True, "accuracy": 0.8}),
+        (few, {"total": 20, "accuracy": 0.7}),
+    ):
+        file = path / "scores" / "demo-test.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    table = comparison_table(load_runs([ordinary, suite, kept, few]))
+    columns = {title: [row[place] for row in table.rows] for place, title in enumerate(table.titles)}
+    assert [cell.text for cell in columns["demo:test TS on mine [12ab] %"] if cell.text] == [
+        "90.0 [44.3, 55.7]"
+    ]
+    assert [cell.text for cell in columns["demo:test DISTINCT kept EX %"] if cell.text] == [
+        "80.0 [44.3, 55.7]"
+    ]
+    mixed = [cell for cell in columns["demo:test EX %"] if cell.text]
+    assert [cell.text[-9:] for cell in mixed] == ["(n = 300)", " (n = 20)"]
+    assert not any(cell.best for cell in mixed)
 
 
 def test_names_are_text_not_markup(make_run) -> None:

@@ -1,13 +1,16 @@
 """From a finished run to predictions, scores and a comparison; and ExAccErr."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from distilsql.data.benchmark import load_benchmark
-from distilsql.errors import RunError
+from distilsql.databases.execute import execute
+from distilsql.errors import DataError, RunError
 from distilsql.metrics.scores import Scores
 from distilsql.report import load_runs, write_report
+from distilsql.runs.ask import ask, rows_table
 from distilsql.runs.evaluate import evaluate_run
 from distilsql.runs.exposure import ExposureOptions, measure_exposure
 from distilsql.runs.predict import benchmark_for, load_student, predict
@@ -32,6 +35,19 @@ def test_a_run_learns_its_pairs_and_is_judged_by_running_them(recipe, world, tmp
     assert [line["example_id"] for line in lines] == [example.example_id for example in spec.examples]
     page = write_report(load_runs([run.path]), tmp_path / "report", title="t").page
     assert "sft" in page.read_text()
+
+
+def test_one_question_is_answered_and_carried_out(recipe, world, tmp_path, benchmark):
+    run = train(recipe("sft", "train.steps=120"), tmp_path / "run")
+    model, database = load_student(run), world / "singers.sqlite"
+    first = benchmark.examples[0]
+    answer = ask(model, first.question, database)
+    assert answer.sql == predict(model, benchmark, tmp_path / "p.jsonl")[0]
+    assert answer.result.rows == execute(database, first.gold_sql).rows
+    many = replace(answer, result=execute(database, "SELECT name FROM singer", mode="serving"))
+    assert (rows_table(many, 1).row_count, rows_table(many, 99).row_count) == (1, len(many.result.rows))
+    with pytest.raises(DataError, match="not carried out"):
+        rows_table(replace(answer, result=execute(database, "SELECT nothing", mode="serving")), 1)
 
 
 def test_beams_score_at_least_their_share_and_lora_adapters_open(recipe, tmp_path, benchmark):

@@ -103,6 +103,7 @@ def load_benchmark(
     root: Path | None = None,
     database: Path | None = None,
     missing_databases: Missing = "error",
+    needs_gold: bool = True,
 ) -> Benchmark:
     """The benchmark that `spec` names: one of `benchmark_names()`, or a path to own pairs (see `data.pairs`) or own
     instructions (see `data.instruct`).
@@ -110,12 +111,15 @@ def load_benchmark(
     `root` is the data folder, holding `spider/`, `bird/`, …; without it the environment variable DISTILSQL_DATA
     says where it is. `database` is the SQLite file that own pairs are about. Only the databases that some example
     uses are opened. Raises DataError naming file, record and field of the first fault; examples whose database
-    file is missing are such a fault unless `missing_databases` is "skip", which counts them in `skipped`.
+    file is missing are such a fault unless `missing_databases` is "skip", which counts them in `skipped`. Without
+    `needs_gold`, own pairs may be questions alone.
     """
     file = find_instructions(spec, root)
     if file is not None:
         return _load_instructions(spec, file)
-    return load_sql_benchmark(spec, root=root, database=database, missing_databases=missing_databases)
+    return load_sql_benchmark(
+        spec, root=root, database=database, missing_databases=missing_databases, needs_gold=needs_gold
+    )
 
 
 def load_sql_benchmark(
@@ -124,6 +128,7 @@ def load_sql_benchmark(
     root: Path | None = None,
     database: Path | None = None,
     missing_databases: Missing = "error",
+    needs_gold: bool = True,
 ) -> SqlBenchmark:
     """As `load_benchmark`, for what only text-to-SQL has. Raises DataError if `spec` holds instructions."""
     if find_instructions(spec, root) is not None:
@@ -136,7 +141,7 @@ def load_sql_benchmark(
         from distilsql.data.demo import load_demo
 
         return load_demo(spec.removeprefix("demo:"), root)
-    source = find_source(spec, root=root, database=database)
+    source = replace(find_source(spec, root=root, database=database), needs_gold=needs_gold)
     reading = read_source(source)
     _refuse(reading.problems)
     if missing_databases == "error":

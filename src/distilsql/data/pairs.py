@@ -5,16 +5,24 @@ database file is the record's own `database`, relative to the pairs file, or els
 be a folder holding `<db_id>.sqlite` or `<db_id>/<db_id>.sqlite`. Without a `db_id` the file's name serves.
 """
 
+import re
 from pathlib import Path
 
 from distilsql.data.records import Record
 from distilsql.data.source import Source
+from distilsql.errors import DataError
 
 PAIR_SUFFIXES = (".jsonl", ".csv")
 
 
 def pairs_source(file: Path, database: Path | None = None) -> Source:
-    """The pairs in `file`, asked of `database` unless a record names its own."""
+    """The pairs in `file`, asked of `database` unless a record names its own. Raises DataError if that is a server."""
+    # pathlib has made one slash of two.
+    if database is not None and re.match(r"[a-zA-Z0-9+]{2,}:/", str(database)):
+        raise DataError(
+            f"{database} is the address of a server, and own pairs are about a SQLite file; export the database to "
+            "one. (`distilsql.databases.execute` runs single statements on servers.)"
+        )
 
     def locate(record: Record) -> tuple[str, Path]:
         return _locate(record, database)

@@ -116,8 +116,17 @@ def _jsonl_record(file: Path, index: int, line: str) -> Record | RecordError:
 
 
 def _read_csv(file: Path) -> Iterator[Record | RecordError]:
-    rows = list(csv.DictReader(_read_text(file).splitlines(keepends=True)))
+    reader = csv.DictReader(_read_text(file).splitlines(keepends=True), strict=True)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise _unreadable(file, csv_fault(reader, error)) from error
     return (_csv_record(file, index, row) for index, row in enumerate(rows))
+
+
+def csv_fault(reader: "csv.DictReader[str]", error: csv.Error) -> str:
+    """What is wrong with a CSV file that is read with `strict`, and where to look."""
+    return f"is not valid CSV at line {reader.line_num} ({error}); is there a quote that is not closed before it?"
 
 
 def _csv_record(file: Path, index: int, row: dict[str | None, Any]) -> Record | RecordError:

@@ -29,7 +29,8 @@ class Source:
     """A benchmark not yet read.
 
     `locate` gives a record's db_id and database file (which need not exist) or raises RecordError; `comments`
-    gives what is known of a database beyond its file; `part` picks the examples that belong, from all of them.
+    gives what is known of a database beyond its file; `part` picks the examples that belong, from all of them. Without
+    `needs_gold` a record may lack its SQL: the example's is then ''.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Source:
     evaluator: Evaluator = "spider"
     comments: Callable[[str, Path], Comments] = _no_comments
     part: Callable[[Sequence[Example]], Sequence[Example]] = _everything
+    needs_gold: bool = True
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,9 @@ def _read_file(
 
 def _read_example(source: Source, row: Record, paths: dict[str, Path]) -> Example:
     """The Example in `row`; enters its database into `paths`. Raises RecordError."""
-    question, gold_sql = row.text(*source.question_fields), row.text(*source.sql_fields)
+    question = row.text(*source.question_fields)
+    fields = source.sql_fields
+    gold_sql = row.text(*fields) if source.needs_gold else row.optional_text(row.first_of(fields))
     db_id, path = source.locate(row)
     if paths.setdefault(db_id, path) != path:
         message = f"'{db_id}' already stands for {paths[db_id]}, here it is {path}; give each its own db_id"

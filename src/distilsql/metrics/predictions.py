@@ -2,11 +2,12 @@
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from distilsql.data.benchmark import Benchmark, InstructBenchmark, SqlBenchmark, Task
+from distilsql.data.records import csv_fault
 from distilsql.errors import DataError
 
 BIRD_SEPARATOR = "\t----- bird -----\t"
@@ -14,6 +15,9 @@ SQL_COLUMNS = ("sql", "predicted_sql", "prediction", "query")
 ID_COLUMN = "example_id"
 # Where a line of our own prediction files has its answer.
 ANSWER_FIELDS: dict[Task, str] = {"sql": "sql", "instruct": "response"}
+
+
+B = TypeVar("B", SqlBenchmark, InstructBenchmark)
 
 
 class _Found(NamedTuple):
@@ -24,15 +28,23 @@ class _Found(NamedTuple):
     place: str
 
 
-def read_predictions(path: Path | str, benchmark: SqlBenchmark, *, column: str | None = None) -> list[str]:
+def read_predictions(
+    path: Path | str, benchmark: SqlBenchmark, *, column: str | None = None, whole: SqlBenchmark | None = None
+) -> list[str]:
     """The predictions in `path`, in the order of `benchmark.examples`.
+
+    The file may also hold predictions for all of `whole`, the benchmark that `benchmark` was drawn from.
 
     The suffix decides: `.jsonl` our own (`{"example_id": …, "sql": …}`), `.json` BIRD's (an object from position in the
     benchmark's file to SQL), `.csv` a table with the SQL in `column`, matched by an `example_id` column or
     else by row; anything else one line per example (Spider). Raises DataError that says where, if the
-    number of predictions is wrong, one is blank, or an id is unknown, missing or there twice.
+    number of predictions is wrong, one is blank, an id is unknown, missing or there twice, or a line says that it
+    answers another question.
     """
-    path = Path(path)
+    return _read_draw(lambda asked: _read_sql(Path(path), asked, column), benchmark, whole)
+
+
+def _read_sql(path: Path, benchmark: SqlBenchmark, column: str | None) -> list[str]:
     text = _read_text(path)
     if path.suffix == ".jsonl":
         return _by_id(list(_read_jsonl(text, path, benchmark)), benchmark, path)
@@ -43,13 +55,30 @@ def read_predictions(path: Path | str, benchmark: SqlBenchmark, *, column: str |
     return _read_lines(text, benchmark, path)
 
 
-def read_responses(path: Path | str, benchmark: InstructBenchmark) -> list[str]:
-    """The responses in a `.jsonl` file, in the order of `benchmark.examples`.
+def _read_draw(read: Callable[[B], list[str]], benchmark: B, whole: B | None) -> list[str]:
+    """What `read` finds for `benchmark`: picked from the answers to all of `whole` if the file has them."""
+    if whole is None or whole.examples == benchmark.examples:
+        return read(benchmark)
+    try:
+        answers = read(whole)
+    except DataError:  # then it holds those for the draw
+        return read(benchmark)
+    by_id = {example.example_id: answer for example, answer in zip(whole.examples, answers, strict=True)}
+    return [by_id[example.example_id] for example in benchmark.examples]
+
+
+def read_responses(
+    path: Path | str, benchmark: InstructBenchmark, *, whole: InstructBenchmark | None = None
+) -> list[str]:
+    """The responses in a `.jsonl` file, in the order of `benchmark.examples`; `whole` as in `read_predictions`.
 
     Lines are our own (`{"example_id": …, "response": …}`), in any order, or MiniLLM's (`{"text": …}`), one for each
     example in the benchmark's order. Raises DataError as `read_predictions` does; a response may be empty.
     """
-    path = Path(path)
+    return _read_draw(lambda asked: _read_instruct(Path(path), asked), benchmark, whole)
+
+
+def _read_instruct(path: Path, benchmark: InstructBenchmark) -> list[str]:
     if path.suffix != ".jsonl":
         raise DataError(
             f"{path} does not end in .jsonl; responses hold line breaks, so they come as JSON lines."
@@ -106,11 +135,18 @@ def _check_count(count: int, what: str, benchmark: Benchmark, path: Path) -> Non
 
 def _read_jsonl(text: str, path: Path, benchmark: Benchmark) -> Iterator[_Found]:
     field = ANSWER_FIELDS[benchmark.task]
+    questions = {example.example_id: example.question for example in benchmark.examples}
     for record, place in _json_lines(text, path):
         if not isinstance(record, dict) or not all(
             isinstance(record.get(k), str) for k in (ID_COLUMN, field)
         ):
             raise DataError(f'{place} is not a prediction; write {{"example_id": "…", "{field}": "…"}}.')
+        asked = questions.get(record[ID_COLUMN])
+        if asked is not None and record.get("question", asked) != asked:
+            raise DataError(
+                f"{place} answers {record['question']!r}, but {record[ID_COLUMN]} of {benchmark.name} asks {asked!r}: "
+                "the predictions are for another file. Predict again."
+            )
         yield _Found(record[ID_COLUMN], record[field], place)
 
 
@@ -182,7 +218,11 @@ def _check_database(db_id: str, example_id: str, benchmark: SqlBenchmark, place:
 
 
 def _read_csv(text: str, benchmark: SqlBenchmark, path: Path, column: str | None) -> list[str]:
-    reader = csv.DictReader(text.splitlines(keepends=True))
+    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+    try:
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise DataError(f"{path} {csv_fault(reader, error)}") from error
     header = list(reader.fieldnames or ())
     name = column or next((name for name in SQL_COLUMNS if name in header), None)
     if name not in header:
@@ -190,8 +230,8 @@ def _read_csv(text: str, benchmark: SqlBenchmark, path: Path, column: str | None
             f"{path} has the columns {', '.join(header)}; say which one holds the SQL with column=…."
         )
     found = []
-    for row in reader:
-        place = f"{path}, line {reader.line_num}"
+    for line, row in rows:
+        place = f"{path}, line {line}"
         if not (row[name] or "").strip():
             raise DataError(f"{place}: the column {name} is blank.")
         found.append(_Found(row.get(ID_COLUMN) or "", row[name], place))

@@ -16,7 +16,8 @@ _ROLLOUT_KEY = "generation.rollout_window"
 
 @dataclass(frozen=True)
 class Accuracy:
-    """`mean` over seeds; `spread` is their standard deviation (None for one seed); `interval` is 95 %."""
+    """`mean` over seeds; `spread` is their standard deviation (None for one seed); `interval` is 95 %; `total` is the
+    number of examples (None where the seeds' differ)."""
 
     mean: float
     spread: float | None
@@ -96,7 +97,8 @@ def combine(scores: Sequence[Score]) -> Accuracy | None:
         if error := error_of_seeds((half / _Z95) ** 2, [score.accuracy for score in scores]):
             half = float(error.ppf(0.975))
         interval = (max(0.0, mean - half), min(1.0, mean + half))
-    return Accuracy(mean, spread, interval, scores[0].metric, scores[0].total)
+    totals = {score.total for score in scores}
+    return Accuracy(mean, spread, interval, scores[0].metric, totals.pop() if len(totals) == 1 else None)
 
 
 def group_runs(runs: Iterable[RunRecord]) -> list[Entry]:

@@ -41,7 +41,8 @@ def accuracy_against_cost(
     above = teacher.accuracy(benchmark) if teacher else None
     _set_limits(axes, points, above)
     _cost_axis(axes, [cost for _, cost, _ in known])
-    axes.set_ylabel(f"{known[0][2].metric} on {benchmark} (%)")
+    metric = known[0][2].metric
+    axes.set_ylabel(f"{benchmark} (%)" if metric in benchmark else f"{metric} on {benchmark} (%)")
     if teacher is not None and above is not None:
         place_line_label(
             axes, f"{teacher.name} {100 * above.mean:.1f} %", 100 * above.mean, points, theme.faint

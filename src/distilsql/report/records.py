@@ -13,6 +13,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from distilsql.errors import RunError
 
 Share = float  # 0 to 1
+# What a benchmark is judged by unless something else was asked for; one of them each.
+ORDINARY_METRICS = ("EX", "ROUGE-L")
 
 # Parts of a recipe that tell repetitions of one configuration apart, not configurations.
 _NOT_CONFIGURATION = ("seed", "name")
@@ -39,11 +41,19 @@ class Score(_File):
     total: int | None = Field(None, validation_alias=AliasChoices("total", "n"))
     metric: str = "EX"
     temperature: float = 0.0
+    keep_distinct: bool = False
 
     @property
     def name(self) -> str:
-        """The benchmark, and how it was sampled: samples and greedy answers are different columns."""
-        return f"{self.benchmark} T={self.temperature:g}" if self.temperature else self.benchmark
+        """The benchmark, and what makes its numbers another column: samples, a test suite, other rules."""
+        parts = [self.benchmark]
+        if self.temperature:
+            parts.append(f"T={self.temperature:g}")
+        if self.metric not in ORDINARY_METRICS:
+            parts.append(self.metric)
+        if self.keep_distinct:
+            parts.append("DISTINCT kept")
+        return " ".join(parts)
 
 
 class SwitchAlongSequence(_File):

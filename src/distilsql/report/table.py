@@ -123,17 +123,22 @@ def _columns(entries: Sequence[Entry], benchmarks: Sequence[str]) -> list[Column
 
 def _accuracy_column(benchmark: str, entries: Sequence[Entry]) -> Column:
     known = [accuracy for entry in entries if (accuracy := entry.accuracy(benchmark))]
-    best = max(accuracy.mean for accuracy in known)
-    metrics = {accuracy.metric for accuracy in known}
+    same_examples = len({accuracy.total for accuracy in known}) == 1
+    # On other examples, or fewer of them, no number is better than another.
+    best = max(accuracy.mean for accuracy in known) if same_examples else None
+    metric = known[0].metric
     return Column(
-        f"{benchmark} {'/'.join(sorted(metrics))} %",
-        lambda entry: _accuracy_cell(benchmark, entry.accuracy(benchmark), best),
-        lambda teacher: _accuracy_cell(benchmark, teacher.accuracy(benchmark), best=None),
+        f"{benchmark} %" if metric in benchmark else f"{benchmark} {metric} %",
+        lambda entry: _accuracy_cell(benchmark, entry.accuracy(benchmark), best, with_n=not same_examples),
+        lambda teacher: _accuracy_cell(
+            benchmark, teacher.accuracy(benchmark), best=None, with_n=not same_examples
+        ),
     )
 
 
-def _accuracy_cell(benchmark: str, accuracy: Accuracy | None, best: float | None) -> Cell:
-    """`62.3 ± 1.2 [57.0, 67.5]`: mean, spread of the seeds, 95 % interval, all in percent."""
+def _accuracy_cell(benchmark: str, accuracy: Accuracy | None, best: float | None, *, with_n: bool) -> Cell:
+    """`62.3 ± 1.2 [57.0, 67.5]`: mean, spread of the seeds, 95 % interval, all in percent; `with_n`, over how many
+    examples."""
     names = [f"{benchmark} {part}" for part in ("accuracy", "spread", "low", "high", "examples", "metric")]
     if accuracy is None:
         return Cell("", dict.fromkeys(names))
@@ -144,6 +149,8 @@ def _accuracy_cell(benchmark: str, accuracy: Accuracy | None, best: float | None
         text += f" ± {100 * accuracy.spread:.1f}"
     if low is not None and high is not None:
         text += f" [{100 * low:.1f}, {100 * high:.1f}]"
+    if with_n:
+        text += f" (n = {accuracy.total or 'differs'})"
     return Cell(text, dict(zip(names, values, strict=True)), best=accuracy.mean == best)
 
 

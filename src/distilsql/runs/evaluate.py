@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from distilsql.data.benchmark import Benchmark, InstructBenchmark
+from distilsql.data.benchmark import Benchmark, InstructBenchmark, SqlBenchmark
 from distilsql.databases.suite import load_suite
 from distilsql.errors import DataError, RunError
 from distilsql.metrics.compare import Comparison, compare_predictions
@@ -12,7 +12,7 @@ from distilsql.metrics.evaluate import evaluate
 from distilsql.metrics.predictions import read_predictions, read_responses
 from distilsql.metrics.rouge import RougeComparison, RougeScores, compare_responses, judge_responses
 from distilsql.metrics.scores import Scores
-from distilsql.runs.folder import RunFolder, write_text
+from distilsql.runs.folder import RunFolder, file_name, write_text
 
 AnyScores = Scores | RougeScores
 OnProgress = Callable[[int, int], None]
@@ -33,17 +33,23 @@ def evaluate_file(
     keep_distinct: bool = False,
     suite: Path | None = None,
     plug_values: bool = False,
+    whole: Benchmark | None = None,
     on_progress: OnProgress | None = None,
 ) -> AnyScores:
     """Scores of anyone's prediction file: EX, or TS on the test suite in the folder `suite`; or ROUGE-L.
+
+    The file may hold predictions for all of `whole`, which `benchmark` was drawn from.
 
     Raises:
         DataError: the file does not fit the benchmark, or an option is for text-to-SQL and the benchmark is not.
     """
     if isinstance(benchmark, InstructBenchmark):
         _refuse_sql_options(benchmark, column, keep_distinct, suite, plug_values)
-        return judge_responses([read_responses(path, benchmark)], benchmark, on_progress=on_progress)
-    predictions = read_predictions(path, benchmark, column=column)
+        assert whole is None or isinstance(whole, InstructBenchmark), "a draw is of its own kind"
+        responses = read_responses(path, benchmark, whole=whole)
+        return judge_responses([responses], benchmark, on_progress=on_progress)
+    assert whole is None or isinstance(whole, SqlBenchmark), "a draw is of its own kind"
+    predictions = read_predictions(path, benchmark, column=column, whole=whole)
     return evaluate(
         predictions,
         benchmark,
@@ -61,9 +67,11 @@ def evaluate_run(
     keep_distinct: bool = False,
     suite: Path | None = None,
     temperature: float = 0.0,
+    whole: Benchmark | None = None,
     on_progress: OnProgress | None = None,
 ) -> AnyScores:
-    """Scores of a run's predictions, also written into the run (those on a suite under the suite's name too).
+    """Scores of a run's predictions, also written into the run: those on a suite, and those with DISTINCT kept, into
+    files of their own. `whole` as in `evaluate_file`.
 
     At a `temperature` above 0, of all that were sampled at it: their mean over seeds (instruction following only).
 
@@ -79,9 +87,11 @@ def evaluate_run(
         raise RunError(
             f"{path} does not exist: run `distilsql predict {run.path} --on {benchmark.name}` first."
         )
-    scores = evaluate_file(path, benchmark, keep_distinct=keep_distinct, suite=suite, on_progress=on_progress)
-    name = benchmark.name if suite is None else f"{benchmark.name}-{suite.name}"
-    write_text(run.scores(name), scores.to_json())
+    scores = evaluate_file(
+        path, benchmark, keep_distinct=keep_distinct, suite=suite, whole=whole, on_progress=on_progress
+    )
+    rules = ("-distinct-kept" if keep_distinct else "") + ("" if suite is None else f"-{suite.name}")
+    write_text(run.scores(file_name(benchmark.name) + rules), scores.to_json())
     return scores
 
 

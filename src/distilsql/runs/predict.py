@@ -94,11 +94,16 @@ def recipe_of(run: RunFolder) -> Recipe:
 
 
 def benchmark_for(recipe: Recipe, spec: str, root: Path | None, database: Path | None) -> Benchmark:
-    """A benchmark, looked for where the recipe's own data is unless told otherwise."""
+    """A benchmark to be asked, looked for where the recipe's own data is unless told otherwise. Own questions need no
+    SQL."""
     own_root = Path(recipe.data.root) if recipe.data.root else None
     own_database = Path(recipe.data.database) if recipe.data.database else None
     return load_benchmark(
-        spec, root=root or own_root, database=database or own_database, missing_databases="skip"
+        spec,
+        root=root or own_root,
+        database=database or own_database,
+        missing_databases="skip",
+        needs_gold=False,
     )
 
 

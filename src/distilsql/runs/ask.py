@@ -1,0 +1,57 @@
+"""One question to a student about one database: the SQL it writes, and what that returns."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.table import Table
+from rich.text import Text
+
+from distilsql.data.benchmark import SqlBenchmark
+from distilsql.data.example import Example
+from distilsql.databases.database import Database
+from distilsql.databases.execute import Execution, Outcome, execute
+from distilsql.databases.schema import introspect
+from distilsql.errors import DataError
+from distilsql.runs.predict import Model
+from distilsql.runs.prepare import prepare
+from distilsql.runs.scoring import answer_all
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The SQL, and its execution in serving mode (see docs/security.md): a person's question, not a benchmark's."""
+
+    sql: str
+    result: Execution
+
+
+def ask(model: Model, question: str, database: Path, *, evidence: str = "") -> Answer:
+    """Ask about the SQLite file `database`, by the prompt that the model was trained on.
+
+    `evidence` is what the question takes for granted, as BIRD's is. Raises DataError if the file is no database.
+    """
+    example = Example("question", database.stem, question, gold_sql="", evidence=evidence)
+    asked = Database(database.stem, database, introspect(database))
+    benchmark = SqlBenchmark("the question", (example,), {asked.db_id: asked}, "plain")
+    prepared = prepare(benchmark, model.decoder.tokenizer, model.prompt, training=False)
+    with torch.no_grad():
+        ((_, sql),) = answer_all(model.decoder, prepared)
+    return Answer(sql, execute(database, sql, mode="serving"))
+
+
+def rows_table(answer: Answer, most: int) -> Table:
+    """The first `most` rows for the terminal. Raises DataError if the SQL was not carried out."""
+    result = answer.result
+    if result.outcome not in (Outcome.ROWS, Outcome.TOO_MANY_ROWS):
+        raise DataError(f"The SQL was not carried out ({result.outcome.value}: {result.message}).")
+    more = len(result.rows) > most or result.outcome is Outcome.TOO_MANY_ROWS
+    found = (
+        f"more than {len(result.rows)}" if result.outcome is Outcome.TOO_MANY_ROWS else f"{len(result.rows)}"
+    )
+    table = Table(caption=f"the first {most} of {found} rows" if more else f"{found} rows")
+    for name in result.columns:
+        table.add_column(Text(name))  # Text, not markup: a name or a cell may hold brackets
+    for row in result.rows[:most]:
+        table.add_row(*(Text("NULL" if cell is None else str(cell)) for cell in row))
+    return table
