@@ -161,6 +161,13 @@ def test_attack(attack, folder, pool, request):
     assert after.rows == ((2,),), after
 
 
+def test_the_urls_own_options_are_kept_and_cannot_undo_ours(postgresql, pool):
+    options = "-csearch_path%3Dinformation_schema%20-cdefault_transaction_read_only%3Doff"
+    url = f"{postgresql('reader')}&options={options}"
+    assert pool.run(job(url, "SELECT current_setting('search_path')")).rows == (("information_schema",),)
+    assert pool.run(job(url, "SELECT current_setting('transaction_read_only')")).rows == (("on",),)
+
+
 def test_a_role_with_powers_is_refused_for_serving(postgresql, pool):
     refused = pool.run(job(postgresql("owner"), "SELECT 1"))
     assert refused.outcome is Outcome.DENIED

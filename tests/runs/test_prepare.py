@@ -30,6 +30,14 @@ def test_gold_ends_with_eos_and_questions_share_one_prefix(benchmark, recipe, ti
     assert tokenizer.decode(tree.prefix).startswith("database schema :")
 
 
+def test_chat_markup_is_an_option_of_the_prompt(benchmark, recipe, tiny_models):
+    tokenizer = load_tokenizer(tiny_models["student"])
+    chat = prepare(benchmark, tokenizer, recipe("sft", "prompt.template=chatml").prompt, training=True)
+    tree = chat.tree(chat.examples[:1])
+    assert tokenizer.decode(tree.prefix).startswith("<|im_start|>system")
+    assert tokenizer.decode(tree.questions[0]).endswith("<|im_start|>assistant\n")
+
+
 def test_too_long_queries_are_dropped_and_counted_in_training_and_kept_in_prediction(
     benchmark, recipe, tiny_models
 ):

@@ -123,8 +123,12 @@ def _postgresql_args(job: dict[str, Any]) -> dict[str, Any]:
         "lock_timeout": milliseconds,
         "idle_in_transaction_session_timeout": 2 * milliseconds,
     }
-    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
-    return {"options": options, "connect_timeout": CONNECT_TIMEOUT_S}
+    own = make_url(job["path"]).query.get(
+        "options", ()
+    )  # such as a search_path; of two settings the later counts
+    options = [own] if isinstance(own, str) else [*own]
+    options += [f"-c {name}={value}" for name, value in settings.items()]
+    return {"options": " ".join(options), "connect_timeout": CONNECT_TIMEOUT_S}
 
 
 def _postgresql_prepare(connection: Connection, job: dict[str, Any]) -> None:

@@ -79,6 +79,7 @@ def prompt_options(settings: PromptSettings) -> PromptOptions:
         include_matched_values=settings.matched_values,
         include_comments=settings.comments,
         schema_filter=settings.schema_filter,
+        template=settings.template,
         max_prefix_tokens=max(settings.max_prompt_tokens - settings.question_tokens, 1),
     )
 

@@ -77,6 +77,10 @@ class PromptSettings(_Section):
         "drop",
         description="training examples that do not fit even after the schema filter: drop (and count) or stop",
     )
+    template: Literal["codes", "chatml"] = Field(
+        "codes",
+        description="the bare text of CodeS, or that in the chat markup of Qwen's and SmolLM's instruct models",
+    )
 
 
 class DistillOptions(_Section):
