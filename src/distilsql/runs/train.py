@@ -177,10 +177,14 @@ class _Trainer:
                     self._evaluate(done)
                 if done % every.save_every_steps == 0 and done < self.steps:
                     self._save(done)
-                if stop.requested and done < self.steps:
+                if self._is_stop_requested(stop) and done < self.steps:
                     self._save(done)
                     raise KeyboardInterrupt
         self._finish()
+
+    def _is_stop_requested(self, stop: StopRequest) -> bool:
+        """Whether any process was asked to stop: they save together, so all of them stop after the same step."""
+        return sum_values(self.accelerator, [float(stop.requested)])[0] > 0
 
     def _open_teacher_hidden(self) -> None:
         self.engines.teacher_hidden = open_teacher_hidden(
