@@ -112,12 +112,14 @@ def measure_exposure(
         options.length,
         options.temperature,
     )
+    # The samples of a prompt follow one another.
     along: dict[str, list[list[float]]] = {"student": [], "teacher": []}
     numbers = {example.example.example_id: number for number, example in enumerate(prepared.examples)}
     for batch in fill_batches(prepared.by_prefix(), options.questions_per_batch):
         trees = [prepared.tree(examples) for examples in batch]
-        for repeat in range(options.samples_per_prompt):
-            for use, (name, writer) in enumerate((("student", student), ("teacher", teacher))):
+        for use, (name, writer) in enumerate((("student", student), ("teacher", teacher))):
+            repeats: list[list[list[float]]] = []
+            for repeat in range(options.samples_per_prompt):
                 streams = [
                     [
                         uniform_stream(options.seed, use, repeat, numbers[each.example.example_id])
@@ -126,14 +128,26 @@ def measure_exposure(
                     for examples in batch
                 ]
                 written = generate_trees(writer, trees, generation, streams=streams)
-                for tree, completions in zip(trees, written, strict=True):
-                    along[name] += _divergences(student, teacher, tree, completions, vocabulary_size)
+                repeats.append(
+                    [
+                        values
+                        for tree, completions in zip(trees, written, strict=True)
+                        for values in _divergences(student, teacher, tree, completions, vocabulary_size)
+                    ]
+                )
+            along[name] += [values for of_prompt in zip(*repeats, strict=True) for values in of_prompt]
         if on_progress is not None:
             on_progress(len(along["student"]), len(prepared.examples) * options.samples_per_prompt)
     return Exposure(
         benchmark.name,
         excess_accumulated_error(along["student"], along["teacher"], options.length),
-        bootstrap_interval(along["student"], along["teacher"], options.length, seed=options.seed),
+        bootstrap_interval(
+            along["student"],
+            along["teacher"],
+            options.length,
+            samples_per_prompt=options.samples_per_prompt,
+            seed=options.seed,
+        ),
         len(prepared.examples),
         options,
     )
