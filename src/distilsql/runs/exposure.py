@@ -12,13 +12,14 @@ from distilsql.distill.exposure import bootstrap_interval, excess_accumulated_er
 from distilsql.distill.tree import PromptTree
 from distilsql.errors import RunError
 from distilsql.models.generate import Completion, GenerationOptions, generate_trees, uniform_stream
-from distilsql.models.load import check_same_tokenizer
+from distilsql.models.load import shared_vocabulary_size
 from distilsql.models.tree_model import TreeModel
 from distilsql.runs.decode_batches import fill_batches
+from distilsql.runs.engines import load_teacher
 from distilsql.runs.folder import RunFolder, read_json, write_json
-from distilsql.runs.predict import load_any, load_student, recipe_of
+from distilsql.runs.predict import load_student, recipe_of
 from distilsql.runs.prepare import prepare
-from distilsql.runs.recipe import PromptSettings
+from distilsql.runs.recipe import PromptSettings, TeacherOptions
 from distilsql.runs.window_tree import as_branches
 
 
@@ -57,27 +58,25 @@ def expose_run(
 ) -> Exposure:
     """ExAccErr of a finished run's student, also written into the run: exposure.json, and the number in summary.json.
 
-    `teacher` is a folder or hub name; without it, the run's own.
+    `teacher` is a folder or hub name; without it, the run's own, loaded as in training.
 
     Raises:
         RunError: the run has no teacher and none is given.
         ModelError: the teacher reads other tokens than the student.
     """
     recipe = recipe_of(run)
-    if teacher is None and recipe.teacher is None:
+    source = recipe.teacher if teacher is None else TeacherOptions(path=teacher)
+    if source is None:
         raise RunError(
             f"{run.path} has no teacher in its recipe to compare its student with: name one with --teacher."
         )
-    path = teacher or (recipe.teacher.path if recipe.teacher else "")
-    adapter = recipe.teacher.adapter if recipe.teacher and teacher is None else None
     student = load_student(run).decoder
-    other = load_any(path, recipe.prompt, precision=recipe.train.precision, adapter=adapter).decoder
-    check_same_tokenizer(student.tokenizer, other.tokenizer, path)
+    other = load_teacher(source, recipe.train.precision, student.model.device)
     result = measure_exposure(
         student.model,
-        other.model,
+        other,
         student.tokenizer,
-        min(student.vocabulary_size, other.vocabulary_size),
+        shared_vocabulary_size(student.model.causal_lm, other.causal_lm, student.tokenizer, source.path),
         benchmark,
         recipe.prompt,
         options,
