@@ -5,8 +5,20 @@ teacher's; ExAccErr(l) = (R(l) − ε(l)) / ε(l) · 100 %. KL is the forward KL
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class ExposureOptions:
+    """`length` is l of the definition; one sample per prompt and model, at temperature 1 (as public code reports)."""
+
+    length: int = 15
+    samples_per_prompt: int = 1
+    temperature: float = 1.0
+    seed: int = 0
+    questions_per_batch: int = 16
 
 
 def accumulated_error(kl_by_sample: Sequence[Sequence[float]], length: int) -> np.ndarray:

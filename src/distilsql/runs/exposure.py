@@ -1,14 +1,14 @@
 """ExAccErr of a student: how much more it errs along its own samples than along the teacher's (Arora et al. 2022)."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from distilsql.data.benchmark import Benchmark
 from distilsql.distill.divergences import forward_kl
-from distilsql.distill.exposure import bootstrap_interval, excess_accumulated_error
+from distilsql.distill.exposure import ExposureOptions, bootstrap_interval, excess_accumulated_error
 from distilsql.distill.tree import PromptTree
 from distilsql.errors import RunError
 from distilsql.models.generate import Completion, GenerationOptions, generate_trees, uniform_stream
@@ -24,25 +24,15 @@ from distilsql.runs.window_tree import as_branches
 
 
 @dataclass(frozen=True)
-class ExposureOptions:
-    """`length` is l of the definition; one sample per prompt and model, at temperature 1 (as public code reports)."""
-
-    length: int = 15
-    samples_per_prompt: int = 1
-    temperature: float = 1.0
-    seed: int = 0
-    questions_per_batch: int = 16
-
-
-@dataclass(frozen=True)
 class Exposure:
-    """ExAccErr in percent with its 95 % bootstrap interval over prompts."""
+    """ExAccErr in percent with its 95 % bootstrap interval over prompts; `teacher` is None for the run's own."""
 
     benchmark: str
     excess_accumulated_error: float
     interval: tuple[float, float]
     prompts: int
     options: ExposureOptions
+    teacher: str | None = None
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -72,7 +62,7 @@ def expose_run(
         )
     student = load_student(run).decoder
     other = load_teacher(source, recipe.train.precision, student.model.device)
-    result = measure_exposure(
+    measured = measure_exposure(
         student.model,
         other,
         student.tokenizer,
@@ -82,6 +72,7 @@ def expose_run(
         options,
         on_progress,
     )
+    result = replace(measured, teacher=teacher)
     write_json(run.exposure, result.to_json())
     summary = read_json(run.summary)
     summary["excess_accumulated_error"] = result.excess_accumulated_error
