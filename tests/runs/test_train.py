@@ -20,6 +20,7 @@ from distilsql.models.load import load_tokenizer
 from distilsql.runs import checkpoint, window
 from distilsql.runs.folder import RunFolder
 from distilsql.runs.train import Progress, train
+from distilsql.runs.window import WindowLoss
 
 
 def log_of(run) -> list[dict]:
@@ -282,6 +283,13 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_batch(recipe, tmp_path, m
     monkeypatch.setattr(window, "completion_loss", real)
     whole = train(settings, tmp_path / "whole")
     assert_same_weights(whole, train(settings, tmp_path / "run"))
+
+
+def test_a_bad_loss_of_another_process_names_its_examples(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("distilsql.runs.train.sum_loss", lambda accelerator, loss: WindowLoss(finite=False))
+    monkeypatch.setattr("distilsql.runs.train.gather_object", lambda own: [*own, "pairs/7"])
+    with pytest.raises(TrainingError, match=r"\(examples pairs/7\)"):
+        train(recipe("sft", "train.calibration_windows=0"), tmp_path / "run")
 
 
 def test_a_full_disk_keeps_the_previous_checkpoint(recipe, tmp_path, monkeypatch):

@@ -257,9 +257,11 @@ class _Trainer:
         return loss, learning_rate, norm
 
     def _stop_on_bad_loss(self, step: int, loss: WindowLoss) -> None:
-        names = ", ".join(loss.culprits[:5])
+        """Every process gets here, and names the examples of all of them."""
+        culprits: list[str] = gather_object(loss.culprits)  # type: ignore[assignment]
+        names = ", ".join(culprits[:5]) + ("…" if len(culprits) > 5 else "")
         raise TrainingError(
-            f"The loss of step {step + 1} is not finite (examples {names}…). Nothing of this step was applied and "
+            f"The loss of step {step + 1} is not finite (examples {names}). Nothing of this step was applied and "
             f"the last checkpoint in {self.run.path} is kept. Lower train.learning_rate, or use "
             "--set train.precision=float32, and resume."
         )
