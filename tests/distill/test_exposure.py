@@ -24,6 +24,15 @@ def test_interval_holds_the_estimate_and_shrinks_with_samples():
     assert many[1] - many[0] < few[1] - few[0]
 
 
+def test_interval_counts_prompts_not_samples():
+    """A prompt sampled four times with the same outcome says as much as sampled once; samples of one are adjacent."""
+    rng = np.random.default_rng(0)
+    student, teacher = rng.gamma(2, 1, (50, 5)).tolist(), rng.gamma(1, 1, (50, 5)).tolist()
+    often = [[kl for kl in each for _ in range(4)] for each in (student, teacher)]
+    once = bootstrap_interval(student, teacher, 5)
+    assert bootstrap_interval(*often, 5, samples_per_prompt=4) == pytest.approx(once)
+
+
 def test_no_error_along_the_teacher_is_undefined_not_infinite():
     with pytest.raises(ValueError, match="undefined"):
         excess_accumulated_error([[1.0]], [[0.0]], 1)

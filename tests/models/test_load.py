@@ -104,7 +104,6 @@ def test_prefix_cache_stays_in_budget_and_right_after_it_overflows():
         torch.testing.assert_close(state.layers[1][0], model.run_prefix(prefixes[key]).layers[1][0])
         assert cache.used_bytes <= 2 * one
         assert len(cache) <= 2
-    assert (cache.hits, cache.misses) == (1, 6)
     nothing_fits = PrefixCache(model, budget_bytes=one - 1)
     nothing_fits.get(0, prefixes[0])
     assert len(nothing_fits) == 0
@@ -114,7 +113,7 @@ def test_the_least_recently_used_prefix_leaves():
     model = TreeModel(make_model("llama"))
     one = model.run_prefix((4,) * 10).bytes()
     cache = PrefixCache(model, budget_bytes=2 * one)
-    for key in (0, 1, 0, 2):  # 1 is the least recently used when 2 arrives
+    first = cache.get(0, (4,) * 10)
+    for key in (1, 0, 2):  # 1 is the least recently used when 2 arrives
         cache.get(key, (4 + key,) * 10)
-    cache.get(0, (4,) * 10)
-    assert cache.hits == 2
+    assert cache.get(0, (4,) * 10) is first, "not computed again"

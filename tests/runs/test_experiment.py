@@ -215,6 +215,12 @@ def copy_of_the_book(folder: Path) -> Path:
         ("cpu/scale.toml", 'of = ["mean"]', 'of = ["latency"]', "a gain is of accuracy or mean columns"),
         ("cpu/scale.toml", 'over = "fkd"', 'over = "fdk"', "did you mean fkd"),
         ("cpu/scale.toml", 'length = "0-5 words"', 'length = "0-6 words"', "did you mean 0-5 words"),
+        (
+            "cpu/scale.toml",
+            'benchmark = "spider:dev", limit = 100',
+            'benchmark = "spider:dev"',
+            "needs a limit",
+        ),
         ("published.toml", "sft = [1.0, ", "sft = [", "11 numbers for 12 columns"),
     ],
 )

@@ -9,6 +9,9 @@ from distilsql.data.benchmark import load_benchmark
 from distilsql.databases.execute import execute
 from distilsql.errors import DataError, RunError
 from distilsql.metrics.scores import Scores
+from distilsql.models.generate import uniform_stream
+from distilsql.models.load import load_model, load_tokenizer
+from distilsql.models.tree_model import TreeModel
 from distilsql.report import load_runs, write_report
 from distilsql.runs.ask import ask, rows_table
 from distilsql.runs.evaluate import evaluate_run
@@ -93,9 +96,6 @@ def test_predicting_from_an_unfinished_run_says_what_to_do(recipe, tmp_path):
 def test_exposure_of_a_student_that_is_its_teacher_is_undefined_and_of_another_is_finite(
     tiny_models, benchmark, recipe
 ):
-    from distilsql.models.load import load_model, load_tokenizer
-    from distilsql.models.tree_model import TreeModel
-
     tokenizer = load_tokenizer(tiny_models["student"])
     student = TreeModel(load_model(tiny_models["student"], "float32"))
     teacher = TreeModel(load_model(tiny_models["teacher"], "float32"))
@@ -106,3 +106,27 @@ def test_exposure_of_a_student_that_is_its_teacher_is_undefined_and_of_another_i
     assert result == again
     assert result.interval[0] <= result.excess_accumulated_error <= result.interval[1]
     assert result.prompts == 10
+
+
+def test_the_samples_of_a_prompt_are_resampled_together(tiny_models, benchmark, recipe, monkeypatch):
+    """Where the samples of a prompt are all the same, three of them tell no more than one."""
+
+    def without_repeat(seed, use, repeat, number):
+        return uniform_stream(seed, use, number)
+
+    monkeypatch.setattr("distilsql.runs.exposure.uniform_stream", without_repeat)
+    tokenizer = load_tokenizer(tiny_models["student"])
+    models = [TreeModel(load_model(tiny_models[role], "float32")) for role in ("student", "teacher")]
+    once, often = (
+        measure_exposure(
+            *models,
+            tokenizer,
+            len(tokenizer),
+            benchmark,
+            recipe("sft").prompt,
+            ExposureOptions(length=5, samples_per_prompt=samples, questions_per_batch=4),
+        )
+        for samples in (1, 3)
+    )
+    assert once.interval[1] - once.interval[0] > 1
+    assert often.interval == pytest.approx(once.interval, abs=0.01)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from distilsql.data.benchmark import load_benchmark
 from distilsql.errors import DataError
@@ -62,6 +63,29 @@ def test_a_small_budget_shortens_by_a_named_rule(benchmark, recipe, tiny_models)
     assert cut.lengths.shortened
     assert all(rule and rule != "whole" for rule in cut.lengths.shortened)
     assert max(map(len, cut.prefixes.values())) < longest
+
+
+@pytest.mark.parametrize("schema_filter", ["when_needed", "never"])
+def test_bos_is_part_of_the_budget(benchmark, recipe, tiny_models, schema_filter):
+    """A prompt that would fill the budget without BOS is shortened: neither dropped nor sent over the budget."""
+    tokenizer = load_tokenizer(tiny_models["student"])
+    tokenizer.bos_token = tokenizer.eos_token
+    bos = (tokenizer.bos_token, tokenizer.bos_token_id)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{bos[0]} $A", special_tokens=[bos]
+    )
+    options = (f"prompt.schema_filter={schema_filter}", "prompt.max_completion_tokens=1000")
+    whole = prepare(benchmark, tokenizer, recipe("sft", *options).prompt, training=False)
+    assert all(prefix[0] == tokenizer.bos_token_id for prefix in whole.prefixes.values())
+    question = max(len(example.question) for example in whole.examples)
+    budget = max(map(len, whole.prefixes.values())) - 1 + question
+    options += (f"prompt.max_prompt_tokens={budget}", f"prompt.question_tokens={question}")
+    for training in (True, False):
+        prepared = prepare(benchmark, tokenizer, recipe("sft", *options).prompt, training=training)
+        assert prepared.lengths.dropped == ()
+        assert prepared.lengths.shortened
+        lengths = [len(prepared.prefixes[one.prefix_key]) + len(one.question) for one in prepared.examples]
+        assert max(lengths) <= budget
 
 
 def test_nothing_left_is_an_error(benchmark, recipe, tiny_models):

@@ -5,13 +5,15 @@ import json
 import math
 import re
 import statistics
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from scipy.stats import ttest_ind
 
+from distilsql.distill.exposure import ExposureOptions
 from distilsql.metrics.rouge import JudgedInstruction, RougeScores
-from distilsql.report.paper_table import Line
+from distilsql.report.paper_table import Line, Measured
 from distilsql.runs.derived import _answers, _gain
 from distilsql.runs.experiment import Book
 from distilsql.runs.plan import Plan, make_plan
@@ -240,3 +242,31 @@ def test_rendering_only_what_a_run_touches(tmp_path):
     written = render(plan, tmp_path / "out", touching="gkd-jsd_smollm2-24_from-teacher_seed0")
     assert [path.name for path in written] == ["table2.md"]
     assert "| gkd-jsd | ours | not run |" in written[0].read_text()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"benchmark": "bird:dev"},
+        {"prompts": 20},
+        {"teacher": "models/other"},
+        {"options": asdict(ExposureOptions(length=30))},
+        {"options": asdict(ExposureOptions(samples_per_prompt=4))},
+    ],
+)
+def test_exposure_bias_is_shown_where_it_is_what_the_column_asks_for(tmp_path, other):
+    plan = make_plan(BOOK, ["table7"], "cpu", tmp_path)
+    asked = {
+        "benchmark": "spider:dev",
+        "excess_accumulated_error": 12.0,
+        "interval": [4.0, 20.0],
+        "prompts": 100,
+        "options": asdict(ExposureOptions()),
+    }
+    for method, values in (("rkd", asked), ("fkd", asked | other)):
+        name = f"{method}_smollm2-24_from-teacher_seed0"
+        finish(plan, name, {}, excess_accumulated_error=12.0)
+        plan.runs[name].folder.exposure.write_text(json.dumps(values))
+    found = lines(plan)
+    assert found["rkd"].cells["exaccerr"] == Measured(12.0, interval=(4.0, 20.0))
+    assert "exaccerr" not in found["fkd"].cells

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from distilsql.data.benchmark import load_benchmark
 from distilsql.errors import ModelError, RecipeError
-from distilsql.models.load import load_model
+from distilsql.models.load import Placement, load_model
 from distilsql.runs.engines import load_engines
+from distilsql.runs.exposure import ExposureOptions, expose_run
 from distilsql.runs.train import train
 
 CPU = torch.device("cpu")
@@ -20,7 +22,7 @@ def test_a_run_with_a_placed_teacher_is_the_same_run(recipe, tmp_path, method):
 
 
 def test_a_teacher_on_another_device_than_the_student_is_refused(recipe, monkeypatch):
-    monkeypatch.setattr("distilsql.runs.engines._load_teacher", _on_meta)
+    monkeypatch.setattr("distilsql.runs.engines._teacher_weights", _on_meta)
     with pytest.raises(ModelError, match="compared on one device"):
         load_engines(recipe("kid"), CPU)
 
@@ -32,3 +34,17 @@ def _on_meta(options, precision, device):
 def test_an_adapter_for_a_quantised_teacher_is_refused(recipe):
     with pytest.raises(RecipeError, match="save the merged model"):
         recipe("kid", "teacher.adapter=some/adapter", "teacher.quantization=8bit")
+
+
+def test_exposure_loads_the_teacher_as_training_does(recipe, world, tmp_path, monkeypatch):
+    run = train(recipe("rkd", "train.steps=1", "teacher.device_map=cpu"), tmp_path / "run")
+    placed = []
+
+    def watched(path, precision, *, adapter=None, placement=None):
+        placed.append(placement)
+        return load_model(path, precision, adapter=adapter, placement=placement)
+
+    monkeypatch.setattr("distilsql.runs.engines.load_model", watched)
+    benchmark = load_benchmark(str(world / "pairs.jsonl"), database=world / "singers.sqlite")
+    expose_run(run, benchmark, ExposureOptions(length=2))
+    assert placed == [Placement(CPU, "cpu")]

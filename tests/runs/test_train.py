@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from distilsql.models.load import load_tokenizer
 from distilsql.runs import checkpoint, window
 from distilsql.runs.folder import RunFolder
 from distilsql.runs.train import Progress, train
+from distilsql.runs.window import WindowLoss
 
 
 def log_of(run) -> list[dict]:
@@ -211,6 +214,41 @@ def test_two_processes_give_the_loss_of_one(recipe, tmp_path, method):
         assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-4)
 
 
+@pytest.mark.slow
+def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(recipe, tmp_path):
+    settings = recipe("sft", "train.steps=2000")
+    (tmp_path / "recipe.toml").write_text(settings.to_toml())
+    command = [sys.executable, "-m", "distilsql.cli", "train", "recipe.toml", "--out", "run"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    together = {"ACCELERATE_USE_CPU": "true", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    together |= {"MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=os.environ | together | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.DEVNULL,
+        )
+        for rank in range(2)
+    ]
+    run = RunFolder(tmp_path / "run")
+    try:
+        while processes[0].poll() is None and not (
+            run.log.exists() and len(run.log.read_text().splitlines()) >= 3
+        ):
+            time.sleep(0.01)
+        processes[0].send_signal(signal.SIGTERM)
+        assert [process.wait(timeout=60) for process in processes] == [130, 130]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    state = json.loads((run.checkpoint / "state.json").read_text())
+    assert state["step"] == log_of(run)[-1]["step"] >= 3
+
+
 # ---- what goes wrong -----------------------------------------------------------------------------------------
 
 
@@ -245,6 +283,13 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_batch(recipe, tmp_path, m
     monkeypatch.setattr(window, "completion_loss", real)
     whole = train(settings, tmp_path / "whole")
     assert_same_weights(whole, train(settings, tmp_path / "run"))
+
+
+def test_a_bad_loss_of_another_process_names_its_examples(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("distilsql.runs.train.sum_loss", lambda accelerator, loss: WindowLoss(finite=False))
+    monkeypatch.setattr("distilsql.runs.train.gather_object", lambda own: [*own, "pairs/7"])
+    with pytest.raises(TrainingError, match=r"\(examples pairs/7\)"):
+        train(recipe("sft", "train.calibration_windows=0"), tmp_path / "run")
 
 
 def test_a_full_disk_keeps_the_previous_checkpoint(recipe, tmp_path, monkeypatch):

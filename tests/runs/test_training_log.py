@@ -1,6 +1,7 @@
 """log.jsonl when a run resumes: nothing of what will be done again stays, and nothing else is lost."""
 
 import json
+import os
 
 from distilsql.runs.folder import RunFolder
 from distilsql.runs.training_log import append_line, drop_lines_after
@@ -16,7 +17,10 @@ def test_a_resumed_run_keeps_the_lines_up_to_its_checkpoint(tmp_path):
         append_line(run, line)
     with run.log.open("a") as file:
         file.write('{"step": 1, "lo')  # cut off by a kill
+    os.link(run.log, tmp_path / "before")
+    before = run.log.read_text()
     drop_lines_after(run, 2)
+    assert (tmp_path / "before").read_text() == before, "the log was whole until the new one took its name"
     assert [json.loads(line) for line in run.log.read_text().splitlines()] == lines[:4]
     append_line(run, lines[4])
     assert json.loads(run.log.read_text().splitlines()[-1]) == lines[4]

@@ -5,8 +5,20 @@ teacher's; ExAccErr(l) = (R(l) − ε(l)) / ε(l) · 100 %. KL is the forward KL
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class ExposureOptions:
+    """`length` is l of the definition; one sample per prompt and model, at temperature 1 (as public code reports)."""
+
+    length: int = 15
+    samples_per_prompt: int = 1
+    temperature: float = 1.0
+    seed: int = 0
+    questions_per_batch: int = 16
 
 
 def accumulated_error(kl_by_sample: Sequence[Sequence[float]], length: int) -> np.ndarray:
@@ -36,17 +48,23 @@ def bootstrap_interval(
     teacher_kl: Sequence[Sequence[float]],
     length: int,
     *,
+    samples_per_prompt: int = 1,
     resamples: int = 2000,
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """A percentile bootstrap interval of ExAccErr(length), prompts resampled with both of their samples."""
+    """A percentile bootstrap interval of ExAccErr(length): prompts are resampled, each with all its samples.
+
+    The samples of a prompt follow one another. Raises ValueError where student and teacher have other numbers of them.
+    """
     if len(student_kl) != len(teacher_kl):
         raise ValueError(
             f"{len(student_kl)} student samples but {len(teacher_kl)} teacher samples: pair them"
         )
-    along_student = accumulated_error(student_kl, length)
-    along_teacher = accumulated_error(teacher_kl, length)
+    along_student, along_teacher = (
+        accumulated_error(kl, length).reshape(-1, samples_per_prompt).mean(1)
+        for kl in (student_kl, teacher_kl)
+    )
     rows = np.random.default_rng(seed).integers(len(along_student), size=(resamples, len(along_student)))
     teacher_means = along_teacher[rows].mean(1)
     ratios = (along_student[rows].mean(1) - teacher_means) / teacher_means * 100

@@ -78,7 +78,8 @@ _ROWS = (
         Source.GOLD_AND_STUDENT,
         0.0,
         "Lin et al. 2020",
-        "Forward KL on a mixture of gold and student completions.",
+        "Forward KL on a mixture of gold and student completions. Without gold likelihood (ASSUMED: KID adds it to "
+        "baselines “that rely on the ground-truth data”, and its Table 1 has ImitKD rely on gold and student data).",
     ),
     Method("gkd-fkl", "forward-kl", Source.STUDENT, 0.0, "Agarwal et al. 2024", "On-policy, forward KL."),
     Method("gkd-rkl", "reverse-kl", Source.STUDENT, 0.0, "Agarwal et al. 2024", "On-policy, reverse KL."),

@@ -176,12 +176,12 @@ def question_nodes(tree: PromptTree) -> Nodes:
     return Nodes(question_T, np.full(len(question_T), -1, dtype=np.int64), depth_T)
 
 
-def branch_nodes(tree: PromptTree, branches: Sequence[Branch], *, first_branch: int = 0) -> Nodes:
+def branch_nodes(tree: PromptTree, branches: Sequence[Branch]) -> Nodes:
     """Nodes of the input tokens of branches: all but each branch's last token, which predicts nothing."""
     lengths = [max(len(branch.tokens) - 1, 0) for branch in branches]
     starts = [len(tree.prefix) + len(tree.questions[branch.question]) for branch in branches]
     question_T = np.repeat(np.array([branch.question for branch in branches], dtype=np.int64), lengths)
-    branch_T = np.repeat(np.arange(len(branches), dtype=np.int64) + first_branch, lengths)
+    branch_T = np.repeat(np.arange(len(branches), dtype=np.int64), lengths)
     return Nodes(question_T, branch_T, _ranges(lengths, starts))
 
 

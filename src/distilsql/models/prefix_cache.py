@@ -21,8 +21,6 @@ class PrefixCache:
         self.model = model
         self.budget_bytes = budget_bytes
         self.used_bytes = 0
-        self.hits = 0
-        self.misses = 0
         self._states: OrderedDict[Hashable, PrefixState] = OrderedDict()
 
     def __len__(self) -> int:
@@ -33,10 +31,8 @@ class PrefixCache:
         if self.model.layout == "padded":
             return None
         if key in self._states:
-            self.hits += 1
             self._states.move_to_end(key)
             return self._states[key]
-        self.misses += 1
         with torch.no_grad():
             state = self.model.run_prefix(tokens)
         size = state.bytes()

@@ -56,11 +56,13 @@ def load_engines(recipe: Recipe, device: torch.device) -> Engines:
     model: Any = load_model(options.path, precision)
     if options.keep_layers is not None:
         keep_layers(model, options.keep_layers)
-    teacher_model: Any = None
+    teacher: TreeModel | None = None
     if recipe.row.needs_teacher and recipe.teacher is not None:
-        teacher_model = _load_teacher(recipe.teacher, precision, device)
-    teacher_path = recipe.teacher.path if teacher_model is not None and recipe.teacher else None
-    vocabulary_size = shared_vocabulary_size(model, teacher_model, tokenizer, teacher_path)
+        teacher = load_teacher(recipe.teacher, precision, device)
+    teacher_path = recipe.teacher.path if teacher is not None and recipe.teacher else None
+    vocabulary_size = shared_vocabulary_size(
+        model, None if teacher is None else teacher.causal_lm, tokenizer, teacher_path
+    )
     if options.tuning == "lora":
         model = add_lora(model, rank=options.lora_rank, scale=options.lora_scale)
     engines = Engines(
@@ -68,22 +70,35 @@ def load_engines(recipe: Recipe, device: torch.device) -> Engines:
         tokenizer=tokenizer,
         vocabulary_size=vocabulary_size,
         mask_token_id=mask_token_id(tokenizer, recipe.distill.mask_token),
+        teacher=teacher,
     )
-    if teacher_model is not None:
-        # Of the ways to attend to a tree, only the stock forward follows a model from device to device.
-        engines.teacher = TreeModel(teacher_model, attention="dense" if is_spread(teacher_model) else None)
-        if engines.teacher.device != engines.student.device:
-            raise ModelError(
-                f"teacher.device_map = {recipe.teacher and recipe.teacher.device_map} puts the teacher's input on "
-                f"{engines.teacher.device}, and the student is on {engines.student.device}: their distributions "
-                "are compared on one device. Use teacher.device_map = auto, or none."
-            )
-        engines.teacher_prefixes = PrefixCache(engines.teacher, recipe.train.teacher_cache_mb * 2**20)
+    if teacher is not None:
+        engines.teacher_prefixes = PrefixCache(teacher, recipe.train.teacher_cache_mb * 2**20)
     return engines
 
 
-def _load_teacher(options: TeacherOptions, precision: Precision, device: torch.device) -> Any:
-    """Whole and on `device`, or spread over devices and in fewer bits as the recipe says."""
+def load_teacher(options: TeacherOptions, precision: Precision, device: torch.device) -> TreeModel:
+    """Frozen, whole and on `device`, or spread over devices and in fewer bits as the options say.
+
+    Raises:
+        ModelError: nothing loadable, or tokens would go in on another device than the student's, `device`.
+    """
+    model = _teacher_weights(options, precision, device)
+    # Of the ways to attend to a tree, only the stock forward follows a model from device to device.
+    teacher = TreeModel(model, attention="dense" if is_spread(model) else None)
+    device = torch.empty(
+        0, device=device
+    ).device  # `cuda` names the same device as `cuda:0`, and is not equal to it
+    if teacher.device != device:
+        raise ModelError(
+            f"teacher.device_map = {options.device_map} puts the teacher's input on {teacher.device}, and the "
+            f"student is on {device}: their distributions are compared on one device. Use teacher.device_map = "
+            "auto, or none."
+        )
+    return teacher
+
+
+def _teacher_weights(options: TeacherOptions, precision: Precision, device: torch.device) -> Any:
     if options.device_map is None and options.quantization == "none":
         return freeze(load_model(options.path, precision, adapter=options.adapter)).to(device)
     placement = Placement(device, options.device_map, options.quantization)

@@ -81,7 +81,7 @@ class Column(_Section):
     length: str = Field("", description="ROUGE-L of the instructions whose first reference is so long only")
     of: tuple[str, ...] = ()
     over: str = Field("", description="gain: the row that is the baseline, sft if none is named")
-    limit: int | None = Field(None, ge=1, description="exposure: ask only this many questions")
+    limit: int | None = Field(None, ge=1, description="exposure: ask this many questions")
     temperature: float = Field(0.0, ge=0, description="sample answers at this temperature; 0 is greedy")
     sample_seeds: tuple[int, ...] = Field((), description="a sample for each of these seeds; the mean counts")
     note: str = ""
@@ -90,6 +90,8 @@ class Column(_Section):
     def _check(self) -> "Column":
         if (self.measure in ("accuracy", "exposure")) != (self.benchmark is not None):
             raise ValueError("accuracy and exposure need a benchmark, other measures have none")
+        if (self.measure == "exposure") != (self.limit is not None):
+            raise ValueError("an exposure needs a limit, other measures have none")
         if bool(self.of) != (self.measure in ("mean", "gain")):
             raise ValueError("mean and gain need `of`, other measures have none")
         if (self.temperature > 0) != bool(self.sample_seeds):

@@ -1,47 +1,38 @@
 """ExAccErr of a student: how much more it errs along its own samples than along the teacher's (Arora et al. 2022)."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from distilsql.data.benchmark import Benchmark
 from distilsql.distill.divergences import forward_kl
-from distilsql.distill.exposure import bootstrap_interval, excess_accumulated_error
+from distilsql.distill.exposure import ExposureOptions, bootstrap_interval, excess_accumulated_error
 from distilsql.distill.tree import PromptTree
 from distilsql.errors import RunError
 from distilsql.models.generate import Completion, GenerationOptions, generate_trees, uniform_stream
-from distilsql.models.load import check_same_tokenizer
+from distilsql.models.load import shared_vocabulary_size
 from distilsql.models.tree_model import TreeModel
 from distilsql.runs.decode_batches import fill_batches
+from distilsql.runs.engines import load_teacher
 from distilsql.runs.folder import RunFolder, read_json, write_json
-from distilsql.runs.predict import load_any, load_student, recipe_of
+from distilsql.runs.predict import load_student, recipe_of
 from distilsql.runs.prepare import prepare
-from distilsql.runs.recipe import PromptSettings
+from distilsql.runs.recipe import PromptSettings, TeacherOptions
 from distilsql.runs.window_tree import as_branches
 
 
 @dataclass(frozen=True)
-class ExposureOptions:
-    """`length` is l of the definition; one sample per prompt and model, at temperature 1 (as public code reports)."""
-
-    length: int = 15
-    samples_per_prompt: int = 1
-    temperature: float = 1.0
-    seed: int = 0
-    questions_per_batch: int = 16
-
-
-@dataclass(frozen=True)
 class Exposure:
-    """ExAccErr in percent with its 95 % bootstrap interval over prompts."""
+    """ExAccErr in percent with its 95 % bootstrap interval over prompts; `teacher` is None for the run's own."""
 
     benchmark: str
     excess_accumulated_error: float
     interval: tuple[float, float]
     prompts: int
     options: ExposureOptions
+    teacher: str | None = None
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -57,32 +48,31 @@ def expose_run(
 ) -> Exposure:
     """ExAccErr of a finished run's student, also written into the run: exposure.json, and the number in summary.json.
 
-    `teacher` is a folder or hub name; without it, the run's own.
+    `teacher` is a folder or hub name; without it, the run's own, loaded as in training.
 
     Raises:
         RunError: the run has no teacher and none is given.
         ModelError: the teacher reads other tokens than the student.
     """
     recipe = recipe_of(run)
-    if teacher is None and recipe.teacher is None:
+    source = recipe.teacher if teacher is None else TeacherOptions(path=teacher)
+    if source is None:
         raise RunError(
             f"{run.path} has no teacher in its recipe to compare its student with: name one with --teacher."
         )
-    path = teacher or (recipe.teacher.path if recipe.teacher else "")
-    adapter = recipe.teacher.adapter if recipe.teacher and teacher is None else None
     student = load_student(run).decoder
-    other = load_any(path, recipe.prompt, precision=recipe.train.precision, adapter=adapter).decoder
-    check_same_tokenizer(student.tokenizer, other.tokenizer, path)
-    result = measure_exposure(
+    other = load_teacher(source, recipe.train.precision, student.model.device)
+    measured = measure_exposure(
         student.model,
-        other.model,
+        other,
         student.tokenizer,
-        min(student.vocabulary_size, other.vocabulary_size),
+        shared_vocabulary_size(student.model.causal_lm, other.causal_lm, student.tokenizer, source.path),
         benchmark,
         recipe.prompt,
         options,
         on_progress,
     )
+    result = replace(measured, teacher=teacher)
     write_json(run.exposure, result.to_json())
     summary = read_json(run.summary)
     summary["excess_accumulated_error"] = result.excess_accumulated_error
@@ -112,12 +102,14 @@ def measure_exposure(
         options.length,
         options.temperature,
     )
+    # The samples of a prompt follow one another.
     along: dict[str, list[list[float]]] = {"student": [], "teacher": []}
     numbers = {example.example.example_id: number for number, example in enumerate(prepared.examples)}
     for batch in fill_batches(prepared.by_prefix(), options.questions_per_batch):
         trees = [prepared.tree(examples) for examples in batch]
-        for repeat in range(options.samples_per_prompt):
-            for use, (name, writer) in enumerate((("student", student), ("teacher", teacher))):
+        for use, (name, writer) in enumerate((("student", student), ("teacher", teacher))):
+            repeats: list[list[list[float]]] = []
+            for repeat in range(options.samples_per_prompt):
                 streams = [
                     [
                         uniform_stream(options.seed, use, repeat, numbers[each.example.example_id])
@@ -126,14 +118,26 @@ def measure_exposure(
                     for examples in batch
                 ]
                 written = generate_trees(writer, trees, generation, streams=streams)
-                for tree, completions in zip(trees, written, strict=True):
-                    along[name] += _divergences(student, teacher, tree, completions, vocabulary_size)
+                repeats.append(
+                    [
+                        values
+                        for tree, completions in zip(trees, written, strict=True)
+                        for values in _divergences(student, teacher, tree, completions, vocabulary_size)
+                    ]
+                )
+            along[name] += [values for of_prompt in zip(*repeats, strict=True) for values in of_prompt]
         if on_progress is not None:
             on_progress(len(along["student"]), len(prepared.examples) * options.samples_per_prompt)
     return Exposure(
         benchmark.name,
         excess_accumulated_error(along["student"], along["teacher"], options.length),
-        bootstrap_interval(along["student"], along["teacher"], options.length, seed=options.seed),
+        bootstrap_interval(
+            along["student"],
+            along["teacher"],
+            options.length,
+            samples_per_prompt=options.samples_per_prompt,
+            seed=options.seed,
+        ),
         len(prepared.examples),
         options,
     )

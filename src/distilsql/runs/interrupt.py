@@ -7,7 +7,10 @@ from typing import Any
 
 
 class StopRequest:
-    """While entered, SIGINT and SIGTERM set `requested` instead of interrupting the step they fall into."""
+    """While entered, SIGINT and SIGTERM set `requested` instead of interrupting the step they fall into.
+
+    `requested` is this process's own: of several, some may see the signal a step later, or never.
+    """
 
     def __init__(self) -> None:
         self.requested = False

@@ -73,14 +73,15 @@ class Prepared:
         return list(groups.values())
 
 
-def prompt_options(settings: PromptSettings) -> PromptOptions:
+def prompt_options(settings: PromptSettings, *, special_tokens: int = 0) -> PromptOptions:
+    """`special_tokens` of the budget go to what the tokenizer puts before a prompt."""
     return PromptOptions(
         include_values=settings.values,
         include_matched_values=settings.matched_values,
         include_comments=settings.comments,
         schema_filter=settings.schema_filter,
         template=settings.template,
-        max_prefix_tokens=max(settings.max_prompt_tokens - settings.question_tokens, 1),
+        max_prefix_tokens=max(settings.max_prompt_tokens - special_tokens - settings.question_tokens, 1),
     )
 
 
@@ -146,14 +147,14 @@ class _Asked(NamedTuple):
 def _asked_in_sql(
     benchmark: SqlBenchmark, text: "_Tokens", settings: PromptSettings, training_seed: int | None
 ) -> Iterator[_Asked]:
-    options = prompt_options(settings)
+    options = prompt_options(settings, special_tokens=text.special)
     for example in benchmark.examples:
         prompt = fit_prompt(
             example,
             benchmark.databases[example.db_id],
             options,
             text.count,
-            settings.max_prompt_tokens,
+            settings.max_prompt_tokens - text.special,
             training_seed=training_seed,
         )
         shared_name = example.db_id if prompt.rule == "whole" else ""

@@ -64,7 +64,7 @@ class PromptSettings(_Section):
     schema_filter: Literal["never", "when_needed", "always"] = Field(
         "when_needed", description="cut the schema to what is relevant: never, over budget, or always"
     )
-    max_prompt_tokens: int = Field(1024, ge=16, description="budget of prefix and question")
+    max_prompt_tokens: int = Field(1024, ge=16, description="budget of prefix and question, BOS included")
     question_tokens: int = Field(
         128,
         ge=0,

@@ -22,6 +22,7 @@ from distilsql.runs import derived
 from distilsql.runs.experiment import Column, Published, Scale
 from distilsql.runs.folder import write_bytes, write_text
 from distilsql.runs.plan import (
+    Judgement,
     Plan,
     PlannedExperiment,
     PlannedGroup,
@@ -30,7 +31,7 @@ from distilsql.runs.plan import (
     judgement_of,
     measured_columns,
 )
-from distilsql.runs.state import is_same_recipe, read_score, summary_of
+from distilsql.runs.state import is_same_recipe, read_exposure, read_score, summary_of
 
 # Sharp on screens with two pixels to the point.
 _DPI = 180
@@ -39,7 +40,6 @@ _OF_SUMMARY = {
     "samples_per_second": ("samples_per_second", 1.0),
     "train_minutes": ("train_seconds", 1 / 60),
     "teacher_share": ("teacher_share", 100.0),
-    "exposure": ("excess_accumulated_error", 1.0),
 }
 _DECIMALS = {"x_sft": 2, "samples_per_second": 2}
 
@@ -155,9 +155,10 @@ def _measured(key: str, planned: PlannedRow, scale: Scale, runs: Mapping[str, Pl
     if column.measure == "x_sft" and (planned.row.role or planned.row.method == derived.BASELINE):
         # Fine-tuning costs 1 by definition; a teacher or start is another model than the one it is relative to.
         return Measured(1.0) if there and planned.row.method == derived.BASELINE else None
-    if column.measure == "accuracy":
-        judgement = judgement_of(column)
-        assert judgement is not None
+    judgement = judgement_of(column)
+    if judgement is not None and judgement.exposure_limit is not None:
+        return _exposure(judgement, there)
+    if judgement is not None:
         scores = [
             score for run in there if (score := read_score(run.folder, judgement, length=column.length))
         ]
@@ -176,19 +177,23 @@ def _measured(key: str, planned: PlannedRow, scale: Scale, runs: Mapping[str, Pl
     values = [value * factor for run in there if (value := summary_of(run.folder).get(name)) is not None]
     if not values:
         return None
-    spread = statistics.stdev(values) if len(values) > 1 else None
-    return Measured(statistics.fmean(values), spread, interval=_exposure_interval(column, there))
+    return Measured(statistics.fmean(values), _spread(values))
 
 
-def _exposure_interval(column: Column, runs: Sequence[PlannedRun]) -> tuple[float, float] | None:
-    """The bootstrap interval that `exposure` measured, where there is one run."""
-    if column.measure != "exposure" or len(runs) != 1:
+def _exposure(judgement: Judgement, runs: Sequence[PlannedRun]) -> Measured | None:
+    """The runs' ExAccErr; with its bootstrap interval where one run has it."""
+    found = [values for run in runs if (values := read_exposure(run.folder, judgement)) is not None]
+    if not found:
         return None
-    path = runs[0].folder.exposure
-    if not path.exists():
-        return None
-    low, high = json.loads(path.read_text(encoding="utf-8"))["interval"]
-    return float(low), float(high)
+    errors = [float(values["excess_accumulated_error"]) for values in found]
+    low, high = found[0]["interval"]
+    interval = (float(low), float(high)) if len(found) == 1 else None
+    return Measured(statistics.fmean(errors), _spread(errors), interval=interval)
+
+
+def _spread(values: Sequence[float]) -> float | None:
+    """Standard deviation over seeds; None of one."""
+    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def _curve(run: PlannedRun) -> tuple[tuple[int, float], ...]:

@@ -26,7 +26,15 @@ from distilsql.runs.plan import Judgement, Plan, PlannedRun
 from distilsql.runs.predict import Model, load_student, predict
 from distilsql.runs.progress import counting_bar, training_bar
 from distilsql.runs.render import render
-from distilsql.runs.state import State, predictions_paths, read_score, scores_path, state_of, suite_folder
+from distilsql.runs.state import (
+    State,
+    is_judged,
+    predictions_paths,
+    read_score,
+    scores_path,
+    state_of,
+    suite_folder,
+)
 from distilsql.runs.train import train
 
 # Between two looks at the runs that other processes are at work on.
@@ -156,7 +164,7 @@ class Judge:
         if benchmark is None:
             return False
         if judgement.exposure_limit is not None:
-            return self._expose(run, judgement, benchmark, title)
+            return self._expose(run, judgement, judgement.exposure_limit, title)
         answered = self._answer(run.folder, judgement, benchmark, title, model)
         if not answered and _is_scored(run.folder, judgement, benchmark):
             return False
@@ -199,12 +207,13 @@ class Judge:
             done = True
         return done
 
-    def _expose(self, run: PlannedRun, judgement: Judgement, benchmark: Benchmark, title: str) -> bool:
-        limit = judgement.exposure_limit or len(benchmark.examples)
-        asked = self._whole[judgement.benchmark].take(limit, 0)
-        path = scores_path(run.folder, judgement)
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if known.get("benchmark") == asked.name and known.get("prompts") == len(asked.examples):
+    def _expose(self, run: PlannedRun, judgement: Judgement, questions: int, title: str) -> bool:
+        if is_judged(run.folder, judgement):
+            return False
+        asked = self._whole[judgement.benchmark].take(questions, 0)
+        if len(asked.examples) < questions:
+            there = f"{asked.name} has {len(asked.examples)} questions, not {questions}"
+            self.console.print(f"{run.name}: ExAccErr is left out: {there}", highlight=False, soft_wrap=True)
             return False
         with counting_bar(f"{title}: ExAccErr on {asked.name}", self.console) as on_progress:
             expose_run(run.folder, asked, ExposureOptions(), on_progress=on_progress)

@@ -1,7 +1,7 @@
 """Generate answers to a benchmark's examples, and score a student with them while it trains."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,9 +54,7 @@ class Decoder:
         return on_one_line(text) if task == "sql" else text.strip()
 
 
-def answer_all(
-    decoder: Decoder, prepared: Prepared, on_batch: Callable[[int], None] | None = None
-) -> Iterator[tuple[TokenizedExample, str]]:
+def answer_all(decoder: Decoder, prepared: Prepared) -> Iterator[tuple[TokenizedExample, str]]:
     """Each example with the model's answer, grouped by prefix and by length of the question."""
     groups = [
         sorted(examples, key=lambda example: len(example.question)) for examples in prepared.by_prefix()
@@ -73,8 +71,6 @@ def answer_all(
         for examples, completions in zip(batch, written, strict=True):
             for example, completion in zip(examples, completions, strict=True):
                 yield example, decoder.text(completion, prepared.task)
-        if on_batch is not None:
-            on_batch(sum(map(len, batch)))
 
 
 def score_during_training(recipe: Recipe, engines: Engines, benchmark: Benchmark) -> float:

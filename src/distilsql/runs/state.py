@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from distilsql.distill.exposure import ExposureOptions
 from distilsql.errors import DistilSQLError
 from distilsql.metrics.rouge import RougeScores
 from distilsql.report.records import Score
@@ -100,9 +101,7 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
 
 
 def scores_path(run: RunFolder, judgement: Judgement) -> Path:
-    """Where the measurement of `judgement` is kept."""
-    if judgement.exposure_limit is not None:
-        return run.exposure
+    """Where the accuracy of `judgement` is kept."""
     suite = f"-{SUITE}" if judgement.suite else ""
     return run.scores(judgement.benchmark + suite, judgement.temperature)
 
@@ -116,12 +115,20 @@ def predictions_paths(run: RunFolder, judgement: Judgement) -> dict[int, Path]:
 
 
 def is_judged(run: RunFolder, judgement: Judgement) -> bool:
-    """Whether a measurement is there (on how many questions is looked at when the benchmark is loaded)."""
-    path = scores_path(run, judgement)
-    if judgement.exposure_limit is None:
-        return path.exists() and all(path.exists() for path in predictions_paths(run, judgement).values())
-    values = _json(path) or {}
-    return values.get("benchmark") == judgement.benchmark
+    """Whether a measurement is there (on how many questions accuracy is, is looked at when the benchmark is loaded)."""
+    if judgement.exposure_limit is not None:
+        return read_exposure(run, judgement) is not None
+    paths = [scores_path(run, judgement), *predictions_paths(run, judgement).values()]
+    return all(path.exists() for path in paths)
+
+
+def read_exposure(run: RunFolder, judgement: Judgement) -> dict[str, Any] | None:
+    """exposure.json, if it is what `judgement` asks for: of its benchmark and its number of questions, with the usual
+    options, and with the run's own teacher. None where there is none, or another one."""
+    values = _json(run.exposure) or {}
+    found = [values.get(key) for key in ("benchmark", "prompts", "options", "teacher")]
+    asked = [judgement.benchmark, judgement.exposure_limit, asdict(ExposureOptions()), None]
+    return values if found == asked else None
 
 
 def read_score(run: RunFolder, judgement: Judgement, *, length: str = "") -> Score | None:

@@ -6,7 +6,7 @@ f-distill trains partly on them; `teacher_check.py` says what they are worth.
 import json
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from accelerate.utils import gather_object
@@ -14,11 +14,12 @@ from accelerate.utils import gather_object
 from distilsql.distill.methods import Source
 from distilsql.models.generate import Completion, GenerationOptions
 from distilsql.models.vllm_source import VllmSource
+from distilsql.runs.decode_batches import decode_batches
 from distilsql.runs.engines import Engines, vllm_source
 from distilsql.runs.folder import RunFolder, write_text
 from distilsql.runs.prepare import Prepared
 from distilsql.runs.recipe import Recipe
-from distilsql.runs.sampling import Sampler
+from distilsql.runs.sampling import TreeOfExamples
 from distilsql.runs.window_tree import Use, WindowTree, as_window_trees
 from distilsql.runs.writing import write_completions
 
@@ -82,16 +83,15 @@ def _ids(batch: Sequence[WindowTree]) -> set[str]:
 
 def _batches(recipe: Recipe, prepared: Prepared, examples: Collection[int]) -> list[list[WindowTree]]:
     """Every example once; trees may be larger than in training, since nothing is differentiated."""
-    numbers = sorted(examples)
-    keys = [prepared.examples[number].prefix_key for number in numbers]
-    sampler = Sampler(keys, recipe.seed, recipe.generation.max_batch_rows, 1, 0)
-    return [
-        as_window_trees(
-            prepared,
-            [replace(tree, examples=tuple(numbers[place] for place in tree.examples)) for tree in window],
-        )
-        for window in sampler.epoch(0)
+    trees = [
+        TreeOfExamples(own, epoch=0)
+        for numbers in prepared.numbers_by_prefix()
+        if (own := tuple(number for number in numbers if number in examples))
     ]
+    items = as_window_trees(prepared, trees)
+    places = [(tree, row) for tree, item in enumerate(items) for row in range(len(item.examples))]
+    batches = decode_batches(items, places, recipe.generation.max_batch_rows)
+    return [[part.item for part in batch] for batch in batches]
 
 
 def _vllm_teacher(recipe: Recipe, engines: Engines) -> VllmSource:

@@ -4,9 +4,11 @@ The teacher is frozen and so are gold completions; its final hidden states at th
 its exact full-vocabulary distribution through its own head whenever they are needed again.
 
 Rounding depends on which questions share a forward pass, and epochs shuffle them. So states are computed on trees of
-their own: the questions of a prefix in the order of the data, `train.questions_per_tree` at a time. A state is then a
-function of teacher and data, and not of the step that needed it first; a run learns the same to the bit whether
-entries were there, were computed, broke, or were made by another process.
+their own: the questions of a prefix in the order of the data, as many at a time as training runs at most
+(`train.largest_tree`, or `train.questions_per_tree` if that is more). A state is then a function of teacher and data,
+and not of the step that needed it first; a run learns the same to the bit whether entries were there, were computed,
+broke, or were made by another process. Where they cannot be kept at all (the disk is full) the teacher runs on the
+trees of each window, and the run differs from one that kept them by rounding.
 """
 
 import hashlib
@@ -186,7 +188,7 @@ def open_teacher_hidden(
         except OSError as error:
             say(
                 f"The teacher's hidden states cannot be kept in {root} ({error.strerror or error}): the teacher runs "
-                "at every step, which is slower and loses nothing. Free some disk space, or set "
+                "at every step, which is slower and rounds a little differently. Free some disk space, or set "
                 "train.teacher_hidden_folder to another place."
             )
             return None

@@ -177,10 +177,14 @@ class _Trainer:
                     self._evaluate(done)
                 if done % every.save_every_steps == 0 and done < self.steps:
                     self._save(done)
-                if stop.requested and done < self.steps:
+                if self._is_stop_requested(stop) and done < self.steps:
                     self._save(done)
                     raise KeyboardInterrupt
         self._finish()
+
+    def _is_stop_requested(self, stop: StopRequest) -> bool:
+        """Whether any process was asked to stop: they save together, so all of them stop after the same step."""
+        return sum_values(self.accelerator, [float(stop.requested)])[0] > 0
 
     def _open_teacher_hidden(self) -> None:
         self.engines.teacher_hidden = open_teacher_hidden(
@@ -253,9 +257,11 @@ class _Trainer:
         return loss, learning_rate, norm
 
     def _stop_on_bad_loss(self, step: int, loss: WindowLoss) -> None:
-        names = ", ".join(loss.culprits[:5])
+        """Every process gets here, and names the examples of all of them."""
+        culprits: list[str] = gather_object(loss.culprits)  # type: ignore[assignment]
+        names = ", ".join(culprits[:5]) + ("…" if len(culprits) > 5 else "")
         raise TrainingError(
-            f"The loss of step {step + 1} is not finite (examples {names}…). Nothing of this step was applied and "
+            f"The loss of step {step + 1} is not finite (examples {names}). Nothing of this step was applied and "
             f"the last checkpoint in {self.run.path} is kept. Lower train.learning_rate, or use "
             "--set train.precision=float32, and resume."
         )

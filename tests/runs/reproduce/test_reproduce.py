@@ -60,6 +60,13 @@ def test_everything_is_made_once_judged_and_rendered(book, world, plan_of, train
     reproduce(plan, world / "out", console=QUIET)
     assert trained == []
     known = standings(plan.runs)
+    # Errors over another length, measured in between, are not what the column shows.
+    exposure = plan.runs["kid_small_from-teacher_seed0"].folder.exposure
+    measured = json.loads(exposure.read_text())
+    other = measured | {"excess_accumulated_error": 1e6, "options": measured["options"] | {"length": 30}}
+    exposure.write_text(json.dumps(other))
+    reproduce(plan, world / "out", console=QUIET)
+    assert json.loads(exposure.read_text()) == measured
     # Spider's column stays unjudged wherever it is asked for.
     assert known["kid_small_from-teacher_mask_share-0.5_seed0"].state is State.DONE
     assert known["teacher"].state is State.TRAINED
