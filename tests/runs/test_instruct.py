@@ -9,6 +9,7 @@ import pytest
 from distilsql.data.benchmark import load_benchmark
 from distilsql.distill.methods import METHODS
 from distilsql.errors import DataError, RunError
+from distilsql.metrics.golds import GoldResults
 from distilsql.metrics.rouge import RougeScores, judge_responses
 from distilsql.models.load import load_tokenizer
 from distilsql.report import comparison_table, load_runs
@@ -117,7 +118,8 @@ def test_a_student_is_scored_while_it_trains_as_its_greedy_answers_are(instruct,
     benchmark = load_benchmark(str(file))
     model = load_any(str(tiny_models["student"]), settings.prompt, precision="float32")
     written = predict(model, benchmark, tmp_path / "out.jsonl")
-    scored = score_during_training(settings, load_engines(settings, model.decoder.model.device), benchmark)
+    engines = load_engines(settings, model.decoder.model.device)
+    scored = score_during_training(settings, engines, benchmark, GoldResults())
     assert scored == judge_responses([written], benchmark).rouge_l
 
 

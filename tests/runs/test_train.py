@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from distilsql.databases.normalise import normalise_sql
 from distilsql.distill.methods import METHODS
-from distilsql.errors import RunError, TrainingError
+from distilsql.errors import DataError, RunError, TrainingError
 from distilsql.models.load import load_tokenizer
 from distilsql.runs import checkpoint, window
 from distilsql.runs.folder import RunFolder
@@ -258,6 +258,28 @@ def test_another_recipe_in_the_same_folder_is_refused(recipe, tmp_path):
         train(recipe("sft", "train.steps=2"), tmp_path / "run")
     finished = weights(train(recipe("sft", "train.steps=2"), tmp_path / "run", overwrite=True))
     assert finished
+
+
+def test_a_run_of_an_earlier_version_which_had_fewer_keys_goes_on(recipe, tmp_path):
+    settings = recipe("sft", "train.steps=1")
+    run = train(settings, tmp_path / "run")
+    shorter = run.recipe.read_text().replace('template = "codes"\n', "")
+    assert shorter != run.recipe.read_text()
+    run.recipe.write_text(shorter)
+    said = []
+    train(settings, tmp_path / "run", report=said.append)
+    assert "finished already" in said[0].message
+    with pytest.raises(RunError, match="another recipe"):
+        train(recipe("sft", "train.steps=1", "prompt.template=chatml"), tmp_path / "run")
+
+
+def test_a_gold_that_does_not_run_is_said_before_training(recipe, world, tmp_path):
+    valid = world / "valid.jsonl"
+    valid.write_text(json.dumps({"question": "Names?", "sql": "SELECT nothing FROM singer"}) + "\n")
+    settings = recipe("sft", f"data.valid={valid}", "train.evaluate_every_steps=3")
+    with pytest.raises(DataError, match=r"gold query of valid/0 does not run"):
+        train(settings, tmp_path / "run")
+    assert not (tmp_path / "run/log.jsonl").exists()
 
 
 def test_a_folder_that_is_no_run_is_left_alone(recipe, tmp_path):

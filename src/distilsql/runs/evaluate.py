@@ -9,6 +9,7 @@ from distilsql.errors import DataError, RunError
 from distilsql.metrics.compare import Comparison, compare_predictions
 from distilsql.metrics.efficiency import measure_r_ves
 from distilsql.metrics.evaluate import evaluate
+from distilsql.metrics.golds import GoldResults
 from distilsql.metrics.predictions import read_predictions, read_responses
 from distilsql.metrics.rouge import RougeComparison, RougeScores, compare_responses, judge_responses
 from distilsql.metrics.scores import Scores
@@ -18,11 +19,14 @@ AnyScores = Scores | RougeScores
 OnProgress = Callable[[int, int], None]
 
 
-def judge(predictions: Sequence[str], benchmark: Benchmark) -> float:
-    """The number that a task is judged by, 0 to 1: execution accuracy (EX) or mean ROUGE-L."""
+def judge(predictions: Sequence[str], benchmark: Benchmark, golds: GoldResults | None = None) -> float:
+    """The number that a task is judged by, 0 to 1: execution accuracy (EX) or mean ROUGE-L.
+
+    `golds` is kept by a caller that judges several times. Raises DataError if a gold query does not run.
+    """
     if isinstance(benchmark, InstructBenchmark):
         return judge_responses([predictions], benchmark).rouge_l
-    return evaluate(predictions, benchmark).accuracy
+    return evaluate(predictions, benchmark, golds=golds).accuracy
 
 
 def evaluate_file(

@@ -7,6 +7,7 @@ from typing import Any
 
 from distilsql.data.benchmark import Benchmark, Task
 from distilsql.databases.normalise import on_one_line
+from distilsql.metrics.golds import GoldResults
 from distilsql.models.generate import (
     Completion,
     GenerationOptions,
@@ -73,11 +74,13 @@ def answer_all(decoder: Decoder, prepared: Prepared) -> Iterator[tuple[Tokenized
                 yield example, decoder.text(completion, prepared.task)
 
 
-def score_during_training(recipe: Recipe, engines: Engines, benchmark: Benchmark) -> float:
+def score_during_training(
+    recipe: Recipe, engines: Engines, benchmark: Benchmark, golds: GoldResults
+) -> float:
     """The student as it stands, greedy: execution accuracy or mean ROUGE-L, 0 to 1."""
     prepared = prepare(benchmark, engines.tokenizer, recipe.prompt, training=False)
     decoder = Decoder(
         engines.student, engines.tokenizer, engines.vocabulary_size, recipe.prompt.max_completion_tokens
     )
     answers = {example.example.example_id: answer for example, answer in answer_all(decoder, prepared)}
-    return judge([answers[example.example_id] for example in benchmark.examples], benchmark)
+    return judge([answers[example.example_id] for example in benchmark.examples], benchmark, golds)

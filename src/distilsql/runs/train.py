@@ -17,7 +17,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from distilsql.data.benchmark import Benchmark, SqlBenchmark, load_benchmark
-from distilsql.errors import RunError, TrainingError
+from distilsql.errors import RecipeError, RunError, TrainingError
+from distilsql.metrics.golds import GoldResults
 from distilsql.models.layout_check import tree_is_exact
 from distilsql.models.load import save_model
 from distilsql.runs.across_processes import sum_gradients, sum_loss, sum_values
@@ -25,13 +26,14 @@ from distilsql.runs.calibration import Calibration
 from distilsql.runs.checkpoint import load_checkpoint, save_checkpoint
 from distilsql.runs.engines import Engines, load_engines, vllm_source
 from distilsql.runs.environment import environment
+from distilsql.runs.evaluate import judge
 from distilsql.runs.folder import RunFolder, open_run, refuse_what_is_no_run, write_json
 from distilsql.runs.interrupt import StopRequest
 from distilsql.runs.ledger import Ledger, Phase
 from distilsql.runs.lock import hold
 from distilsql.runs.optimizer import MasterAdamW, learning_rate_at
 from distilsql.runs.prepare import Prepared, prepare
-from distilsql.runs.recipe import Recipe
+from distilsql.runs.recipe import Recipe, load_recipe
 from distilsql.runs.rollout import Rollout
 from distilsql.runs.sampling import Sampler, WindowStream
 from distilsql.runs.scoring import score_during_training
@@ -78,12 +80,21 @@ def train(recipe: Recipe, out: Path, *, overwrite: bool = False, report: Report 
                 refuse_what_is_no_run(out)
                 if overwrite or not RunFolder(out).is_finished():
                     held.enter_context(hold(out))
-            run = open_run(out, recipe.to_toml(), overwrite=overwrite and accelerator.is_main_process)
+            run = open_run(out, _text_of(recipe, out), overwrite=overwrite and accelerator.is_main_process)
         if run.is_finished():
             report(Progress(f"{out} is finished already; pass --overwrite to run it anew."))
         else:
             _Trainer(recipe, run, accelerator, report).loop()
     return run
+
+
+def _text_of(recipe: Recipe, out: Path) -> str:
+    """The recipe's text, or that in the run folder if it says the same: an earlier version had fewer keys."""
+    file = RunFolder(out).recipe
+    try:
+        return file.read_text(encoding="utf-8") if load_recipe(file) == recipe else recipe.to_toml()
+    except RecipeError:  # there is none, or it is of another kind
+        return recipe.to_toml()
 
 
 class _Trainer:
@@ -94,6 +105,10 @@ class _Trainer:
         self.report: Report = report if accelerator.is_main_process else _silent
         self.ledger = Ledger(accelerator.device)
         self.benchmark, self.valid = load_data(recipe)
+        self.golds = GoldResults()
+        if self.valid is not None and recipe.train.evaluate_every_steps and accelerator.is_main_process:
+            # A gold that does not run is better said now than at the first evaluation.
+            judge([""] * len(self.valid.examples), self.valid, self.golds)
         for reason in self.benchmark.skipped[:1]:
             self.report(Progress(f"{len(self.benchmark.skipped)} examples left out: {reason}"))
         self.engines: Engines = load_engines(recipe, accelerator.device)
@@ -284,7 +299,7 @@ class _Trainer:
     def _evaluate(self, done: int) -> None:
         if self.accelerator.is_main_process and self.valid is not None:
             with self.ledger.phase(Phase.EVALUATION):
-                accuracy = score_during_training(self.recipe, self.engines, self.valid)
+                accuracy = score_during_training(self.recipe, self.engines, self.valid, self.golds)
             metric = "execution accuracy" if self.valid.task == "sql" else "ROUGE-L"
             self.report(Progress(f"step {done}: {metric} {accuracy:.1%} on {self.valid.name}"))
             append_line(self.run, {"step": done, "valid_accuracy": accuracy})
