@@ -7,7 +7,8 @@ import torch
 from families import FAMILIES, VOCABULARY, loss_and_gradients, make_model, random_tree, tokens
 
 from distilsql.distill.tree import Branch, PromptTree
-from distilsql.models.layout_check import layout_difference, tree_is_exact
+from distilsql.errors import ModelError
+from distilsql.models.layout_check import check_head, layout_difference, tree_is_exact
 from distilsql.models.load import add_lora
 from distilsql.models.tree_model import TreeModel
 
@@ -88,6 +89,44 @@ def test_only_prompt_tokens_that_are_ancestors_get_gradient():
     gradient = model.causal_lm.get_input_embeddings().weight.grad.abs().sum(-1)
     assert gradient[[1, 2, 5, 50]].min() > 0
     assert gradient[[4, 60]].max() == 0
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "granite", "cohere", "gemma2", "gpt-oss", "mistral"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@torch.no_grad()
+def test_distributions_are_those_of_the_models_own_logits(name, dtype):
+    """With whatever scale, cap or attention of its own; the model is asked before it is wrapped."""
+    causal_lm = make_model(name, seed=1, spread=3.0).to(dtype)
+    tree, branches = random_tree(3)
+    alone = branches[0]
+    prompt = tree.prefix + tree.questions[alone.question]
+    logits_TV = causal_lm(input_ids=torch.tensor([prompt + alone.tokens])).logits[0].float()
+    stock_NV = torch.log_softmax(logits_TV, -1)[len(prompt) - 1 : -1]
+    model = TreeModel(causal_lm)
+    check_head(model, VOCABULARY, name)
+    if not tree_is_exact(model, tree, branches, VOCABULARY):
+        model.layout = "padded"
+    assert (model.layout == "tree") == (name != "mistral")  # a window of eight tokens
+    mine_NV = model.head().log_probs(model.completion_hidden(tree, [alone]), VOCABULARY)
+    tolerance = 1e-4 if dtype == torch.float32 else 0.1
+    torch.testing.assert_close(mine_NV, stock_NV, atol=tolerance, rtol=tolerance)
+    if model.layout == "tree" and dtype == torch.bfloat16:
+        packed_head = model.decoding_weights()[1]
+        mine_NV = packed_head(model.completion_hidden(tree, [alone]), VOCABULARY)
+        torch.testing.assert_close(mine_NV, stock_NV, atol=tolerance, rtol=tolerance)
+
+
+def test_a_model_that_makes_its_logits_otherwise_is_refused():
+    model = TreeModel(make_model("hyperclovax"))
+    with pytest.raises(ModelError, match="HyperCLOVAXForCausalLM"):
+        check_head(model, VOCABULARY, "a/model")
+
+
+def test_attention_of_our_own_refuses_what_it_would_leave_out():
+    tree, branches = random_tree(3)
+    for name in ("gemma2", "gpt-oss"):
+        with pytest.raises(ModelError, match="share_prefix = auto"):
+            TreeModel(make_model(name)).completion_hidden(tree, branches)
 
 
 def test_start_up_check_accepts_exact_models_and_refuses_others(family):

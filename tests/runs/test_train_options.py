@@ -3,11 +3,14 @@
 import json
 
 import pytest
-from transformers import AutoModelForCausalLM
+import torch
+from transformers import AutoModelForCausalLM, HyperCLOVAXConfig
 
 from distilsql.errors import ModelError
 from distilsql.models.load import load_tokenizer
 from distilsql.models.tiny import save_tiny_llama, train_tokenizer
+from distilsql.runs.engines import load_engines
+from distilsql.runs.predict import load_any
 from distilsql.runs.train import Progress, train
 
 
@@ -68,6 +71,30 @@ def test_a_teacher_of_another_tokenizer_or_without_one_is_refused(recipe, tmp_pa
         file.unlink()
     with pytest.raises(ModelError, match="comes without a tokenizer"):
         train(recipe("rkd", f"teacher.path='{tmp_path / 'other'}'"), tmp_path / "again")
+
+
+def test_a_model_whose_logits_are_made_otherwise_is_refused_wherever_it_is_loaded(
+    recipe, tmp_path, tiny_models
+):
+    """HyperCLOVAX multiplies by what Granite divides by."""
+    tokenizer = load_tokenizer(tiny_models["student"])
+    config = HyperCLOVAXConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        logits_scaling=3.0,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    folder = tmp_path / "other"
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for role in ("student", "teacher"):
+        with pytest.raises(ModelError, match="HyperCLOVAX"):
+            load_engines(recipe("rkd", f"{role}.path='{folder}'"), torch.device("cpu"))
+    with pytest.raises(ModelError, match="HyperCLOVAX"):
+        load_any(str(folder), recipe("sft").prompt, precision="float32")
 
 
 def test_an_unknown_mask_token_is_refused(recipe, tmp_path):

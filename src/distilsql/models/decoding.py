@@ -144,13 +144,14 @@ class Decoding:
         hidden[:, :, :longest] = column[:longest] >= self._prefix_length_B[:, None, None]
         hidden[:, :, longest:past] = column[:used] >= self.length_B[:, None, None]
         hidden[:, :, past:] = torch.ones(length, length, dtype=torch.bool, device=model.device).triu(1)
-        output = model.decoder(
-            input_ids=tokens_BL,
-            position_ids=self._prefix_length_B[:, None] + columns_BL,
-            attention_mask=_additive(hidden, model.dtype, torch.finfo(model.dtype).min)[:, None],
-            past_key_values=cache,
-            use_cache=True,
-        )
+        with model.own_attention():
+            output = model.decoder(
+                input_ids=tokens_BL,
+                position_ids=self._prefix_length_B[:, None] + columns_BL,
+                attention_mask=_additive(hidden, model.dtype, torch.finfo(model.dtype).min)[:, None],
+                past_key_values=cache,
+                use_cache=True,
+            )
         rows_B1 = torch.arange(batch, device=model.device)[:, None]
         for layer, cached in enumerate(cache.layers):
             self.keys[layer].transpose(1, 2)[rows_B1, columns_BL] = cached.keys[:, :, past:].transpose(1, 2)

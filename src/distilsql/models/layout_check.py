@@ -1,4 +1,8 @@
-"""Whether a model may run PromptTrees: one tree both ways, next-token distributions compared."""
+"""What a model must be for its TreeModel to be exact: its output layer a Head, and a tree what padded rows are.
+
+The reference is the model's own forward as `transformers` runs it: `check_head` compares a Head with it, and padded
+rows are it, so that `tree_is_exact` need only compare a tree with padded rows.
+"""
 
 from collections.abc import Sequence
 
@@ -6,12 +10,37 @@ import torch
 
 from distilsql.distill.divergences import jensen_shannon
 from distilsql.distill.tree import Branch, PromptTree
+from distilsql.errors import ModelError
 from distilsql.models.tree_model import TreeModel
 
 # Median JSD in nats between tree and padded layout. In bfloat16, SmolLM2-135M whole or cut to 20 or 15 of its layers
 # measured up to 6e-4 from rounding, and at least 2.5e-2 where the mask was ignored (as sliding windows, recurrence
 # or an own mask handling would). The median, because a cut model's rounding has a long tail.
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-6, torch.bfloat16: 5e-3}
+
+# Largest difference of logits, as a share of the largest logit: the same product, rounded at other places.
+HEAD_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 2e-2}
+_HEAD_TOKENS = 16
+
+
+@torch.no_grad()
+def check_head(model: TreeModel, vocabulary_size: int, path: str) -> None:
+    """Refuse a model that makes its logits otherwise than `model.head()` does.
+
+    Raises:
+        ModelError: logits of its own forward are not those of its output layer.
+    """
+    token_ids_1T = torch.linspace(0, vocabulary_size - 1, _HEAD_TOKENS, device=model.device).long()[None]
+    with model.own_attention():
+        stock_TV = model.causal_lm(input_ids=token_ids_1T, use_cache=False).logits[0, :, :vocabulary_size]
+        hidden_TD = model.decoder(input_ids=token_ids_1T, use_cache=False).last_hidden_state[0]
+    difference_TV = model.head().logits(hidden_TD, vocabulary_size) - stock_TV
+    if difference_TV.abs().max() > HEAD_TOLERANCE[model.dtype] * stock_TV.abs().max():
+        raise ModelError(
+            f"{path} ({type(model.causal_lm).__name__}) makes its logits otherwise than by its output layer, a scale "
+            "(logits_scaling, logit_scale) and a cap (final_logit_softcapping): its distribution would be another "
+            "one here. Use a model of another family."
+        )
 
 
 @torch.no_grad()
@@ -34,14 +63,14 @@ def tree_is_exact(
 ) -> bool:
     """False where the layouts differ by more than rounding, or the model cannot run a tree at all.
 
-    Where FlexAttention does not compile or is not exact, a dense mask is tried, and the model keeps it.
+    Where attention of our own does not run or is not exact, a dense mask is tried, and the model keeps it.
     """
     try:
         exact = layout_difference(model, tree, branches, vocabulary_size) <= TOLERANCE[model.dtype]
     except (TypeError, ValueError, RuntimeError, AttributeError):
         exact = False
         model.layout = "padded"
-    if not exact and model.attention == "flex":
+    if not exact and model.attention != "dense":
         model.attention, model.layout = "dense", "tree"
         return tree_is_exact(model, tree, branches, vocabulary_size)
     return exact

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate.hooks import remove_hook_from_module
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -204,6 +205,7 @@ def join_ends(model: Any, path: str) -> None:
             f"{path} does not fit: device_map put its input or output layer on disk. Use teacher.quantization, or "
             "more or larger devices."
         )
+    remove_hook_from_module(head)  # accelerate's would send what goes in on to another device
     if head.weight.device != device:
         head.to(device)
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from distilsql.errors import ModelError
+from distilsql.models.layout_check import check_head
 from distilsql.models.load import (
     Placement,
     Precision,
@@ -69,6 +70,7 @@ def load_engines(recipe: Recipe, device: torch.device) -> Engines:
         vocabulary_size=vocabulary_size,
         mask_token_id=mask_token_id(tokenizer, recipe.distill.mask_token),
     )
+    check_head(engines.student, vocabulary_size, options.path)
     if teacher_model is not None:
         # Of the ways to attend to a tree, only the stock forward follows a model from device to device.
         engines.teacher = TreeModel(teacher_model, attention="dense" if is_spread(teacher_model) else None)
@@ -78,6 +80,7 @@ def load_engines(recipe: Recipe, device: torch.device) -> Engines:
                 f"{engines.teacher.device}, and the student is on {engines.student.device}: their distributions "
                 "are compared on one device. Use teacher.device_map = auto, or none."
             )
+        check_head(engines.teacher, vocabulary_size, str(teacher_path))
         engines.teacher_prefixes = PrefixCache(engines.teacher, recipe.train.teacher_cache_mb * 2**20)
     return engines
 

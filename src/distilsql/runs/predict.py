@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from distilsql.data.benchmark import Benchmark, load_benchmark
 from distilsql.errors import RunError
 from distilsql.metrics.predictions import ANSWER_FIELDS
+from distilsql.models.layout_check import check_head
 from distilsql.models.load import Precision, load_model, load_tokenizer, shared_vocabulary_size
 from distilsql.models.tree_model import TreeModel
 from distilsql.runs.folder import RunFolder, existing_run, write_text
@@ -71,14 +72,17 @@ def load_any(
 
     Raises:
         RunError: beams and a temperature: beam search does not sample.
+        ModelError: nothing loadable at the path, or a model whose distribution would be another one here.
     """
     if beams > 1 and temperature:
         raise RunError(f"Beam search does not sample: give {beams} beams or temperature {temperature:g}.")
     tokenizer = load_tokenizer(path)
     model = load_model(path, precision, adapter=adapter).to(Accelerator().device)
     size = shared_vocabulary_size(model, None, tokenizer)
+    tree_model = TreeModel(model)
+    check_head(tree_model, size, path)
     decoder = Decoder(
-        TreeModel(model),
+        tree_model,
         tokenizer,
         size,
         prompt.max_completion_tokens,
