@@ -6,6 +6,7 @@ import pytest
 import torch
 from families import FAMILIES, VOCABULARY, loss_and_gradients, make_model, random_tree, tokens
 
+from distilsql.distill.loss import Head
 from distilsql.distill.tree import Branch, PromptTree
 from distilsql.errors import ModelError
 from distilsql.models.layout_check import check_head, layout_difference, tree_is_exact
@@ -145,8 +146,36 @@ def test_start_up_check_refuses_a_model_that_ignores_the_mask():
         return inner(*args, attention_mask=None, **kwargs)
 
     model.decoder.forward = forgetful
-    assert layout_difference(model, tree, branches, VOCABULARY) > 1e-3
+    assert layout_difference(model, tree, branches, VOCABULARY, 5) > 1e-3
     assert not tree_is_exact(model, tree, branches, VOCABULARY)
+
+
+def test_start_up_check_holds_no_more_logits_than_a_chunk(monkeypatch):
+    rows = []
+    inner = Head.log_probs
+
+    def counted(self, hidden_ND, *rest):
+        rows.append(len(hidden_ND))
+        return inner(self, hidden_ND, *rest)
+
+    monkeypatch.setattr(Head, "log_probs", counted)
+    tree, branches = random_tree(5)
+    assert tree_is_exact(TreeModel(make_model("llama")), tree, branches, VOCABULARY, chunk_rows=3)
+    assert max(rows) == 3
+    assert sum(rows) == 2 * sum(len(branch.tokens) for branch in branches)
+
+
+def test_a_check_that_runs_out_of_memory_says_so():
+    """The padded layout needs more memory than the tree: it is no way out."""
+    model = TreeModel(make_model("llama"))
+
+    def too_large(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.decoder.forward = too_large
+    with pytest.raises(torch.OutOfMemoryError):
+        tree_is_exact(model, *random_tree(5), VOCABULARY)
+    assert model.layout == "tree"
 
 
 def test_padded_rows_of_like_length_run_together():

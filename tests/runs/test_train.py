@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from distilsql.databases.normalise import normalise_sql
+from distilsql.distill.loss import Head
 from distilsql.distill.methods import METHODS
 from distilsql.errors import RunError, TrainingError
 from distilsql.models.load import load_tokenizer
 from distilsql.runs import checkpoint, window
+from distilsql.runs import train as train_module
 from distilsql.runs.folder import RunFolder
 from distilsql.runs.train import Progress, train
 
@@ -133,6 +135,35 @@ def test_kid_masks_the_ceiling_of_its_share_and_never_eos(recipe, world, tmp_pat
     lengths = [len(tokenizer(normalise_sql(sql)).input_ids) + 1 for sql in golds]
     expected = sum(-(-3 * length // 10) for length in lengths)
     assert json.loads(run.summary.read_text())["counts"]["masked_tokens"] == expected
+
+
+@pytest.mark.parametrize("rewriting", ["greedy", "sampled"])
+def test_kid_predicts_its_masks_in_chunks(recipe, tmp_path, monkeypatch, rewriting):
+    """Never more logits than a loss chunk has, and the same predictions."""
+    settings = (f"distill.rewriting={rewriting}", "distill.mask_share=0.5", "train.steps=2")
+    whole = train(recipe("kid", *settings), tmp_path / "whole")
+    rows = []
+    inner = Head.logits
+
+    def counted(self, hidden_ND, *rest):
+        rows.append(len(hidden_ND))
+        return inner(self, hidden_ND, *rest)
+
+    monkeypatch.setattr(Head, "logits", counted)
+    chunked = train(recipe("kid", *settings, "train.loss_chunk_rows=16"), tmp_path / "chunked")
+    assert max(rows) == 16
+    assert [line["counts"] for line in log_of(chunked)] == [line["counts"] for line in log_of(whole)]
+
+
+def test_the_peak_of_a_run_is_not_that_of_its_start_up_check(recipe, tmp_path, monkeypatch):
+    order = []
+    check, reset = train_module.tree_is_exact, train_module.reset_peak_memory
+    monkeypatch.setattr(
+        train_module, "tree_is_exact", lambda *a, **k: order.append("check") or check(*a, **k)
+    )
+    monkeypatch.setattr(train_module, "reset_peak_memory", lambda: order.append("reset") or reset())
+    train(recipe("sft", "train.steps=1"), tmp_path / "run")
+    assert order == ["check", "reset"]
 
 
 # ---- resuming ------------------------------------------------------------------------------------------------

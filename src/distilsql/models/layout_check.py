@@ -45,32 +45,47 @@ def check_head(model: TreeModel, vocabulary_size: int, path: str) -> None:
 
 @torch.no_grad()
 def layout_difference(
-    model: TreeModel, tree: PromptTree, branches: Sequence[Branch], vocabulary_size: int
+    model: TreeModel, tree: PromptTree, branches: Sequence[Branch], vocabulary_size: int, chunk_rows: int
 ) -> float:
-    """Median JSD (nats) over completion positions between the tree layout and the padded layout."""
+    """Median JSD (nats) over completion positions between the tree layout and the padded layout, whose distributions
+    exist for `chunk_rows` positions at a time."""
     head = model.head()
     kept = model.layout
-    distributions = []
+    hidden = []
     for layout in ("tree", "padded"):
         model.layout = layout  # type: ignore[assignment]
-        distributions.append(head.log_probs(model.completion_hidden(tree, branches), vocabulary_size))
+        hidden.append(model.completion_hidden(tree, branches).split(chunk_rows))
     model.layout = kept
-    return float(jensen_shannon(distributions[0], distributions[1]).median().clamp_min(0))
+    divergence_N = torch.cat(
+        [
+            jensen_shannon(*(head.log_probs(chunk_RD, vocabulary_size) for chunk_RD in chunks))
+            for chunks in zip(*hidden, strict=True)
+        ]
+    )
+    return float(divergence_N.median().clamp_min(0))
 
 
 def tree_is_exact(
-    model: TreeModel, tree: PromptTree, branches: Sequence[Branch], vocabulary_size: int
+    model: TreeModel,
+    tree: PromptTree,
+    branches: Sequence[Branch],
+    vocabulary_size: int,
+    chunk_rows: int = 128,
 ) -> bool:
     """False where the layouts differ by more than rounding, or the model cannot run a tree at all.
 
     Where attention of our own does not run or is not exact, a dense mask is tried, and the model keeps it.
     """
     try:
-        exact = layout_difference(model, tree, branches, vocabulary_size) <= TOLERANCE[model.dtype]
+        exact = (
+            layout_difference(model, tree, branches, vocabulary_size, chunk_rows) <= TOLERANCE[model.dtype]
+        )
+    except torch.OutOfMemoryError:
+        raise
     except (TypeError, ValueError, RuntimeError, AttributeError):
         exact = False
         model.layout = "padded"
     if not exact and model.attention != "dense":
         model.attention, model.layout = "dense", "tree"
-        return tree_is_exact(model, tree, branches, vocabulary_size)
+        return tree_is_exact(model, tree, branches, vocabulary_size, chunk_rows)
     return exact

@@ -24,7 +24,7 @@ from distilsql.runs.across_processes import sum_gradients, sum_loss, sum_values
 from distilsql.runs.calibration import Calibration
 from distilsql.runs.checkpoint import load_checkpoint, save_checkpoint
 from distilsql.runs.engines import Engines, load_engines, vllm_source
-from distilsql.runs.environment import environment
+from distilsql.runs.environment import environment, reset_peak_memory
 from distilsql.runs.folder import RunFolder, open_run, refuse_what_is_no_run, write_json
 from distilsql.runs.interrupt import StopRequest
 from distilsql.runs.ledger import Ledger, Phase
@@ -138,6 +138,7 @@ class _Trainer:
         self.teacher_writing_seconds = 0.0
         self.examples_seen = 0
         self._choose_layout(as_window_trees(self.prepared, self.windows.window(0)[:1])[0])
+        reset_peak_memory()
         if accelerator.is_main_process:
             found = [self.benchmark] + ([self.valid] if self.valid else [])
             write_json(run.environment, environment(found, accelerator.num_processes))
@@ -152,7 +153,11 @@ class _Trainer:
             models.append(("teacher", self.engines.teacher))
         for role, model in models:
             exact = choice != "auto" or tree_is_exact(
-                model, item.tree, as_branches(item.golds), self.engines.vocabulary_size
+                model,
+                item.tree,
+                as_branches(item.golds),
+                self.engines.vocabulary_size,
+                self.recipe.train.loss_chunk_rows,
             )
             if choice == "off" or not exact:
                 model.layout = "padded"
