@@ -5,11 +5,18 @@ import random
 import pytest
 import torch
 from families import FAMILIES, VOCABULARY, loss_and_gradients, make_model, random_tree, tokens
+from transformers import GPTNeoConfig, Qwen2Config
 
 from distilsql.distill.loss import Head
 from distilsql.distill.tree import Branch, PromptTree
 from distilsql.errors import ModelError
-from distilsql.models.layout_check import check_head, layout_difference, tree_is_exact
+from distilsql.models.layout_check import (
+    attention_window,
+    check_head,
+    layout_difference,
+    small_tree,
+    tree_is_exact,
+)
 from distilsql.models.load import add_lora
 from distilsql.models.tree_model import TreeModel
 
@@ -148,6 +155,34 @@ def test_start_up_check_refuses_a_model_that_ignores_the_mask():
     model.decoder.forward = forgetful
     assert layout_difference(model, tree, branches, VOCABULARY, 5) > 1e-3
     assert not tree_is_exact(model, tree, branches, VOCABULARY)
+
+
+def test_a_window_shorter_than_a_prompt_may_be_is_not_exact():
+    """The tree at hand has seven tokens under the window of eight, so it shows nothing."""
+    model = TreeModel(make_model("mistral", spread=3.0))
+    tree, branches = PromptTree((5, 6, 7), ((8, 9), (10,))), [Branch(0, (11, 12)), Branch(1, (13, 14))]
+    assert tree_is_exact(model, tree, branches, VOCABULARY, longest_tokens=8)
+    assert not tree_is_exact(model, tree, branches, VOCABULARY, longest_tokens=9)
+
+
+def test_only_layers_that_slide_or_chunk_have_a_window(family):
+    assert attention_window(make_model(family).config) is None
+    assert attention_window(make_model("mistral").config) == 8
+    full = Qwen2Config(use_sliding_window=True, sliding_window=8, num_hidden_layers=2, max_window_layers=2)
+    assert attention_window(full) is None
+    sliding = Qwen2Config(use_sliding_window=True, sliding_window=8, num_hidden_layers=3, max_window_layers=2)
+    assert attention_window(sliding) == 8
+    assert attention_window(GPTNeoConfig(window_size=16)) == 16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_the_small_tree_tells_exact_models_from_others(family, dtype):
+    tree, branches = small_tree(VOCABULARY)
+    model = TreeModel(make_model(family, spread=3.0).to(dtype))
+    assert tree_is_exact(model, tree, branches, VOCABULARY)
+    assert model.layout == "tree"
+    sliding = TreeModel(make_model("mistral", spread=3.0).to(dtype))
+    assert not tree_is_exact(sliding, tree, branches, VOCABULARY)
 
 
 def test_start_up_check_holds_no_more_logits_than_a_chunk(monkeypatch):

@@ -3,14 +3,18 @@
 import json
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, MistralConfig
 
 from distilsql.data.benchmark import load_benchmark
 from distilsql.errors import RunError
 from distilsql.metrics.scores import Scores
+from distilsql.models.load import load_tokenizer
 from distilsql.report import load_runs, write_report
 from distilsql.runs.evaluate import evaluate_run
 from distilsql.runs.exposure import ExposureOptions, measure_exposure
-from distilsql.runs.predict import benchmark_for, load_student, predict
+from distilsql.runs.predict import benchmark_for, load_any, load_student, predict
+from distilsql.runs.prepare import prepare
 from distilsql.runs.scoring import Decoder
 from distilsql.runs.train import train
 
@@ -64,6 +68,45 @@ def test_an_interrupted_prediction_goes_on(recipe, tmp_path, benchmark, monkeypa
     assert not (tmp_path / "cut.jsonl.unfinished").exists()
 
 
+def test_a_model_with_a_short_window_is_asked_as_transformers_would_and_says_so(
+    recipe, tmp_path, benchmark, tiny_models
+):
+    tokenizer = load_tokenizer(tiny_models["student"])
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=8,
+        initializer_range=0.3,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    causal_lm = AutoModelForCausalLM.from_config(config).eval()
+    causal_lm.save_pretrained(tmp_path / "mistral")
+    tokenizer.save_pretrained(tmp_path / "mistral")
+    said: list[str] = []
+    prompt = recipe("sft").prompt
+    model = load_any(str(tmp_path / "mistral"), prompt, precision="float32", say=said.append)
+    assert len(said) == 1
+    assert "slower" in said[0]
+    written = predict(model, benchmark, tmp_path / "out.jsonl")
+    prepared = prepare(benchmark, tokenizer, prompt, training=False)
+    for example, answer in zip(prepared.examples, written, strict=True):
+        ids = torch.tensor([prepared.prefixes[example.prefix_key] + example.question])
+        theirs = causal_lm.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=prompt.max_completion_tokens,
+            do_sample=False,
+            pad_token_id=tokenizer.eos_token_id,
+        )
+        assert answer == model.decoder.text(theirs[0, ids.shape[1] :].tolist(), "sql")
+
+
 def test_predicting_from_an_unfinished_run_says_what_to_do(recipe, tmp_path):
     run = train(recipe("sft", "train.steps=1"), tmp_path / "run")
     (run.model / "config.json").unlink()
@@ -77,7 +120,7 @@ def test_predicting_from_an_unfinished_run_says_what_to_do(recipe, tmp_path):
 def test_exposure_of_a_student_that_is_its_teacher_is_undefined_and_of_another_is_finite(
     tiny_models, benchmark, recipe
 ):
-    from distilsql.models.load import load_model, load_tokenizer
+    from distilsql.models.load import load_model
     from distilsql.models.tree_model import TreeModel
 
     tokenizer = load_tokenizer(tiny_models["student"])

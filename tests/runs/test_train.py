@@ -19,7 +19,8 @@ from distilsql.models.load import load_tokenizer
 from distilsql.runs import checkpoint, window
 from distilsql.runs import train as train_module
 from distilsql.runs.folder import RunFolder
-from distilsql.runs.train import Progress, train
+from distilsql.runs.prepare import prepare
+from distilsql.runs.train import Progress, load_data, train
 
 
 def log_of(run) -> list[dict]:
@@ -153,6 +154,25 @@ def test_kid_predicts_its_masks_in_chunks(recipe, tmp_path, monkeypatch, rewriti
     chunked = train(recipe("kid", *settings, "train.loss_chunk_rows=16"), tmp_path / "chunked")
     assert max(rows) == 16
     assert [line["counts"] for line in log_of(chunked)] == [line["counts"] for line in log_of(whole)]
+
+
+def test_the_start_up_check_runs_the_longest_tree_of_the_first_window(recipe, tmp_path, monkeypatch):
+    checked = []
+    check = train_module.tree_is_exact
+
+    def recorded(model, tree, branches, *rest, **options):
+        questions = [tree.questions[branch.question] + branch.tokens for branch in branches]
+        checked.append((max(map(len, questions)), options["longest_tokens"]))
+        return check(model, tree, branches, *rest, **options)
+
+    monkeypatch.setattr(train_module, "tree_is_exact", recorded)
+    trees = ("train.questions_per_tree=1", "train.trees_per_step=10", "train.steps=1")
+    run = train(recipe("sft", *trees), tmp_path / "run")
+    assert len(checked) == 1
+    settings = recipe("sft")
+    found = prepare(load_data(settings)[0], load_tokenizer(run.model), settings.prompt, training=True)
+    longest = max(len(each.question) + len(each.gold) for each in found.examples)
+    assert checked == [(longest, 400 + 40 - 1)]
 
 
 def test_the_peak_of_a_run_is_not_that_of_its_start_up_check(recipe, tmp_path, monkeypatch):

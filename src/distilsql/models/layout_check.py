@@ -5,7 +5,9 @@ rows are it, so that `tree_is_exact` need only compare a tree with padded rows.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 
 from distilsql.distill.divergences import jensen_shannon
@@ -65,17 +67,41 @@ def layout_difference(
     return float(divergence_N.median().clamp_min(0))
 
 
+def attention_window(config: Any) -> int | None:
+    """How many tokens, itself among them, a token attends to at most; None where no layer has a window or chunks."""
+    kinds = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or ("sliding",)
+    sizes = [getattr(config, key, None) for key in ("sliding_window", "attention_chunk_size", "window_size")]
+    known = [size for size in sizes if size]
+    return min(known) if known and not set(kinds) <= {"full_attention", "global"} else None
+
+
+def small_tree(vocabulary_size: int) -> tuple[PromptTree, list[Branch]]:
+    """A tree of a hundred tokens drawn from the whole vocabulary: what a model that is only asked is checked on."""
+    rng = np.random.default_rng(0)
+    prefix, *rest = (tuple(rng.integers(vocabulary_size, size=size).tolist()) for size in (28, *[12] * 6))
+    return PromptTree(prefix, tuple(rest[:3])), [
+        Branch(question, tokens) for question, tokens in enumerate(rest[3:])
+    ]
+
+
 def tree_is_exact(
     model: TreeModel,
     tree: PromptTree,
     branches: Sequence[Branch],
     vocabulary_size: int,
+    *,
+    longest_tokens: int = 0,
     chunk_rows: int = 128,
 ) -> bool:
     """False where the layouts differ by more than rounding, or the model cannot run a tree at all.
 
-    Where attention of our own does not run or is not exact, a dense mask is tried, and the model keeps it.
+    Trees are not exact, either, where prompt and completion can be longer (`longest_tokens`) than the model's
+    attention window: no tree knows of one, and the tree at hand may be too short to show it. Where attention of our
+    own does not run or is not exact, a dense mask is tried, and the model keeps it.
     """
+    window = attention_window(model.causal_lm.config)
+    if window is not None and window < longest_tokens:
+        return False
     try:
         exact = (
             layout_difference(model, tree, branches, vocabulary_size, chunk_rows) <= TOLERANCE[model.dtype]
@@ -87,5 +113,7 @@ def tree_is_exact(
         model.layout = "padded"
     if not exact and model.attention != "dense":
         model.attention, model.layout = "dense", "tree"
-        return tree_is_exact(model, tree, branches, vocabulary_size, chunk_rows)
+        return tree_is_exact(
+            model, tree, branches, vocabulary_size, longest_tokens=longest_tokens, chunk_rows=chunk_rows
+        )
     return exact

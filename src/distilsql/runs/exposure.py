@@ -16,7 +16,8 @@ from distilsql.models.load import check_same_tokenizer
 from distilsql.models.tree_model import TreeModel
 from distilsql.runs.decode_batches import fill_batches
 from distilsql.runs.folder import RunFolder, read_json, write_json
-from distilsql.runs.predict import load_any, load_student, recipe_of
+from distilsql.runs.hidden_store import Say
+from distilsql.runs.predict import load_any, load_student, recipe_of, silent
 from distilsql.runs.prepare import prepare
 from distilsql.runs.recipe import PromptSettings
 from distilsql.runs.window_tree import as_branches
@@ -54,10 +55,11 @@ def expose_run(
     *,
     teacher: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    say: Say = silent,
 ) -> Exposure:
     """ExAccErr of a finished run's student, also written into the run: exposure.json, and the number in summary.json.
 
-    `teacher` is a folder or hub name; without it, the run's own.
+    `teacher` is a folder or hub name; without it, the run's own. `say` is told of models that run padded.
 
     Raises:
         RunError: the run has no teacher and none is given.
@@ -70,8 +72,8 @@ def expose_run(
         )
     path = teacher or (recipe.teacher.path if recipe.teacher else "")
     adapter = recipe.teacher.adapter if recipe.teacher and teacher is None else None
-    student = load_student(run).decoder
-    other = load_any(path, recipe.prompt, precision=recipe.train.precision, adapter=adapter).decoder
+    student = load_student(run, say=say).decoder
+    other = load_any(path, recipe.prompt, precision=recipe.train.precision, adapter=adapter, say=say).decoder
     check_same_tokenizer(student.tokenizer, other.tokenizer, path)
     result = measure_exposure(
         student.model,

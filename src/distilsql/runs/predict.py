@@ -11,13 +11,18 @@ from accelerate import Accelerator
 from distilsql.data.benchmark import Benchmark, load_benchmark
 from distilsql.errors import RunError
 from distilsql.metrics.predictions import ANSWER_FIELDS
-from distilsql.models.layout_check import check_head
+from distilsql.models.layout_check import check_head, small_tree, tree_is_exact
 from distilsql.models.load import Precision, load_model, load_tokenizer, shared_vocabulary_size
 from distilsql.models.tree_model import TreeModel
 from distilsql.runs.folder import RunFolder, existing_run, write_text
+from distilsql.runs.hidden_store import Say
 from distilsql.runs.prepare import prepare
 from distilsql.runs.recipe import PromptSettings, Recipe, load_recipe
 from distilsql.runs.scoring import Decoder, answer_all
+
+
+def silent(sentence: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ def load_student(
     precision: Precision | None = None,
     temperature: float = 0.0,
     seed: int = 0,
+    say: Say = silent,
 ) -> Model:
     """The finished student of a run, with the prompt it was trained on.
 
@@ -55,6 +61,7 @@ def load_student(
         adapter=adapter,
         temperature=temperature,
         seed=seed,
+        say=say,
     )
 
 
@@ -67,8 +74,11 @@ def load_any(
     adapter: str | None = None,
     temperature: float = 0.0,
     seed: int = 0,
+    say: Say = silent,
 ) -> Model:
     """Any causal LM folder or hub name, asked with the given prompt settings: greedily unless told otherwise.
+
+    A model that cannot run a tree exactly runs padded, and `say` is told so.
 
     Raises:
         RunError: beams and a temperature: beam search does not sample.
@@ -81,6 +91,9 @@ def load_any(
     size = shared_vocabulary_size(model, None, tokenizer)
     tree_model = TreeModel(model)
     check_head(tree_model, size, path)
+    if not tree_is_exact(tree_model, *small_tree(size), size, longest_tokens=prompt.longest_tokens):
+        tree_model.layout = "padded"
+        say(f"{path} does not give the same result on a tree: it answers one question at a time (slower).")
     decoder = Decoder(
         tree_model,
         tokenizer,

@@ -78,6 +78,11 @@ class PromptSettings(_Section):
         description="training examples that do not fit even after the schema filter: drop (and count) or stop",
     )
 
+    @property
+    def longest_tokens(self) -> int:
+        """The most that a model reads at once: a completion's last token is never an input."""
+        return self.max_prompt_tokens + self.max_completion_tokens - 1
+
 
 class DistillOptions(_Section):
     divergence: DivergenceName | None = Field(None, description="replace the method's divergence")

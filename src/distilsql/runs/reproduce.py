@@ -145,11 +145,14 @@ class Judge:
 
         def model() -> Model:
             if not loaded:
-                loaded.append(load_student(run.folder))
+                loaded.append(load_student(run.folder, say=self._say))
             return loaded[0]
 
         done = [self._measure(run, judgement, title, model) for judgement in run.judged_on]
         return any(done)
+
+    def _say(self, sentence: str) -> None:
+        self.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
     def _measure(self, run: PlannedRun, judgement: Judgement, title: str, model: Callable[[], Model]) -> bool:
         benchmark = self.benchmark(judgement.benchmark)
@@ -207,7 +210,7 @@ class Judge:
         if known.get("benchmark") == asked.name and known.get("prompts") == len(asked.examples):
             return False
         with counting_bar(f"{title}: ExAccErr on {asked.name}", self.console) as on_progress:
-            expose_run(run.folder, asked, ExposureOptions(), on_progress=on_progress)
+            expose_run(run.folder, asked, ExposureOptions(), on_progress=on_progress, say=self._say)
         return True
 
     def benchmark(self, name: str) -> Benchmark | None:

@@ -137,7 +137,9 @@ class _Trainer:
         self.teacher_check: TeacherCheck | None = None
         self.teacher_writing_seconds = 0.0
         self.examples_seen = 0
-        self._choose_layout(as_window_trees(self.prepared, self.windows.window(0)[:1])[0])
+        self._choose_layout(
+            max(as_window_trees(self.prepared, self.windows.window(0)), key=lambda item: item.longest_tokens)
+        )
         reset_peak_memory()
         if accelerator.is_main_process:
             found = [self.benchmark] + ([self.valid] if self.valid else [])
@@ -146,7 +148,7 @@ class _Trainer:
                 accelerator.init_trackers(recipe.name or "distilsql")
 
     def _choose_layout(self, item: WindowTree) -> None:
-        """share_prefix: run trees, or the padded layout where a model cannot run them exactly."""
+        """share_prefix: run trees, or the padded layout where a model cannot run them, such as `item`, exactly."""
         choice = self.recipe.train.share_prefix
         models = [("student", self.engines.student)]
         if self.engines.teacher is not None:
@@ -157,7 +159,8 @@ class _Trainer:
                 item.tree,
                 as_branches(item.golds),
                 self.engines.vocabulary_size,
-                self.recipe.train.loss_chunk_rows,
+                longest_tokens=self.recipe.prompt.longest_tokens,
+                chunk_rows=self.recipe.train.loss_chunk_rows,
             )
             if choice == "off" or not exact:
                 model.layout = "padded"
