@@ -94,6 +94,23 @@ def test_lora_trains_the_adapter_only_and_merges_to_the_same_function(tiny_model
     assert AutoTokenizer.from_pretrained(tmp_path).get_vocab() == tokenizer.get_vocab()
 
 
+@pytest.mark.parametrize(("trained_on", "put_on"), [(2, 4), (4, 2)])
+def test_an_adapter_of_a_model_with_more_or_fewer_layers_is_refused(
+    tiny_models, tmp_path, trained_on, put_on
+):
+    folders = {}
+    for layers in (2, 4):
+        model = load_model(tiny_models["teacher"], "float32")
+        keep_layers(model, layers)
+        folders[layers] = tmp_path / str(layers)
+        model.save_pretrained(folders[layers])
+    model = load_model(folders[trained_on], "float32")
+    add_lora(model, rank=2, scale=4.0, targets=["q_proj"]).save_pretrained(tmp_path / "adapter")
+    load_model(folders[trained_on], "float32", adapter=tmp_path / "adapter")
+    with pytest.raises(ModelError, match="does not fit"):
+        load_model(folders[put_on], "float32", adapter=tmp_path / "adapter")
+
+
 def test_prefix_cache_stays_in_budget_and_right_after_it_overflows():
     model = TreeModel(make_model("llama"))
     prefixes = {key: tuple(range(10 + key, 20 + key)) for key in range(5)}

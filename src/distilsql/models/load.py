@@ -1,6 +1,7 @@
 """Load, cut and save models: any `transformers` causal LM folder or hub name, with or without an adapter."""
 
 import importlib.util
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,16 +60,16 @@ def load_model(
     Without `placement` the model is whole, on the CPU, and may be moved.
 
     Raises:
-        ModelError: nothing loadable at the path, or not as `placement` asks.
+        ModelError: nothing loadable at the path, or not as `placement` asks, or an adapter of another model.
     """
     transformers_logging.disable_progress_bar()
     options = {} if placement is None else placement.loading_options(precision)
     try:
         model = AutoModelForCausalLM.from_pretrained(str(path), dtype=DTYPES[precision], **options)
         if adapter is not None:
-            from peft import PeftModel
-
-            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+            model = _with_adapter(model, str(path), str(adapter)).merge_and_unload()
+    except ModelError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"No model could be loaded from {path}{f' with adapter {adapter}' if adapter else ''}: {error}. "
@@ -84,6 +85,28 @@ def load_model(
     if placement is not None:
         join_ends(model, str(path))
     return model
+
+
+def _with_adapter(model: Any, path: str, adapter: str) -> Any:
+    """The PEFT model. Raises ModelError where LoRA weights of the adapter find no layer, or layers no weights."""
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Found missing adapter keys")  # they are an error, below
+        adapted = PeftModel.from_pretrained(model, adapter)
+    both = (
+        get_peft_model_state_dict(adapted, save_embedding_layers=False),
+        load_peft_weights(adapter, device="cpu"),
+    )
+    wanted, found = ({key for key in weights if "lora_" in key} for weights in both)
+    apart = sorted(wanted ^ found)
+    if apart:
+        raise ModelError(
+            f"The adapter {adapter} does not fit {path}: {len(apart)} of their weights do not meet, first {apart[0]}. "
+            "Give the model that it was trained on."
+        )
+    return adapted
 
 
 def freeze(model: nn.Module) -> nn.Module:

@@ -35,6 +35,11 @@ class StudentOptions(_Section):
     lora_scale: float = Field(32.0, gt=0, description="LoRA's alpha (KID Table 9)")
     save_merged: bool = Field(True, description="save merged weights rather than the adapter alone")
 
+    @property
+    def is_adapter_alone(self) -> bool:
+        """Whether a finished run holds a LoRA adapter and not the model."""
+        return self.tuning == "lora" and not self.save_merged
+
 
 class TeacherOptions(_Section):
     path: str = Field(description="folder or hub name of the teacher")
@@ -227,6 +232,11 @@ class Recipe(_Section):
         if self.teacher and self.teacher.adapter and self.teacher.quantization != "none":
             raise ValueError(
                 "teacher.adapter cannot be merged into a quantised teacher: save the merged model and name that"
+            )
+        if self.student.keep_layers is not None and self.student.is_adapter_alone:
+            raise ValueError(
+                "student.save_merged = false keeps an adapter of the layers in student.keep_layers, but no model of "
+                "these layers that it belongs to: save the merged model (student.save_merged = true)"
             )
         if self.generation.engine == "vllm" and METHODS[self.method].source is Source.SWITCH:
             raise ValueError(
