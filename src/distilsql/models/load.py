@@ -150,10 +150,13 @@ def load_teacher_tokenizer(path: str) -> PreTrainedTokenizerBase:
 def check_same_tokenizer(
     student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, teacher_path: str
 ) -> None:
-    """Refuse a teacher that reads other tokens than the student writes.
+    """Refuse a teacher that reads other tokens than the student writes, or ends and begins a text with other ones.
+
+    Completions end with the student's EOS and prompts begin as the student's tokenizer has it; what a model was trained
+    with is what its own tokenizer says, since training here saves the tokenizer with the model.
 
     Raises:
-        ModelError: vocabularies or the splitting of text differ.
+        ModelError: vocabularies, the splitting of text, EOS or the token put before a text differ.
     """
     student_vocabulary, teacher_vocabulary = student.get_vocab(), teacher.get_vocab()
     if student_vocabulary != teacher_vocabulary:
@@ -172,6 +175,21 @@ def check_same_tokenizer(
                 f"Student and teacher {teacher_path} have the same vocabulary but split text differently "
                 f"(for example {probe!r}). Use a student and teacher that share one tokenizer."
             )
+    if student.eos_token_id != teacher.eos_token_id:
+        raise ModelError(
+            f"The student ends a text with {student.eos_token}, the teacher {teacher_path} with {teacher.eos_token}: "
+            "at the last token of every completion the student would be taught not to end. Use a teacher that was "
+            "trained to end as the student does (base with base, Instruct with Instruct), or fine-tune it by sft here; "
+            f"if it does end with {student.eos_token}, name that as eos_token in its tokenizer_config.json."
+        )
+    first = [tokenizer.convert_ids_to_tokens(tokenizer("a").input_ids)[0] for tokenizer in (student, teacher)]
+    if first[0] != first[1]:
+        raise ModelError(
+            f"Before the text “a” the student's tokenizer begins with {first[0]}, that of the teacher {teacher_path} "
+            f"with {first[1]}: one of them puts a BOS token there and the other does not, so the teacher would read "
+            "prompts that it does not know. Set add_bos_token alike in both tokenizer_config.json, as the teacher was "
+            "trained."
+        )
 
 
 # ---- a teacher on several devices, or in fewer bits ------------------------------------------------------------
