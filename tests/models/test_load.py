@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from distilsql.errors import ModelError
 from distilsql.models.load import (
     add_lora,
+    check_positions,
     check_same_tokenizer,
     evenly_spaced,
     keep_layers,
@@ -86,6 +87,31 @@ def test_a_teacher_whose_tokenizer_puts_a_bos_before_a_text_is_refused(tiny_mode
     )
     with pytest.raises(ModelError, match=r"begins with a, that of the teacher nowhere/teacher with <mask>"):
         check_same_tokenizer(student, teacher, "nowhere/teacher")
+
+
+@pytest.mark.parametrize(
+    ("name", "has_more"),
+    [
+        ("llama", True),
+        ("qwen2", True),
+        ("granite", True),
+        ("gpt2", False),
+        ("opt", False),
+        ("codegen", False),
+    ],
+)
+def test_positions_that_a_model_does_not_have_are_refused_and_untrained_ones_said(name, has_more):
+    model = make_model(name)
+    assert check_positions(model, 128, "a/model") == ""
+    ids = torch.arange(129)[None] % 97
+    if has_more:
+        assert "a/model knows 128 positions" in check_positions(model, 129, "a/model")
+        model(input_ids=ids)
+        return
+    with pytest.raises(IndexError):
+        model(input_ids=ids)
+    with pytest.raises(ModelError, match=r"128 positions.*take 129.*max_prompt_tokens"):
+        check_positions(model, 129, "a/model")
 
 
 def test_missing_models_and_tokenizers_are_named(tmp_path, tiny_models):

@@ -298,6 +298,15 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_batch(recipe, tmp_path, m
     assert_same_weights(whole, train(settings, tmp_path / "run"))
 
 
+def test_training_that_runs_out_of_memory_says_what_to_lower(recipe, tmp_path, monkeypatch):
+    def too_large(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 7 GiB.\nProcess 1 has …")
+
+    monkeypatch.setattr(window, "completion_loss", too_large)
+    with pytest.raises(TrainingError, match=r"Tried to allocate 7 GiB\. Train .*train\.largest_tree"):
+        train(recipe("sft"), tmp_path / "run")
+
+
 def test_a_full_disk_keeps_the_previous_checkpoint(recipe, tmp_path, monkeypatch):
     settings = recipe("sft", "train.steps=6", "train.save_every_steps=2")
     real, calls = checkpoint.save_file, []

@@ -137,6 +137,24 @@ def shared_vocabulary_size(
     return size
 
 
+def check_positions(model: Any, longest_tokens: int, path: str) -> str:
+    """What is to be said of a model that may read more tokens than it has seen positions; '' where it may not.
+
+    Rotary positions go on beyond those; a table of positions ends.
+
+    Raises:
+        ModelError: the model has no positions for `longest_tokens` tokens.
+    """
+    known = getattr(model.config, "max_position_embeddings", None)
+    if known is None or longest_tokens <= known:
+        return ""
+    found = f"{path} knows {known:,} positions, and prompt and completion may take {longest_tokens:,}"
+    cure = "lower prompt.max_prompt_tokens or prompt.max_completion_tokens"
+    if not getattr(model.config, "rope_parameters", None):
+        raise ModelError(f"{found}: {cure}.")
+    return f"{found}: beyond what it was trained on it may write nonsense. If prompts are that long, {cure}."
+
+
 def load_teacher_tokenizer(path: str) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(path)

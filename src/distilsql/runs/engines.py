@@ -5,12 +5,14 @@ from typing import Any
 
 import torch
 
+from distilsql.distill.methods import Source
 from distilsql.errors import ModelError
 from distilsql.models.layout_check import check_head
 from distilsql.models.load import (
     Placement,
     Precision,
     add_lora,
+    check_positions,
     freeze,
     is_spread,
     keep_layers,
@@ -19,8 +21,10 @@ from distilsql.models.load import (
     shared_vocabulary_size,
 )
 from distilsql.models.prefix_cache import PrefixCache
+from distilsql.models.switch import BlockLength
 from distilsql.models.tree_model import TreeModel
 from distilsql.models.vllm_source import VllmSource
+from distilsql.runs.hidden_store import Say, silent
 from distilsql.runs.recipe import Recipe, TeacherOptions
 from distilsql.runs.teacher_hidden import TeacherHidden
 
@@ -45,8 +49,8 @@ class Engines:
         return int(self.tokenizer.eos_token_id)
 
 
-def load_engines(recipe: Recipe, device: torch.device) -> Engines:
-    """Load everything a recipe names.
+def load_engines(recipe: Recipe, device: torch.device, *, say: Say = silent) -> Engines:
+    """Load everything a recipe names. `say` is told of lengths that a model was not trained on.
 
     Raises:
         ModelError: a model or tokenizer that is missing or does not fit.
@@ -70,7 +74,7 @@ def load_engines(recipe: Recipe, device: torch.device) -> Engines:
         vocabulary_size=vocabulary_size,
         mask_token_id=mask_token_id(tokenizer, recipe.distill.mask_token),
     )
-    check_head(engines.student, vocabulary_size, options.path)
+    roles = [(engines.student, options.path)]
     if teacher_model is not None:
         # Of the ways to attend to a tree, only the stock forward follows a model from device to device.
         engines.teacher = TreeModel(teacher_model, attention="dense" if is_spread(teacher_model) else None)
@@ -80,9 +84,20 @@ def load_engines(recipe: Recipe, device: torch.device) -> Engines:
                 f"{engines.teacher.device}, and the student is on {engines.student.device}: their distributions "
                 "are compared on one device. Use teacher.device_map = auto, or none."
             )
-        check_head(engines.teacher, vocabulary_size, str(teacher_path))
+        roles.append((engines.teacher, str(teacher_path)))
         engines.teacher_prefixes = PrefixCache(engines.teacher, recipe.train.teacher_cache_mb * 2**20)
+    for tree_model, path in roles:
+        sentence = check_positions(tree_model.causal_lm, _longest_tokens(recipe), path)
+        if sentence:
+            say(sentence)
+        check_head(tree_model, vocabulary_size, path)
     return engines
+
+
+def _longest_tokens(recipe: Recipe) -> int:
+    """The most tokens of one question that a model is fed; under SWITCH, with those that are drafted in vain."""
+    drafted = recipe.switch.block_length or max(BlockLength.CHOICES)
+    return recipe.prompt.longest_tokens + (drafted - 1 if recipe.row.source is Source.SWITCH else 0)
 
 
 def _load_teacher(options: TeacherOptions, precision: Precision, device: torch.device) -> Any:

@@ -16,8 +16,8 @@ from distilsql.models.load import check_same_tokenizer
 from distilsql.models.tree_model import TreeModel
 from distilsql.runs.decode_batches import fill_batches
 from distilsql.runs.folder import RunFolder, read_json, write_json
-from distilsql.runs.hidden_store import Say
-from distilsql.runs.predict import load_any, load_student, recipe_of, silent
+from distilsql.runs.hidden_store import Say, silent
+from distilsql.runs.predict import load_any, load_student, recipe_of
 from distilsql.runs.prepare import prepare
 from distilsql.runs.recipe import PromptSettings
 from distilsql.runs.window_tree import as_branches

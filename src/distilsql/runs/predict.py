@@ -12,17 +12,19 @@ from distilsql.data.benchmark import Benchmark, load_benchmark
 from distilsql.errors import RunError
 from distilsql.metrics.predictions import ANSWER_FIELDS
 from distilsql.models.layout_check import check_head, small_tree, tree_is_exact
-from distilsql.models.load import Precision, load_model, load_tokenizer, shared_vocabulary_size
+from distilsql.models.load import (
+    Precision,
+    check_positions,
+    load_model,
+    load_tokenizer,
+    shared_vocabulary_size,
+)
 from distilsql.models.tree_model import TreeModel
 from distilsql.runs.folder import RunFolder, existing_run, write_text
-from distilsql.runs.hidden_store import Say
+from distilsql.runs.hidden_store import Say, silent
 from distilsql.runs.prepare import prepare
 from distilsql.runs.recipe import PromptSettings, Recipe, load_recipe
 from distilsql.runs.scoring import Decoder, answer_all
-
-
-def silent(sentence: str) -> None:
-    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +80,21 @@ def load_any(
 ) -> Model:
     """Any causal LM folder or hub name, asked with the given prompt settings: greedily unless told otherwise.
 
-    A model that cannot run a tree exactly runs padded, and `say` is told so.
+    `say` is told of a model that cannot run a tree exactly and so runs padded, and of lengths it was not trained on.
 
     Raises:
         RunError: beams and a temperature: beam search does not sample.
-        ModelError: nothing loadable at the path, or a model whose distribution would be another one here.
+        ModelError: nothing loadable at the path, a model whose distribution would be another one here, or one that
+            has no positions for prompt and completion.
     """
     if beams > 1 and temperature:
         raise RunError(f"Beam search does not sample: give {beams} beams or temperature {temperature:g}.")
     tokenizer = load_tokenizer(path)
     model = load_model(path, precision, adapter=adapter).to(Accelerator().device)
     size = shared_vocabulary_size(model, None, tokenizer)
+    sentence = check_positions(model, prompt.longest_tokens, path)
+    if sentence:
+        say(sentence)
     tree_model = TreeModel(model)
     check_head(tree_model, size, path)
     if not tree_is_exact(tree_model, *small_tree(size), size, longest_tokens=prompt.longest_tokens):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from distilsql.data.benchmark import Benchmark, SqlBenchmark, load_benchmark
@@ -96,7 +97,7 @@ class _Maker:
                     self._make(run)
                 except RunInUse:
                     postponed.append(run)
-                except DistilSQLError as error:
+                except (DistilSQLError, torch.OutOfMemoryError) as error:
                     self.failed[run.name] = str(error)
                     said = f"{run.name} is left out: {error}"
                     self.console.print(said, highlight=False, markup=False, soft_wrap=True)

@@ -68,7 +68,7 @@ def train(recipe: Recipe, out: Path, *, overwrite: bool = False, report: Report 
         RunInUse: another process is at work in the folder.
         RunError: the folder holds another run or cannot be written.
         DataError, ModelError: what the recipe names is missing or does not fit.
-        TrainingError: the loss is not finite; the last good checkpoint is kept.
+        TrainingError: the loss is not finite, or memory ran out; the last good checkpoint is kept.
         KeyboardInterrupt: after Ctrl-C, once the current step is saved.
     """
     accelerator = Accelerator(log_with=recipe.train.trackers or None, project_dir=str(out))
@@ -82,7 +82,15 @@ def train(recipe: Recipe, out: Path, *, overwrite: bool = False, report: Report 
         if run.is_finished():
             report(Progress(f"{out} is finished already; pass --overwrite to run it anew."))
         else:
-            _Trainer(recipe, run, accelerator, report).loop()
+            try:
+                _Trainer(recipe, run, accelerator, report).loop()
+            except torch.OutOfMemoryError as error:
+                raise TrainingError(
+                    f"{run.path} ran out of memory: {str(error).splitlines()[0]} Train with fewer questions at a time "
+                    "(train.largest_tree, train.questions_per_tree, generation.max_batch_rows), shorter prompts "
+                    "(prompt.max_prompt_tokens) or fewer logits at a time (train.loss_chunk_rows). Other settings are "
+                    "another run: --overwrite starts it anew."
+                ) from error
     return run
 
 
@@ -96,7 +104,9 @@ class _Trainer:
         self.benchmark, self.valid = load_data(recipe)
         for reason in self.benchmark.skipped[:1]:
             self.report(Progress(f"{len(self.benchmark.skipped)} examples left out: {reason}"))
-        self.engines: Engines = load_engines(recipe, accelerator.device)
+        self.engines: Engines = load_engines(
+            recipe, accelerator.device, say=lambda sentence: self.report(Progress(sentence))
+        )
         self.prepared: Prepared = prepare(
             self.benchmark, self.engines.tokenizer, recipe.prompt, training=True, filter_seed=recipe.seed
         )
