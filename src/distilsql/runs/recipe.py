@@ -32,7 +32,11 @@ class StudentOptions(_Section):
     )
     tuning: Literal["full", "lora"] = Field("lora", description="train all weights, or a LoRA adapter")
     lora_rank: int = Field(64, ge=1, description="rank of the adapter (KID Table 9: 64 for Qwen and LLaMA)")
-    lora_scale: float = Field(32.0, gt=0, description="LoRA's alpha (KID Table 9)")
+    lora_scale: float = Field(
+        32.0,
+        gt=0,
+        description="LoRA's alpha: the adapter is added lora_scale / lora_rank times (KID Table 9)",
+    )
     save_merged: bool = Field(True, description="save merged weights rather than the adapter alone")
 
     @property
