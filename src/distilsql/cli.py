@@ -62,6 +62,10 @@ def main() -> None:
         _fail(f"{error.strerror or error}{where}. Check the path, its permissions and the free disk space.")
 
 
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
+
+
 def _fail(message: str, status: int = 1) -> None:
     print(f"distilsql: {message}", file=sys.stderr)
     sys.exit(status)
@@ -137,7 +141,7 @@ def predict(
     if recipe is None:
         resolved = recipe_of(folder)
         benchmark = _limited(benchmark_for(resolved, on, data, database), limit)
-        model = load_student(folder, beams=beams, temperature=temperature, seed=seed)
+        model = load_student(folder, beams=beams, temperature=temperature, seed=seed, say=_say)
     else:
         resolved = load_recipe(recipe)
         benchmark = _limited(benchmark_for(resolved, on, data, database), limit)
@@ -148,6 +152,7 @@ def predict(
             precision=resolved.train.precision,
             temperature=temperature,
             seed=seed,
+            say=_say,
         )
         if out is None:
             raise RunError(f"{run} is not a run folder, so say where predictions go: --out predictions.jsonl")
@@ -317,7 +322,7 @@ def exposure(
     benchmark = _limited(benchmark_for(recipe_of(folder), on, data, database), limit)
     options = ExposureOptions(length=length, samples_per_prompt=samples, seed=seed)
     with counting_bar("sampling") as on_progress:
-        result = expose_run(folder, benchmark, options, teacher=teacher, on_progress=on_progress)
+        result = expose_run(folder, benchmark, options, teacher=teacher, on_progress=on_progress, say=_say)
     low, high = result.interval
     print(f"ExAccErr({length}) on {on}: {result.excess_accumulated_error:.1f} % ({low:.1f} to {high:.1f})")
 

@@ -68,6 +68,27 @@ def test_gradcheck_in_float64():
     assert torch.autograd.gradcheck(loss, (hidden, weight, bias))
 
 
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_scaled_and_capped_logits_in_value_and_gradient(temperature):
+    hidden, weight, bias, teacher_hidden, teacher_weight, weights, targets = inputs()
+    divergence, teacher_head = DIVERGENCES["reverse-kl"], Head(teacher_weight, scale=0.5, cap=3.0)
+    parts = completion_loss(
+        hidden,
+        Head(weight, bias, scale=0.25, cap=1.5),
+        vocabulary_size=V,
+        distillation=Distillation(teacher_hidden, teacher_head, divergence, weights, temperature),
+        likelihood=Likelihood(targets, weights),
+        chunk_rows=3,
+    )
+    got = torch.autograd.grad(parts.total, (hidden, weight, bias))
+    logits = 1.5 * torch.tanh(0.25 * F.linear(hidden, weight, bias) / 1.5)
+    teacher = 3 * torch.tanh(0.5 * F.linear(teacher_hidden, teacher_weight)[:, :V] / 3)
+    logps = [torch.log_softmax(each / temperature, -1) for each in (teacher, logits)]
+    plain = ((divergence(*logps) + F.cross_entropy(logits, targets, reduction="none")) * weights).sum()
+    torch.testing.assert_close(parts.total, plain)
+    torch.testing.assert_close(got, torch.autograd.grad(plain, (hidden, weight, bias)))
+
+
 def test_vocabulary_is_cut_before_the_softmax_and_gets_no_gradient_beyond():
     hidden, weight, bias, *_, weights, targets = inputs(vocabulary=V + 4)
     likelihood = Likelihood(targets, weights)

@@ -1,4 +1,4 @@
-"""Small random models of every family of the papers, and random trees to run through them."""
+"""Small random models of every family of the papers and of some others, and random trees to run through them."""
 
 import copy
 import random
@@ -7,8 +7,14 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     CodeGenConfig,
+    CohereConfig,
+    Gemma2Config,
     GPT2Config,
+    GptOssConfig,
+    GraniteConfig,
+    HyperCLOVAXConfig,
     LlamaConfig,
+    MistralConfig,
     OPTConfig,
     PreTrainedConfig,
     Qwen2Config,
@@ -68,10 +74,37 @@ FAMILIES: dict[str, PreTrainedConfig] = {
 }
 
 
+_GATED = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+} | _TOKENS
+# Families that make logits of their output layer by more than a product, or attend by more than a softmax.
+OTHER_FAMILIES: dict[str, PreTrainedConfig] = {
+    "granite": GraniteConfig(logits_scaling=8.0, attention_multiplier=0.3, residual_multiplier=0.2, **_GATED),
+    "cohere": CohereConfig(logit_scale=0.0625, **_GATED),
+    "gemma2": Gemma2Config(
+        final_logit_softcapping=2.0,
+        attn_logit_softcapping=2.0,
+        query_pre_attn_scalar=1,
+        head_dim=12,
+        **_GATED,
+    ),
+    "gpt-oss": GptOssConfig(num_local_experts=2, num_experts_per_tok=1, head_dim=12, **_GATED),
+    "mistral": MistralConfig(sliding_window=8, **_GATED),
+    # Divides by nothing and multiplies by what Granite divides by.
+    "hyperclovax": HyperCLOVAXConfig(logits_scaling=3.0, **_GATED),
+}
+
+
 def make_model(family: str, seed: int = 0, spread: float = 1.0, head_size: int | None = None):
     """A random model; `spread` > 1 makes its distributions less flat, so that argmax and EOS vary."""
     torch.manual_seed(seed)
-    config = copy.deepcopy(FAMILIES[family])
+    config = copy.deepcopy((FAMILIES | OTHER_FAMILIES)[family])
     if head_size:
         config.hidden_size = head_size * config.num_attention_heads
         if getattr(config, "head_dim", None):

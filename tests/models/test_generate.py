@@ -1,11 +1,14 @@
 """Generation: equals `transformers`' own, and batched equals one by one."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
-from families import VOCABULARY, generate, make_model, random_tree
+from families import VOCABULARY, generate, make_model, random_tree, tokens
 
 from distilsql.distill.tree import PromptTree
+from distilsql.errors import ModelError
 from distilsql.models.decoding import start_decoding
 from distilsql.models.generate import (
     GenerationOptions,
@@ -92,6 +95,33 @@ def test_a_model_in_the_padded_layout_writes_the_same(family):
         shared, tree, SAMPLED, streams=streams(4)
     )
     assert beam_search(padded, tree, GREEDY, beams=2) == beam_search(shared, tree, GREEDY, beams=2)
+
+
+@pytest.mark.parametrize("name", ["mistral", "gpt-oss", "gemma2"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_model_that_runs_no_tree_writes_as_transformers_does(name, beams):
+    """Its own attention and its own cache: Mistral's window of eight slides over a prompt of forty tokens."""
+    model = make_model(name, seed=1, spread=3.0)
+    rng = random.Random(3)
+    tree = PromptTree(tokens(rng, 36, 36), tuple(tokens(rng, 4, 4) for _ in range(3)))
+    theirs = [reference(model, tree.prefix + question, num_beams=beams) for question in tree.questions]
+    padded = TreeModel(model, layout="padded")
+    mine = generate(padded, tree, GREEDY) if beams == 1 else beam_search(padded, tree, GREEDY, beams=beams)
+    assert mine == theirs
+
+
+def test_a_model_without_a_cache_is_refused():
+    model = TreeModel(make_model("llama"), layout="padded")
+    inner = model.decoder.forward
+
+    def forgetful(*args, **kwargs):
+        output = inner(*args, **kwargs)
+        output.past_key_values = None
+        return output
+
+    model.decoder.forward = forgetful
+    with pytest.raises(ModelError, match="past_key_values"):
+        generate(model, PromptTree((5, 6), ((7,),)), GREEDY)
 
 
 def test_eos_ends_a_completion_and_is_part_of_it():

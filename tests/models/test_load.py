@@ -3,11 +3,13 @@
 import pytest
 import torch
 from families import make_model
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distilsql.errors import ModelError
 from distilsql.models.load import (
     add_lora,
+    check_positions,
     check_same_tokenizer,
     evenly_spaced,
     keep_layers,
@@ -70,6 +72,48 @@ def test_another_tokenizer_is_refused_with_the_cure(tiny_models):
         check_same_tokenizer(mine, other, "teacher")
 
 
+def test_a_teacher_that_ends_otherwise_is_refused(tiny_models):
+    """As an Instruct model does beside a base model of the same vocabulary."""
+    student, teacher = (load_tokenizer(tiny_models[role]) for role in ("student", "teacher"))
+    teacher.eos_token = "<pad>"
+    with pytest.raises(ModelError, match=r"<eos>.*nowhere/teacher with <pad>.*tokenizer_config\.json"):
+        check_same_tokenizer(student, teacher, "nowhere/teacher")
+
+
+def test_a_teacher_whose_tokenizer_puts_a_bos_before_a_text_is_refused(tiny_models, tmp_path):
+    student, teacher = (load_tokenizer(tiny_models[role]) for role in ("student", "teacher"))
+    teacher.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<mask> $A", special_tokens=[("<mask>", teacher.convert_tokens_to_ids("<mask>"))]
+    )
+    with pytest.raises(ModelError, match=r"begins with a, that of the teacher nowhere/teacher with <mask>"):
+        check_same_tokenizer(student, teacher, "nowhere/teacher")
+
+
+@pytest.mark.parametrize(
+    ("name", "has_more"),
+    [
+        ("llama", True),
+        ("qwen2", True),
+        ("granite", True),
+        ("gpt2", False),
+        ("opt", False),
+        ("codegen", False),
+    ],
+)
+def test_positions_that_a_model_does_not_have_are_refused_and_untrained_ones_said(name, has_more):
+    model = make_model(name)
+    assert check_positions(model, 128, "a/model") == ""
+    ids = torch.arange(129)[None] % 97
+    if has_more:
+        assert "a/model knows 128 positions" in check_positions(model, 129, "a/model")
+        model(input_ids=ids)
+        return
+    with pytest.raises(IndexError):
+        model(input_ids=ids)
+    with pytest.raises(ModelError, match=r"128 positions.*take 129.*max_prompt_tokens"):
+        check_positions(model, 129, "a/model")
+
+
 def test_missing_models_and_tokenizers_are_named(tmp_path, tiny_models):
     with pytest.raises(ModelError, match="nowhere"):
         load_model(tmp_path / "nowhere", "float32")
@@ -92,6 +136,23 @@ def test_lora_trains_the_adapter_only_and_merges_to_the_same_function(tiny_model
     merged = AutoModelForCausalLM.from_pretrained(tmp_path)
     torch.testing.assert_close(merged(input_ids=ids).logits, before, atol=1e-5, rtol=1e-5)
     assert AutoTokenizer.from_pretrained(tmp_path).get_vocab() == tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize(("trained_on", "put_on"), [(2, 4), (4, 2)])
+def test_an_adapter_of_a_model_with_more_or_fewer_layers_is_refused(
+    tiny_models, tmp_path, trained_on, put_on
+):
+    folders = {}
+    for layers in (2, 4):
+        model = load_model(tiny_models["teacher"], "float32")
+        keep_layers(model, layers)
+        folders[layers] = tmp_path / str(layers)
+        model.save_pretrained(folders[layers])
+    model = load_model(folders[trained_on], "float32")
+    add_lora(model, rank=2, scale=4.0, targets=["q_proj"]).save_pretrained(tmp_path / "adapter")
+    load_model(folders[trained_on], "float32", adapter=tmp_path / "adapter")
+    with pytest.raises(ModelError, match="does not fit"):
+        load_model(folders[put_on], "float32", adapter=tmp_path / "adapter")
 
 
 def test_prefix_cache_stays_in_budget_and_right_after_it_overflows():

@@ -8,6 +8,7 @@ import importlib.util
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 
 from distilsql.distill.tree import Branch, PromptTree
 from distilsql.errors import ModelError
@@ -107,6 +108,19 @@ def test_hidden_states_come_back_to_the_first_device_and_the_head_lies_there(tin
     join_ends(model, "a/teacher")
     model.base_model(input_ids=torch.tensor([[4, 5]]))
     assert moved == [CPU]
+
+
+def test_the_model_itself_gives_logits_where_its_head_lies(tiny_models):
+    """The hook that a device_map puts on the head would send hidden states on to another device: here, to nowhere."""
+
+    class Away(ModelHook):
+        def pre_forward(self, module, *args, **kwargs):
+            return tuple(each.to("meta") for each in args), kwargs
+
+    model = load_model(tiny_models["teacher"], "float32")
+    add_hook_to_module(model.get_output_embeddings(), Away())
+    join_ends(model, "a/teacher")
+    assert model(input_ids=torch.tensor([[4, 5]])).logits.device == CPU
 
 
 def test_is_spread_means_more_than_one_device(tiny_models):

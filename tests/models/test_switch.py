@@ -204,6 +204,19 @@ def test_padded_layout_writes_the_same():
     assert [each.tokens for each in apart] == [each.tokens for each in together]
 
 
+@pytest.mark.parametrize("block", [None, 5])
+def test_models_that_run_no_tree_follow_the_definition(block):
+    student, teacher = models("mistral", layout="padded")
+    tree, _ = random_tree(12)
+    options = SwitchOptions(threshold=0.5, decay=0.02, block_length=block)
+    written = switched(student, teacher, tree, GREEDY, options)
+    assert [(each.tokens, each.from_teacher) for each in written] == [
+        sequential_switch(student.causal_lm, teacher.causal_lm, tree.prefix + question, options)
+        for question in tree.questions
+    ]
+    assert 0 < sum(sum(each.from_teacher) for each in written) < sum(len(each.tokens) for each in written)
+
+
 def test_schedules():
     exponential, linear, constant = (SwitchOptions(0.4, 0.1, schedule) for schedule in ThresholdSchedule)
     assert [o.at(0) for o in (exponential, linear, constant)] == [0.4] * 3

@@ -5,9 +5,18 @@ import random
 import pytest
 import torch
 from families import FAMILIES, VOCABULARY, loss_and_gradients, make_model, random_tree, tokens
+from transformers import GPTNeoConfig, Qwen2Config
 
+from distilsql.distill.loss import Head
 from distilsql.distill.tree import Branch, PromptTree
-from distilsql.models.layout_check import layout_difference, tree_is_exact
+from distilsql.errors import ModelError
+from distilsql.models.layout_check import (
+    attention_window,
+    check_head,
+    layout_difference,
+    small_tree,
+    tree_is_exact,
+)
 from distilsql.models.load import add_lora
 from distilsql.models.tree_model import TreeModel
 
@@ -90,6 +99,44 @@ def test_only_prompt_tokens_that_are_ancestors_get_gradient():
     assert gradient[[4, 60]].max() == 0
 
 
+@pytest.mark.parametrize("name", [*FAMILIES, "granite", "cohere", "gemma2", "gpt-oss", "mistral"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@torch.no_grad()
+def test_distributions_are_those_of_the_models_own_logits(name, dtype):
+    """With whatever scale, cap or attention of its own; the model is asked before it is wrapped."""
+    causal_lm = make_model(name, seed=1, spread=3.0).to(dtype)
+    tree, branches = random_tree(3)
+    alone = branches[0]
+    prompt = tree.prefix + tree.questions[alone.question]
+    logits_TV = causal_lm(input_ids=torch.tensor([prompt + alone.tokens])).logits[0].float()
+    stock_NV = torch.log_softmax(logits_TV, -1)[len(prompt) - 1 : -1]
+    model = TreeModel(causal_lm)
+    check_head(model, VOCABULARY, name)
+    if not tree_is_exact(model, tree, branches, VOCABULARY):
+        model.layout = "padded"
+    assert (model.layout == "tree") == (name != "mistral")  # a window of eight tokens
+    mine_NV = model.head().log_probs(model.completion_hidden(tree, [alone]), VOCABULARY)
+    tolerance = 1e-4 if dtype == torch.float32 else 0.1
+    torch.testing.assert_close(mine_NV, stock_NV, atol=tolerance, rtol=tolerance)
+    if model.layout == "tree" and dtype == torch.bfloat16:
+        packed_head = model.decoding_weights()[1]
+        mine_NV = packed_head(model.completion_hidden(tree, [alone]), VOCABULARY)
+        torch.testing.assert_close(mine_NV, stock_NV, atol=tolerance, rtol=tolerance)
+
+
+def test_a_model_that_makes_its_logits_otherwise_is_refused():
+    model = TreeModel(make_model("hyperclovax"))
+    with pytest.raises(ModelError, match="HyperCLOVAXForCausalLM"):
+        check_head(model, VOCABULARY, "a/model")
+
+
+def test_attention_of_our_own_refuses_what_it_would_leave_out():
+    tree, branches = random_tree(3)
+    for name in ("gemma2", "gpt-oss"):
+        with pytest.raises(ModelError, match="share_prefix = auto"):
+            TreeModel(make_model(name)).completion_hidden(tree, branches)
+
+
 def test_start_up_check_accepts_exact_models_and_refuses_others(family):
     tree, branches = random_tree(5)
     model = TreeModel(make_model(family))
@@ -106,8 +153,64 @@ def test_start_up_check_refuses_a_model_that_ignores_the_mask():
         return inner(*args, attention_mask=None, **kwargs)
 
     model.decoder.forward = forgetful
-    assert layout_difference(model, tree, branches, VOCABULARY) > 1e-3
+    assert layout_difference(model, tree, branches, VOCABULARY, 5) > 1e-3
     assert not tree_is_exact(model, tree, branches, VOCABULARY)
+
+
+def test_a_window_shorter_than_a_prompt_may_be_is_not_exact():
+    """The tree at hand has seven tokens under the window of eight, so it shows nothing."""
+    model = TreeModel(make_model("mistral", spread=3.0))
+    tree, branches = PromptTree((5, 6, 7), ((8, 9), (10,))), [Branch(0, (11, 12)), Branch(1, (13, 14))]
+    assert tree_is_exact(model, tree, branches, VOCABULARY, longest_tokens=8)
+    assert not tree_is_exact(model, tree, branches, VOCABULARY, longest_tokens=9)
+
+
+def test_only_layers_that_slide_or_chunk_have_a_window(family):
+    assert attention_window(make_model(family).config) is None
+    assert attention_window(make_model("mistral").config) == 8
+    full = Qwen2Config(use_sliding_window=True, sliding_window=8, num_hidden_layers=2, max_window_layers=2)
+    assert attention_window(full) is None
+    sliding = Qwen2Config(use_sliding_window=True, sliding_window=8, num_hidden_layers=3, max_window_layers=2)
+    assert attention_window(sliding) == 8
+    assert attention_window(GPTNeoConfig(window_size=16)) == 16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_the_small_tree_tells_exact_models_from_others(family, dtype):
+    tree, branches = small_tree(VOCABULARY)
+    model = TreeModel(make_model(family, spread=3.0).to(dtype))
+    assert tree_is_exact(model, tree, branches, VOCABULARY)
+    assert model.layout == "tree"
+    sliding = TreeModel(make_model("mistral", spread=3.0).to(dtype))
+    assert not tree_is_exact(sliding, tree, branches, VOCABULARY)
+
+
+def test_start_up_check_holds_no_more_logits_than_a_chunk(monkeypatch):
+    rows = []
+    inner = Head.log_probs
+
+    def counted(self, hidden_ND, *rest):
+        rows.append(len(hidden_ND))
+        return inner(self, hidden_ND, *rest)
+
+    monkeypatch.setattr(Head, "log_probs", counted)
+    tree, branches = random_tree(5)
+    assert tree_is_exact(TreeModel(make_model("llama")), tree, branches, VOCABULARY, chunk_rows=3)
+    assert max(rows) == 3
+    assert sum(rows) == 2 * sum(len(branch.tokens) for branch in branches)
+
+
+def test_a_check_that_runs_out_of_memory_says_so():
+    """The padded layout needs more memory than the tree: it is no way out."""
+    model = TreeModel(make_model("llama"))
+
+    def too_large(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.decoder.forward = too_large
+    with pytest.raises(torch.OutOfMemoryError):
+        tree_is_exact(model, *random_tree(5), VOCABULARY)
+    assert model.layout == "tree"
 
 
 def test_padded_rows_of_like_length_run_together():

@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, MistralConfig
 
 from distilsql.data.benchmark import load_benchmark
 from distilsql.databases.execute import execute
@@ -16,7 +18,8 @@ from distilsql.report import load_runs, write_report
 from distilsql.runs.ask import ask, rows_table
 from distilsql.runs.evaluate import evaluate_run
 from distilsql.runs.exposure import ExposureOptions, measure_exposure
-from distilsql.runs.predict import benchmark_for, load_student, predict
+from distilsql.runs.predict import benchmark_for, load_any, load_student, predict
+from distilsql.runs.prepare import prepare
 from distilsql.runs.scoring import Decoder
 from distilsql.runs.train import train
 
@@ -81,6 +84,65 @@ def test_an_interrupted_prediction_goes_on(recipe, tmp_path, benchmark, monkeypa
     )
     assert len(asked) == 5
     assert not (tmp_path / "cut.jsonl.unfinished").exists()
+
+
+def test_a_prediction_of_another_model_or_decoding_is_not_gone_on_with(recipe, tmp_path, benchmark):
+    first, second = (train(recipe("sft", "train.steps=2", f"seed={n}"), tmp_path / f"run{n}") for n in (0, 1))
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    def asked(model, interrupted=None):
+        out, seen = tmp_path / "p.jsonl", []
+        if interrupted is not None:
+            with pytest.raises(KeyboardInterrupt):
+                predict(interrupted, benchmark, out, on_progress=stop)
+        predict(model, benchmark, out, on_progress=lambda done, _: seen.append(done))
+        return len(seen)
+
+    student = load_student(first)
+    assert asked(student, interrupted=student) == 9, "its own answer is kept"
+    assert asked(load_student(second), interrupted=student) == 10
+    assert asked(load_student(first, temperature=1.0), interrupted=student) == 10
+
+
+def test_a_model_with_a_short_window_is_asked_as_transformers_would_and_says_so(
+    recipe, tmp_path, benchmark, tiny_models
+):
+    tokenizer = load_tokenizer(tiny_models["student"])
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=8,
+        initializer_range=0.3,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    causal_lm = AutoModelForCausalLM.from_config(config).eval()
+    causal_lm.save_pretrained(tmp_path / "mistral")
+    tokenizer.save_pretrained(tmp_path / "mistral")
+    said: list[str] = []
+    prompt = recipe("sft").prompt
+    model = load_any(str(tmp_path / "mistral"), prompt, precision="float32", say=said.append)
+    assert len(said) == 1
+    assert "slower" in said[0]
+    written = predict(model, benchmark, tmp_path / "out.jsonl")
+    prepared = prepare(benchmark, tokenizer, prompt, training=False)
+    for example, answer in zip(prepared.examples, written, strict=True):
+        ids = torch.tensor([prepared.prefixes[example.prefix_key] + example.question])
+        theirs = causal_lm.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=prompt.max_completion_tokens,
+            do_sample=False,
+            pad_token_id=tokenizer.eos_token_id,
+        )
+        assert answer == model.decoder.text(theirs[0, ids.shape[1] :].tolist(), "sql")
 
 
 def test_predicting_from_an_unfinished_run_says_what_to_do(recipe, tmp_path):

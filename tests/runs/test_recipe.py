@@ -51,6 +51,7 @@ def test_the_saved_recipe_gives_the_same_recipe(tmp_path):
         ("distill.divergence=kl", "distill.divergence"),
         ("method=kidd", "did you mean kid"),
         ("train.evaluate_every_steps=5", "data.valid"),
+        ("student={path='m', keep_layers=2, save_merged=false}", "save the merged model"),
         ("train.steps", "section.key=value"),
         ("method.x=1", "not a section"),
     ],

@@ -14,12 +14,15 @@ import torch
 from safetensors.torch import load_file
 
 from distilsql.databases.normalise import normalise_sql
+from distilsql.distill.loss import Head
 from distilsql.distill.methods import METHODS
 from distilsql.errors import DataError, RunError, TrainingError
 from distilsql.models.load import load_tokenizer
 from distilsql.runs import checkpoint, window
+from distilsql.runs import train as train_module
 from distilsql.runs.folder import RunFolder
-from distilsql.runs.train import Progress, train
+from distilsql.runs.prepare import prepare
+from distilsql.runs.train import Progress, load_data, train
 from distilsql.runs.window import WindowLoss
 
 
@@ -136,6 +139,54 @@ def test_kid_masks_the_ceiling_of_its_share_and_never_eos(recipe, world, tmp_pat
     lengths = [len(tokenizer(normalise_sql(sql)).input_ids) + 1 for sql in golds]
     expected = sum(-(-3 * length // 10) for length in lengths)
     assert json.loads(run.summary.read_text())["counts"]["masked_tokens"] == expected
+
+
+@pytest.mark.parametrize("rewriting", ["greedy", "sampled"])
+def test_kid_predicts_its_masks_in_chunks(recipe, tmp_path, monkeypatch, rewriting):
+    """Never more logits than a loss chunk has, and the same predictions."""
+    settings = (f"distill.rewriting={rewriting}", "distill.mask_share=0.5", "train.steps=2")
+    whole = train(recipe("kid", *settings), tmp_path / "whole")
+    rows = []
+    inner = Head.logits
+
+    def counted(self, hidden_ND, *rest):
+        rows.append(len(hidden_ND))
+        return inner(self, hidden_ND, *rest)
+
+    monkeypatch.setattr(Head, "logits", counted)
+    chunked = train(recipe("kid", *settings, "train.loss_chunk_rows=16"), tmp_path / "chunked")
+    assert max(rows) == 16
+    assert [line["counts"] for line in log_of(chunked)] == [line["counts"] for line in log_of(whole)]
+
+
+def test_the_start_up_check_runs_the_longest_tree_of_the_first_window(recipe, tmp_path, monkeypatch):
+    checked = []
+    check = train_module.tree_is_exact
+
+    def recorded(model, tree, branches, *rest, **options):
+        questions = [tree.questions[branch.question] + branch.tokens for branch in branches]
+        checked.append((max(map(len, questions)), options["longest_tokens"]))
+        return check(model, tree, branches, *rest, **options)
+
+    monkeypatch.setattr(train_module, "tree_is_exact", recorded)
+    trees = ("train.questions_per_tree=1", "train.trees_per_step=10", "train.steps=1")
+    run = train(recipe("sft", *trees), tmp_path / "run")
+    assert len(checked) == 1
+    settings = recipe("sft")
+    found = prepare(load_data(settings)[0], load_tokenizer(run.model), settings.prompt, training=True)
+    longest = max(len(each.question) + len(each.gold) for each in found.examples)
+    assert checked == [(longest, 400 + 40 - 1)]
+
+
+def test_the_peak_of_a_run_is_not_that_of_its_start_up_check(recipe, tmp_path, monkeypatch):
+    order = []
+    check, reset = train_module.tree_is_exact, train_module.reset_peak_memory
+    monkeypatch.setattr(
+        train_module, "tree_is_exact", lambda *a, **k: order.append("check") or check(*a, **k)
+    )
+    monkeypatch.setattr(train_module, "reset_peak_memory", lambda: order.append("reset") or reset())
+    train(recipe("sft", "train.steps=1"), tmp_path / "run")
+    assert order == ["check", "reset"]
 
 
 # ---- resuming ------------------------------------------------------------------------------------------------
@@ -312,6 +363,15 @@ def test_a_bad_loss_of_another_process_names_its_examples(recipe, tmp_path, monk
     monkeypatch.setattr("distilsql.runs.train.gather_object", lambda own: [*own, "pairs/7"])
     with pytest.raises(TrainingError, match=r"\(examples pairs/7\)"):
         train(recipe("sft", "train.calibration_windows=0"), tmp_path / "run")
+
+
+def test_training_that_runs_out_of_memory_says_what_to_lower(recipe, tmp_path, monkeypatch):
+    def too_large(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 7 GiB.\nProcess 1 has …")
+
+    monkeypatch.setattr(window, "completion_loss", too_large)
+    with pytest.raises(TrainingError, match=r"Tried to allocate 7 GiB\. Train .*train\.largest_tree"):
+        train(recipe("sft"), tmp_path / "run")
 
 
 def test_a_full_disk_keeps_the_previous_checkpoint(recipe, tmp_path, monkeypatch):

@@ -3,11 +3,14 @@
 import json
 
 import pytest
-from transformers import AutoModelForCausalLM
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, HyperCLOVAXConfig
 
 from distilsql.errors import ModelError
 from distilsql.models.load import load_tokenizer
 from distilsql.models.tiny import save_tiny_llama, train_tokenizer
+from distilsql.runs.engines import load_engines
+from distilsql.runs.predict import load_any
 from distilsql.runs.train import Progress, train
 
 
@@ -68,6 +71,57 @@ def test_a_teacher_of_another_tokenizer_or_without_one_is_refused(recipe, tmp_pa
         file.unlink()
     with pytest.raises(ModelError, match="comes without a tokenizer"):
         train(recipe("rkd", f"teacher.path='{tmp_path / 'other'}'"), tmp_path / "again")
+
+
+def test_a_model_whose_logits_are_made_otherwise_is_refused_wherever_it_is_loaded(
+    recipe, tmp_path, tiny_models
+):
+    """HyperCLOVAX multiplies by what Granite divides by."""
+    tokenizer = load_tokenizer(tiny_models["student"])
+    config = HyperCLOVAXConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        logits_scaling=3.0,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    folder = tmp_path / "other"
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for role in ("student", "teacher"):
+        with pytest.raises(ModelError, match="HyperCLOVAX"):
+            load_engines(recipe("rkd", f"{role}.path='{folder}'"), torch.device("cpu"))
+    with pytest.raises(ModelError, match="HyperCLOVAX"):
+        load_any(str(folder), recipe("sft").prompt, precision="float32")
+
+
+def test_lengths_beyond_a_models_positions_are_refused_or_said_before_it_runs(recipe, tmp_path, tiny_models):
+    """The budget of 400 and 40 tokens feeds a model at most 439, under SWITCH drafts of up to sixteen tokens more."""
+    tokenizer = load_tokenizer(tiny_models["student"])
+    sizes = {"vocab_size": len(tokenizer), "n_embd": 16, "n_layer": 1, "n_head": 2}
+    for positions in (438, 439):
+        model = AutoModelForCausalLM.from_config(GPT2Config(n_positions=positions, **sizes))
+        model.save_pretrained(tmp_path / str(positions))
+        tokenizer.save_pretrained(tmp_path / str(positions))
+    short, enough = (f"'{tmp_path / name}'" for name in ("438", "439"))
+    device, prompt = torch.device("cpu"), recipe("sft").prompt
+    for overrides in ((f"student.path={short}",), (f"teacher.path={short}",)):
+        with pytest.raises(ModelError, match="438 positions"):
+            load_engines(recipe("rkd", *overrides), device)
+    load_engines(recipe("rkd", f"student.path={enough}", f"teacher.path={enough}"), device)
+    with pytest.raises(ModelError, match="take 454"):
+        load_engines(recipe("switch", f"student.path={enough}"), device)
+    load_engines(recipe("switch", f"student.path={enough}", "switch.block_length=1"), device)
+    with pytest.raises(ModelError, match="438 positions"):
+        load_any(str(tmp_path / "438"), prompt, precision="float32")
+    said: list[str] = []
+    longer = prompt.model_copy(update={"max_prompt_tokens": 1000})
+    load_any(str(tiny_models["student"]), longer, precision="float32", say=said.append)
+    load_engines(recipe("sft", "prompt.max_prompt_tokens=1000"), device, say=said.append)
+    assert len(said) == 2
+    assert all("knows 1,024 positions" in sentence for sentence in said)
 
 
 def test_an_unknown_mask_token_is_refused(recipe, tmp_path):

@@ -22,15 +22,40 @@ from distilsql.distill.divergences import Divergence
 
 @dataclass(frozen=True)
 class Head:
-    """A model's output layer: `weight_VD` and an optional bias, possibly longer than the shared vocabulary."""
+    """A model's output layer: `weight_VD` and an optional bias, possibly longer than the shared vocabulary.
+
+    Some families make logits of its outputs: times `scale` (Granite, Cohere), or softly kept below `cap` in size,
+    cap · tanh(x / cap) (Gemma).
+    """
 
     weight_VD: Tensor
     bias_V: Tensor | None = None
+    scale: float = 1.0
+    cap: float | None = None
+
+    def logits(self, hidden_ND: Tensor, vocabulary_size: int) -> Tensor:
+        """float32 (or float64) logits of the first `vocabulary_size` tokens."""
+        bias_V = None if self.bias_V is None else self.bias_V[:vocabulary_size]
+        return self.shaped(F.linear(hidden_ND, self.weight_VD[:vocabulary_size], bias_V))
+
+    def shaped(self, output_NV: Tensor) -> Tensor:
+        """float32 (or float64) logits from the outputs of the linear layer."""
+        logits_NV = output_NV.to(_wide(output_NV.dtype))
+        if self.scale != 1.0:
+            logits_NV = logits_NV * self.scale
+        return logits_NV if self.cap is None else self.cap * torch.tanh(logits_NV / self.cap)
+
+    def through_shape(self, grad_NV: Tensor, hidden_ND: Tensor) -> Tensor:
+        """The gradient with respect to the linear layer's outputs, from that with respect to the logits."""
+        if self.scale != 1.0:
+            grad_NV = grad_NV * self.scale
+        if self.cap is None:
+            return grad_NV
+        return grad_NV * (1 - (self.logits(hidden_ND, grad_NV.shape[-1]) / self.cap) ** 2)
 
     def log_probs(self, hidden_ND: Tensor, vocabulary_size: int, temperature: float = 1.0) -> Tensor:
         """float32 (or float64) log-probabilities over the first `vocabulary_size` tokens."""
-        bias_V = None if self.bias_V is None else self.bias_V[:vocabulary_size]
-        return log_probs(F.linear(hidden_ND, self.weight_VD[:vocabulary_size], bias_V), temperature)
+        return log_probs(self.logits(hidden_ND, vocabulary_size), temperature)
 
 
 def log_probs(logits_NV: Tensor, temperature: float = 1.0) -> Tensor:
@@ -97,7 +122,7 @@ def completion_loss(
         if tensor is not None and len(tensor) != rows:
             raise ValueError(f"{len(tensor)} rows of {name} for {rows} student rows")
     total, divergence_N, nll_N = _ChunkedLoss.apply(
-        hidden_ND, head.weight_VD, head.bias_V, vocabulary_size, distillation, likelihood, chunk_rows
+        hidden_ND, head.weight_VD, head.bias_V, head, vocabulary_size, distillation, likelihood, chunk_rows
     )
     return LossParts(total, divergence_N, nll_N)
 
@@ -111,6 +136,7 @@ class _ChunkedLoss(torch.autograd.Function):
         hidden_ND: Tensor,
         weight_VD: Tensor,
         bias_V: Tensor | None,
+        head: Head,
         vocabulary_size: int,
         distillation: Distillation | None,
         likelihood: Likelihood | None,
@@ -123,7 +149,6 @@ class _ChunkedLoss(torch.autograd.Function):
         grad_bias_V = torch.zeros_like(bias_V, dtype=wide) if bias_needs and bias_V is not None else None
         divergence_N = hidden_ND.new_zeros(len(hidden_ND), dtype=wide)
         nll_N = hidden_ND.new_zeros(len(hidden_ND), dtype=wide)
-        head = Head(weight_VD, bias_V)
         wants_gradient = hidden_needs or weight_needs or bias_needs
         for start in range(0, len(hidden_ND), chunk_rows):
             rows = slice(start, min(start + chunk_rows, len(hidden_ND)))
@@ -141,6 +166,7 @@ class _ChunkedLoss(torch.autograd.Function):
             )
             if grad_logits_RV is None:
                 continue
+            grad_logits_RV = head.through_shape(grad_logits_RV, hidden_ND[rows])
             if grad_bias_V is not None:
                 grad_bias_V[:vocabulary_size] += grad_logits_RV.sum(0)
             grad_logits_RV = grad_logits_RV.to(hidden_ND.dtype)
@@ -167,6 +193,7 @@ class _ChunkedLoss(torch.autograd.Function):
             None if grad_hidden_ND is None else grad_hidden_ND * scale.to(grad_hidden_ND.dtype),
             None if grad_weight_VD is None else (grad_weight_VD * scale).to(weight_dtype),
             None if grad_bias_V is None else (grad_bias_V * scale).to(bias_dtype),
+            None,
             None,
             None,
             None,

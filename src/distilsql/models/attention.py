@@ -27,6 +27,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from distilsql.distill.tree import GroupLayout
+from distilsql.errors import ModelError
 
 IMPLEMENTATION = "distilsql_tree"
 
@@ -67,6 +68,11 @@ def tree_attention(
         )
     if dropout:
         raise ValueError("attention on a tree has no dropout: put the model in eval mode")
+    if kwargs.get("softcap") or kwargs.get("s_aux") is not None:
+        raise ModelError(
+            f"{type(module).__name__} caps its attention scores or adds a sink to them, which attention by parts or "
+            "by blocks does not: use train.share_prefix = auto."
+        )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     output = tree.attend(module.layer_idx, query, key, value, scale)
     return output.transpose(1, 2).contiguous(), None

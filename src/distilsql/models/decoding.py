@@ -20,8 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 
+from distilsql.distill.tree import PromptTree
+from distilsql.errors import ModelError
 from distilsql.models.attention import KeyValue, attend_rows
-from distilsql.models.tree_model import PromptState, TreeModel
+from distilsql.models.tree_model import PrefixState, PromptState, TreeModel
 
 
 class Decoding:
@@ -144,13 +146,14 @@ class Decoding:
         hidden[:, :, :longest] = column[:longest] >= self._prefix_length_B[:, None, None]
         hidden[:, :, longest:past] = column[:used] >= self.length_B[:, None, None]
         hidden[:, :, past:] = torch.ones(length, length, dtype=torch.bool, device=model.device).triu(1)
-        output = model.decoder(
-            input_ids=tokens_BL,
-            position_ids=self._prefix_length_B[:, None] + columns_BL,
-            attention_mask=_additive(hidden, model.dtype, torch.finfo(model.dtype).min)[:, None],
-            past_key_values=cache,
-            use_cache=True,
-        )
+        with model.own_attention():
+            output = model.decoder(
+                input_ids=tokens_BL,
+                position_ids=self._prefix_length_B[:, None] + columns_BL,
+                attention_mask=_additive(hidden, model.dtype, torch.finfo(model.dtype).min)[:, None],
+                past_key_values=cache,
+                use_cache=True,
+            )
         rows_B1 = torch.arange(batch, device=model.device)[:, None]
         for layer, cached in enumerate(cache.layers):
             self.keys[layer].transpose(1, 2)[rows_B1, columns_BL] = cached.keys[:, :, past:].transpose(1, 2)
@@ -173,6 +176,67 @@ class Decoding:
         if len(rows) == 1:
             return rows[0]
         return torch.cat([key for key, _ in rows]), torch.cat([value for _, value in rows])
+
+
+class StockDecoding:
+    """Rows of one question, written by the model's own forward with the cache it makes itself: for models that cannot
+    run a tree exactly. The interface is that of `Decoding`; what was fed cannot be forgotten."""
+
+    def __init__(self, model: TreeModel) -> None:
+        self.model = model
+        self.log_probs = model.head().log_probs
+        self.length_B = torch.zeros(1, dtype=torch.int64, device=model.device)
+        self._cache: Any = None
+
+    def keep(self, rows_B: Tensor) -> None:
+        """Go on with these rows only, in this order; a row may be repeated."""
+        self._cache.reorder_cache(rows_B)
+        self.length_B = self.length_B[rows_B]
+
+    def rewind(self, tokens_B: Tensor) -> None:
+        """Forget nothing. Raises ValueError where something is to be forgotten."""
+        if tokens_B.any():
+            raise ValueError(
+                "the cache of a model's own does not forget: feed it no token that may be rejected"
+            )
+
+    def step(self, tokens_B: Tensor) -> Tensor:
+        """Feed one token per row; hidden states (B, D) that predict the token after it."""
+        return self.extend(tokens_B.unsqueeze(1))[:, 0]
+
+    @torch.no_grad()
+    def extend(self, tokens_BL: Tensor) -> Tensor:
+        """Feed L tokens per row; hidden states (B, L, D). Raises ModelError for a model that makes no cache."""
+        with self.model.own_attention():
+            output = self.model.decoder(input_ids=tokens_BL, past_key_values=self._cache, use_cache=True)
+        self._cache = getattr(output, "past_key_values", None)
+        if self._cache is None:
+            raise ModelError(
+                f"{type(self.model.causal_lm).__name__} runs no tree exactly and keeps no past_key_values to write "
+                "from: distilsql can train it by methods that write nothing, but not ask it."
+            )
+        self.length_B = self.length_B + tokens_BL.shape[1]
+        return output.last_hidden_state
+
+
+def start_writing(
+    model: TreeModel,
+    trees: Sequence[PromptTree],
+    prefixes: Sequence[PrefixState | None] | None,
+    max_new_tokens: int,
+) -> tuple[Decoding | StockDecoding, Tensor]:
+    """A row for every question of every tree, in order, and the hidden states (B, D) that predict their first token.
+
+    `prefixes` are prefixes already run. A model in the padded layout writes one question at a time, in a row of its
+    own.
+    """
+    if model.layout == "padded":
+        (prompt,) = [tree.prefix + question for tree in trees for question in tree.questions]
+        stock = StockDecoding(model)
+        return stock, stock.extend(torch.tensor([prompt], device=model.device))[:, -1]
+    each = prefixes or [None] * len(trees)
+    states = [model.run_prompts(tree, prefix) for tree, prefix in zip(trees, each, strict=True)]
+    return start_decoding(model, states, max_new_tokens)
 
 
 def start_decoding(

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distilsql.distill.tree import PromptTree
-from distilsql.models.decoding import start_decoding
-from distilsql.models.tree_model import PrefixState, PromptState, TreeModel
+from distilsql.models.decoding import start_writing
+from distilsql.models.tree_model import PrefixState, TreeModel
 
 Completion = tuple[int, ...]
 Row = TypeVar("Row")
@@ -72,8 +72,7 @@ def generate_trees(
     uniforms = draw_uniforms(streams, count, options)
     written: list[list[int]] = [[] for _ in range(count)]
     alive = list(range(count))
-    states = run_all_prompts(model, trees, prefixes)
-    decoding, hidden_BD = start_decoding(model, states, options.max_new_tokens)
+    decoding, hidden_BD = start_writing(model, trees, prefixes, options.max_new_tokens)
     for position in range(options.max_new_tokens):
         logp_BV = decoding.log_probs(hidden_BD, options.vocabulary_size)
         tokens_B = choose_tokens(logp_BV, options.temperature, uniforms[alive, position])
@@ -88,14 +87,6 @@ def generate_trees(
             tokens_B = tokens_B[going_on]
         hidden_BD = decoding.step(tokens_B)
     return split([tuple(tokens) for tokens in written], counts)
-
-
-def run_all_prompts(
-    model: TreeModel, trees: Sequence[PromptTree], prefixes: Sequence[PrefixState | None] | None
-) -> list[PromptState]:
-    """Prompt states of several trees, each continuing from its prefix where that has been run."""
-    each = prefixes or [None] * len(trees)
-    return [model.run_prompts(tree, prefix) for tree, prefix in zip(trees, each, strict=True)]
 
 
 def question_counts(trees: Sequence[PromptTree]) -> list[int]:
@@ -187,9 +178,8 @@ def beam_search(
             beam_search(model, alone, options, beams=beams, length_penalty=length_penalty)[0]
             for alone in one_by_one(tree)
         ]
-    state = model.run_prompts(tree, prefix)
     searches = [_Beam(beams, length_penalty) for _ in tree.questions]
-    decoding, hidden_BD = start_decoding(model, [state], options.max_new_tokens)
+    decoding, hidden_BD = start_writing(model, [tree], [prefix], options.max_new_tokens)
     owners = list(range(len(searches)))
     for position in range(options.max_new_tokens):
         logp_BV = decoding.log_probs(hidden_BD, options.vocabulary_size)

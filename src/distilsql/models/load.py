@@ -1,12 +1,14 @@
 """Load, cut and save models: any `transformers` causal LM folder or hub name, with or without an adapter."""
 
 import importlib.util
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate.hooks import remove_hook_from_module
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -58,16 +60,16 @@ def load_model(
     Without `placement` the model is whole, on the CPU, and may be moved.
 
     Raises:
-        ModelError: nothing loadable at the path, or not as `placement` asks.
+        ModelError: nothing loadable at the path, or not as `placement` asks, or an adapter of another model.
     """
     transformers_logging.disable_progress_bar()
     options = {} if placement is None else placement.loading_options(precision)
     try:
         model = AutoModelForCausalLM.from_pretrained(str(path), dtype=DTYPES[precision], **options)
         if adapter is not None:
-            from peft import PeftModel
-
-            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+            model = _with_adapter(model, str(path), str(adapter)).merge_and_unload()
+    except ModelError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"No model could be loaded from {path}{f' with adapter {adapter}' if adapter else ''}: {error}. "
@@ -83,6 +85,28 @@ def load_model(
     if placement is not None:
         join_ends(model, str(path))
     return model
+
+
+def _with_adapter(model: Any, path: str, adapter: str) -> Any:
+    """The PEFT model. Raises ModelError where LoRA weights of the adapter find no layer, or layers no weights."""
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Found missing adapter keys")  # they are an error, below
+        adapted = PeftModel.from_pretrained(model, adapter)
+    both = (
+        get_peft_model_state_dict(adapted, save_embedding_layers=False),
+        load_peft_weights(adapter, device="cpu"),
+    )
+    wanted, found = ({key for key in weights if "lora_" in key} for weights in both)
+    apart = sorted(wanted ^ found)
+    if apart:
+        raise ModelError(
+            f"The adapter {adapter} does not fit {path}: {len(apart)} of their weights do not meet, first {apart[0]}. "
+            "Give the model that it was trained on."
+        )
+    return adapted
 
 
 def freeze(model: nn.Module) -> nn.Module:
@@ -113,6 +137,24 @@ def shared_vocabulary_size(
     return size
 
 
+def check_positions(model: Any, longest_tokens: int, path: str) -> str:
+    """What is to be said of a model that may read more tokens than it has seen positions; '' where it may not.
+
+    Rotary positions go on beyond those; a table of positions ends.
+
+    Raises:
+        ModelError: the model has no positions for `longest_tokens` tokens.
+    """
+    known = getattr(model.config, "max_position_embeddings", None)
+    if known is None or longest_tokens <= known:
+        return ""
+    found = f"{path} knows {known:,} positions, and prompt and completion may take {longest_tokens:,}"
+    cure = "lower prompt.max_prompt_tokens or prompt.max_completion_tokens"
+    if not getattr(model.config, "rope_parameters", None):
+        raise ModelError(f"{found}: {cure}.")
+    return f"{found}: beyond what it was trained on it may write nonsense. If prompts are that long, {cure}."
+
+
 def load_teacher_tokenizer(path: str) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(path)
@@ -126,10 +168,13 @@ def load_teacher_tokenizer(path: str) -> PreTrainedTokenizerBase:
 def check_same_tokenizer(
     student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, teacher_path: str
 ) -> None:
-    """Refuse a teacher that reads other tokens than the student writes.
+    """Refuse a teacher that reads other tokens than the student writes, or ends and begins a text with other ones.
+
+    Completions end with the student's EOS and prompts begin as the student's tokenizer has it; what a model was trained
+    with is what its own tokenizer says, since training here saves the tokenizer with the model.
 
     Raises:
-        ModelError: vocabularies or the splitting of text differ.
+        ModelError: vocabularies, the splitting of text, EOS or the token put before a text differ.
     """
     student_vocabulary, teacher_vocabulary = student.get_vocab(), teacher.get_vocab()
     if student_vocabulary != teacher_vocabulary:
@@ -148,6 +193,21 @@ def check_same_tokenizer(
                 f"Student and teacher {teacher_path} have the same vocabulary but split text differently "
                 f"(for example {probe!r}). Use a student and teacher that share one tokenizer."
             )
+    if student.eos_token_id != teacher.eos_token_id:
+        raise ModelError(
+            f"The student ends a text with {student.eos_token}, the teacher {teacher_path} with {teacher.eos_token}: "
+            "at the last token of every completion the student would be taught not to end. Use a teacher that was "
+            "trained to end as the student does (base with base, Instruct with Instruct), or fine-tune it by sft here; "
+            f"if it does end with {student.eos_token}, name that as eos_token in its tokenizer_config.json."
+        )
+    first = [tokenizer.convert_ids_to_tokens(tokenizer("a").input_ids)[0] for tokenizer in (student, teacher)]
+    if first[0] != first[1]:
+        raise ModelError(
+            f"Before the text “a” the student's tokenizer begins with {first[0]}, that of the teacher {teacher_path} "
+            f"with {first[1]}: one of them puts a BOS token there and the other does not, so the teacher would read "
+            "prompts that it does not know. Set add_bos_token alike in both tokenizer_config.json, as the teacher was "
+            "trained."
+        )
 
 
 # ---- a teacher on several devices, or in fewer bits ------------------------------------------------------------
@@ -204,6 +264,7 @@ def join_ends(model: Any, path: str) -> None:
             f"{path} does not fit: device_map put its input or output layer on disk. Use teacher.quantization, or "
             "more or larger devices."
         )
+    remove_hook_from_module(head)  # accelerate's would send what goes in on to another device
     if head.weight.device != device:
         head.to(device)
 

@@ -9,7 +9,7 @@ and sampled completions are those of the definition, whatever the block lengths.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from distilsql.distill.divergences import jensen_shannon
 from distilsql.distill.tree import PromptTree
-from distilsql.models.decoding import start_decoding
+from distilsql.models.decoding import start_writing
 from distilsql.models.generate import (
     Completion,
     GenerationOptions,
@@ -28,7 +28,6 @@ from distilsql.models.generate import (
     flat_streams,
     one_by_one,
     question_counts,
-    run_all_prompts,
     split,
 )
 from distilsql.models.tree_model import PrefixState, TreeModel
@@ -166,6 +165,10 @@ def switch_generate(
             for row, tree in enumerate(each)
         ]
         return split(rows, counts)
+    if "padded" in (student.layout, teacher.layout):
+        switch = replace(
+            switch, block_length=1
+        )  # of one token, nothing is rejected: a stock cache does not forget
     run = _Switching(student, teacher, trees, options, switch, teacher_prefixes)
     run.uniforms = draw_uniforms(streams, sum(counts), options)
     while run.alive:
@@ -195,12 +198,8 @@ class _Switching:
         self.rows = [_Row() for _ in range(sum(question_counts(trees)))]
         self.alive = list(range(len(self.rows)))
         room = options.max_new_tokens + (switch.block_length or max(BlockLength.CHOICES))
-        self.student, self.student_hidden = start_decoding(
-            student, run_all_prompts(student, trees, None), room
-        )
-        self.teacher, self.teacher_hidden = start_decoding(
-            teacher, run_all_prompts(teacher, trees, teacher_prefixes), room
-        )
+        self.student, self.student_hidden = start_writing(student, trees, None, room)
+        self.teacher, self.teacher_hidden = start_writing(teacher, trees, teacher_prefixes, room)
         self.thresholds = np.array([switch.at(position) for position in range(options.max_new_tokens)])
         self.block_length = BlockLength(_size(teacher) / _size(student), switch.block_length)
 

@@ -4,11 +4,12 @@
 
 - `tree`: one row of tokens. Models that take an attention implementation run attention by parts (`attention.py`)
   on a CPU and a block mask (`flex_attention.py`) on a GPU; the others a dense 4-D mask through the stock forward;
-- `padded`: every prompt and completion as a sequence of its own, right-padded. The reference in tests, and the
-  fall-back for models that cannot run a tree exactly.
+- `padded`: every prompt and completion as a sequence of its own, right-padded, through the stock forward with the
+  model's own attention. The reference in tests, and the fall-back for models that cannot run a tree exactly.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -91,6 +92,7 @@ class TreeModel:
         self.decoder: Any = self.causal_lm.base_model
         self.layout: Layout = layout
         self.attention: AttentionKind = attention or default_attention(self.causal_lm)
+        self._own_attention: str = self.causal_lm.config._attn_implementation
         if self.attention != "dense":
             self.causal_lm.set_attn_implementation(IMPLEMENTATION)
         self._packed: tuple[PackedLinears, PackedWeight | None] | None = None
@@ -103,10 +105,28 @@ class TreeModel:
     def dtype(self) -> torch.dtype:
         return self.causal_lm.get_input_embeddings().weight.dtype
 
+    @contextmanager
+    def own_attention(self) -> Iterator[None]:
+        """The model attends as it was loaded in here: its stock forward is what `transformers` makes of it."""
+        used = self.causal_lm.config._attn_implementation
+        if used == self._own_attention:
+            yield
+            return
+        self.causal_lm.set_attn_implementation(self._own_attention)
+        try:
+            yield
+        finally:
+            self.causal_lm.set_attn_implementation(used)
+
     def head(self) -> Head:
         """The output layer; its weight carries gradient only where it is trained."""
-        layer = self.causal_lm.get_output_embeddings()
-        return Head(layer.weight, getattr(layer, "bias", None))
+        layer, config = self.causal_lm.get_output_embeddings(), self.causal_lm.config
+        # Granite divides its logits, Cohere multiplies them.
+        scale = (getattr(config, "logit_scale", None) or 1.0) / (
+            getattr(config, "logits_scaling", None) or 1.0
+        )
+        cap = getattr(config, "final_logit_softcapping", None)
+        return Head(layer.weight, getattr(layer, "bias", None), scale, cap)
 
     def decoding_weights(self) -> tuple[PackedLinears, Callable[[Tensor, int], Tensor]]:
         """For many small passes without gradient: the decoder's weights as they are now, packed where that is
@@ -117,10 +137,11 @@ class TreeModel:
             self._packed = PackedLinears(self.decoder), PackedWeight(layer) if is_plain else None
         linears, packed_head = self._packed
         linears.renew()
+        head = self.head()
         if packed_head is None:
-            return linears, self.head().log_probs
+            return linears, head.log_probs
         packed_head.renew()
-        return linears, lambda hidden_ND, size: log_probs(packed_head(hidden_ND)[:, :size])
+        return linears, lambda hidden_ND, size: log_probs(head.shaped(packed_head(hidden_ND)[:, :size]))
 
     # ---- one pass over everything ------------------------------------------------------------------------
 
@@ -235,13 +256,14 @@ class TreeModel:
         for layer, (key, value) in enumerate(_joined_layers(past_prefix, past_rest)):
             cache.update(key, value, layer)
         past_length = allowed.shape[1] - allowed.shape[0]
-        output = self.decoder(
-            input_ids=token_ids_1T,
-            position_ids=position_ids_1T,
-            attention_mask=mask[None, None],
-            past_key_values=cache,
-            use_cache=True,
-        )
+        with self.own_attention():
+            output = self.decoder(
+                input_ids=token_ids_1T,
+                position_ids=position_ids_1T,
+                attention_mask=mask[None, None],
+                past_key_values=cache,
+                use_cache=True,
+            )
         context = TreeContext(layout.new_prefix_length, None, past_prefix, past_rest)
         split = past_length + layout.new_prefix_length
         for cached in cache.layers:
@@ -280,12 +302,13 @@ class TreeModel:
         for row, sequence in enumerate(sequences):
             token_ids[row, : len(sequence)] = torch.tensor(sequence)
             attention_mask[row, : len(sequence)] = 1
-        output = self.decoder(
-            input_ids=token_ids.to(self.device),
-            attention_mask=attention_mask.to(self.device),
-            position_ids=torch.arange(width, device=self.device).expand(len(sequences), -1),
-            use_cache=False,
-        )
+        with self.own_attention():
+            output = self.decoder(
+                input_ids=token_ids.to(self.device),
+                attention_mask=attention_mask.to(self.device),
+                position_ids=torch.arange(width, device=self.device).expand(len(sequences), -1),
+                use_cache=False,
+            )
         return [
             output.last_hidden_state[row, len(prompt) - 1 : len(sequence)]
             for row, (prompt, sequence) in enumerate(zip(prompts, sequences, strict=True))

@@ -5,11 +5,14 @@ from typing import Any
 
 import torch
 
+from distilsql.distill.methods import Source
 from distilsql.errors import ModelError
+from distilsql.models.layout_check import check_head, small_tree, tree_is_exact
 from distilsql.models.load import (
     Placement,
     Precision,
     add_lora,
+    check_positions,
     freeze,
     is_spread,
     keep_layers,
@@ -18,9 +21,11 @@ from distilsql.models.load import (
     shared_vocabulary_size,
 )
 from distilsql.models.prefix_cache import PrefixCache
+from distilsql.models.switch import BlockLength
 from distilsql.models.tree_model import TreeModel
 from distilsql.models.vllm_source import VllmSource
-from distilsql.runs.recipe import Recipe, TeacherOptions
+from distilsql.runs.hidden_store import Say, silent
+from distilsql.runs.recipe import PromptSettings, Recipe, TeacherOptions
 from distilsql.runs.teacher_hidden import TeacherHidden
 
 
@@ -44,8 +49,8 @@ class Engines:
         return int(self.tokenizer.eos_token_id)
 
 
-def load_engines(recipe: Recipe, device: torch.device) -> Engines:
-    """Load everything a recipe names.
+def load_engines(recipe: Recipe, device: torch.device, *, say: Say = silent) -> Engines:
+    """Load everything a recipe names. `say` is told of lengths that a model was not trained on.
 
     Raises:
         ModelError: a model or tokenizer that is missing or does not fit.
@@ -72,9 +77,41 @@ def load_engines(recipe: Recipe, device: torch.device) -> Engines:
         mask_token_id=mask_token_id(tokenizer, recipe.distill.mask_token),
         teacher=teacher,
     )
+    roles = [(engines.student, options.path)]
     if teacher is not None:
+        roles.append((teacher, str(teacher_path)))
         engines.teacher_prefixes = PrefixCache(teacher, recipe.train.teacher_cache_mb * 2**20)
+    for tree_model, path in roles:
+        sentence = check_positions(tree_model.causal_lm, _longest_tokens(recipe), path)
+        if sentence:
+            say(sentence)
+        check_head(tree_model, vocabulary_size, path)
     return engines
+
+
+def _longest_tokens(recipe: Recipe) -> int:
+    """The most tokens of one question that a model is fed; under SWITCH, with those that are drafted in vain."""
+    drafted = recipe.switch.block_length or max(BlockLength.CHOICES)
+    return recipe.prompt.longest_tokens + (drafted - 1 if recipe.row.source is Source.SWITCH else 0)
+
+
+def check_asked_model(
+    model: TreeModel, vocabulary_size: int, prompt: PromptSettings, path: str, say: Say
+) -> None:
+    """Check a model that is only asked, and run it padded where it runs no tree exactly; `say` is told of that, and of
+    lengths it was not trained on.
+
+    Raises:
+        ModelError: its distribution would be another one here, or it has no positions for prompt and completion.
+    """
+    sentence = check_positions(model.causal_lm, prompt.longest_tokens, path)
+    if sentence:
+        say(sentence)
+    check_head(model, vocabulary_size, path)
+    tree = small_tree(vocabulary_size)
+    if not tree_is_exact(model, *tree, vocabulary_size, longest_tokens=prompt.longest_tokens):
+        model.layout = "padded"
+        say(f"{path} does not give the same result on a tree: it answers one question at a time (slower).")
 
 
 def load_teacher(options: TeacherOptions, precision: Precision, device: torch.device) -> TreeModel:

@@ -55,6 +55,12 @@ def peak_memory_bytes() -> int:
     return int(kilobytes if sys.platform == "darwin" else kilobytes * 1024)
 
 
+def reset_peak_memory() -> None:
+    """Count the GPU's peak from here on; that of a process cannot be reset."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)

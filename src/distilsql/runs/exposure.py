@@ -15,8 +15,9 @@ from distilsql.models.generate import Completion, GenerationOptions, generate_tr
 from distilsql.models.load import shared_vocabulary_size
 from distilsql.models.tree_model import TreeModel
 from distilsql.runs.decode_batches import fill_batches
-from distilsql.runs.engines import load_teacher
+from distilsql.runs.engines import check_asked_model, load_teacher
 from distilsql.runs.folder import RunFolder, read_json, write_json
+from distilsql.runs.hidden_store import Say, silent
 from distilsql.runs.predict import load_student, recipe_of
 from distilsql.runs.prepare import prepare
 from distilsql.runs.recipe import PromptSettings, TeacherOptions
@@ -45,10 +46,12 @@ def expose_run(
     *,
     teacher: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    say: Say = silent,
 ) -> Exposure:
     """ExAccErr of a finished run's student, also written into the run: exposure.json, and the number in summary.json.
 
-    `teacher` is a folder or hub name; without it, the run's own, loaded as in training.
+    `teacher` is a folder or hub name; without it, the run's own, loaded as in training. `say` is told of models that
+    run padded.
 
     Raises:
         RunError: the run has no teacher and none is given.
@@ -60,13 +63,17 @@ def expose_run(
         raise RunError(
             f"{run.path} has no teacher in its recipe to compare its student with: name one with --teacher."
         )
-    student = load_student(run).decoder
+    student = load_student(run, say=say).decoder
     other = load_teacher(source, recipe.train.precision, student.model.device)
+    vocabulary_size = shared_vocabulary_size(
+        student.model.causal_lm, other.causal_lm, student.tokenizer, source.path
+    )
+    check_asked_model(other, vocabulary_size, recipe.prompt, source.path, say)
     measured = measure_exposure(
         student.model,
         other,
         student.tokenizer,
-        shared_vocabulary_size(student.model.causal_lm, other.causal_lm, student.tokenizer, source.path),
+        vocabulary_size,
         benchmark,
         recipe.prompt,
         options,

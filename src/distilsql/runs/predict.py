@@ -1,7 +1,8 @@
 """Write a model's answers to a benchmark: predictions/<benchmark>.jsonl, one line per example."""
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,16 @@ from accelerate import Accelerator
 from distilsql.data.benchmark import Benchmark, load_benchmark
 from distilsql.errors import RunError
 from distilsql.metrics.predictions import ANSWER_FIELDS
-from distilsql.models.load import Precision, load_model, load_tokenizer, shared_vocabulary_size
+from distilsql.models.load import (
+    Precision,
+    load_model,
+    load_tokenizer,
+    shared_vocabulary_size,
+)
 from distilsql.models.tree_model import TreeModel
+from distilsql.runs.engines import check_asked_model
 from distilsql.runs.folder import RunFolder, existing_run, write_text
+from distilsql.runs.hidden_store import Say, silent
 from distilsql.runs.prepare import prepare
 from distilsql.runs.recipe import PromptSettings, Recipe, load_recipe
 from distilsql.runs.scoring import Decoder, answer_all
@@ -21,10 +29,20 @@ from distilsql.runs.scoring import Decoder, answer_all
 
 @dataclass(frozen=True)
 class Model:
-    """A model that can be asked: a finished run's student, or any `transformers` folder with prompt settings."""
+    """A model that can be asked: a finished run's student, or any `transformers` folder with prompt settings.
+
+    `origin` tells models apart: whose weights they are.
+    """
 
     decoder: Decoder
     prompt: PromptSettings
+    origin: str = ""
+
+    def fingerprint(self) -> str:
+        """Of all that decides an answer but the question."""
+        decoder = self.decoder
+        parts = (self.origin, self.prompt, decoder.beams, decoder.temperature, decoder.seed)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def load_student(
@@ -34,6 +52,7 @@ def load_student(
     precision: Precision | None = None,
     temperature: float = 0.0,
     seed: int = 0,
+    say: Say = silent,
 ) -> Model:
     """The finished student of a run, with the prompt it was trained on.
 
@@ -54,6 +73,7 @@ def load_student(
         adapter=adapter,
         temperature=temperature,
         seed=seed,
+        say=say,
     )
 
 
@@ -66,19 +86,26 @@ def load_any(
     adapter: str | None = None,
     temperature: float = 0.0,
     seed: int = 0,
+    say: Say = silent,
 ) -> Model:
     """Any causal LM folder or hub name, asked with the given prompt settings: greedily unless told otherwise.
 
+    `say` is told of a model that cannot run a tree exactly and so runs padded, and of lengths it was not trained on.
+
     Raises:
         RunError: beams and a temperature: beam search does not sample.
+        ModelError: nothing loadable at the path, a model whose distribution would be another one here, or one that
+            has no positions for prompt and completion.
     """
     if beams > 1 and temperature:
         raise RunError(f"Beam search does not sample: give {beams} beams or temperature {temperature:g}.")
     tokenizer = load_tokenizer(path)
     model = load_model(path, precision, adapter=adapter).to(Accelerator().device)
     size = shared_vocabulary_size(model, None, tokenizer)
+    tree_model = TreeModel(model)
+    check_asked_model(tree_model, size, prompt, path, say)
     decoder = Decoder(
-        TreeModel(model),
+        tree_model,
         tokenizer,
         size,
         prompt.max_completion_tokens,
@@ -86,7 +113,7 @@ def load_any(
         temperature=temperature,
         seed=seed,
     )
-    return Model(decoder, prompt)
+    return Model(decoder, prompt, origin=f"{Path(path).absolute()} {adapter or ''}")
 
 
 def recipe_of(run: RunFolder) -> Recipe:
@@ -110,18 +137,22 @@ def benchmark_for(recipe: Recipe, spec: str, root: Path | None, database: Path |
 def predict(
     model: Model, benchmark: Benchmark, out: Path, *, on_progress: Callable[[int, int], None] | None = None
 ) -> list[str]:
-    """Answer every example and write `out`; an interrupted prediction goes on from its `.unfinished` file.
+    """Answer every example and write `out`; an interrupted prediction goes on from its `.unfinished` file, unless
+    another model or decoding wrote that.
 
     Returns the answers in the benchmark's order.
     """
     field = ANSWER_FIELDS[benchmark.task]
     unfinished = out.with_name(out.name + ".unfinished")
     unfinished.parent.mkdir(parents=True, exist_ok=True)
-    known = _read(unfinished, benchmark)
+    header = {"answers_of": model.fingerprint()}
+    known = _read(unfinished, benchmark, header)
     todo = benchmark.without(known)
     if todo.examples:
         prepared = prepare(todo, model.decoder.tokenizer, model.prompt, training=False)
-        with unfinished.open("a", encoding="utf-8") as file, torch.no_grad():
+        with unfinished.open("a" if known else "w", encoding="utf-8") as file, torch.no_grad():
+            if not known:
+                file.write(json.dumps(header) + "\n")
             for example, answer in answer_all(model.decoder, prepared):
                 known[example.example.example_id] = answer
                 line = {"example_id": example.example.example_id, field: answer}
@@ -145,7 +176,8 @@ def predict(
     return [known[example.example_id] for example in benchmark.examples]
 
 
-def _read(path: Path, benchmark: Benchmark) -> dict[str, str]:
+def _read(path: Path, benchmark: Benchmark, header: Mapping[str, str]) -> dict[str, str]:
+    """The answers of an unfinished prediction: none if its first line says that they are another model's."""
     known: dict[str, str] = {}
     if path.exists():
         ids = {example.example_id for example in benchmark.examples}
@@ -154,6 +186,9 @@ def _read(path: Path, benchmark: Benchmark) -> dict[str, str]:
                 record = json.loads(line)
             except json.JSONDecodeError:
                 continue  # a kill cut this last line off; the example is answered again
-            if record["example_id"] in ids:
+            if "answers_of" in record:
+                if record != header:
+                    return {}
+            elif record["example_id"] in ids:
                 known[record["example_id"]] = record[ANSWER_FIELDS[benchmark.task]]
     return known

@@ -32,8 +32,17 @@ class StudentOptions(_Section):
     )
     tuning: Literal["full", "lora"] = Field("lora", description="train all weights, or a LoRA adapter")
     lora_rank: int = Field(64, ge=1, description="rank of the adapter (KID Table 9: 64 for Qwen and LLaMA)")
-    lora_scale: float = Field(32.0, gt=0, description="LoRA's alpha (KID Table 9)")
+    lora_scale: float = Field(
+        32.0,
+        gt=0,
+        description="LoRA's alpha: the adapter is added lora_scale / lora_rank times (KID Table 9)",
+    )
     save_merged: bool = Field(True, description="save merged weights rather than the adapter alone")
+
+    @property
+    def is_adapter_alone(self) -> bool:
+        """Whether a finished run holds a LoRA adapter and not the model."""
+        return self.tuning == "lora" and not self.save_merged
 
 
 class TeacherOptions(_Section):
@@ -81,6 +90,11 @@ class PromptSettings(_Section):
         "codes",
         description="the bare text of CodeS, or that in the chat markup of Qwen's and SmolLM's instruct models",
     )
+
+    @property
+    def longest_tokens(self) -> int:
+        """The most that a model reads at once: a completion's last token is never an input."""
+        return self.max_prompt_tokens + self.max_completion_tokens - 1
 
 
 class DistillOptions(_Section):
@@ -226,6 +240,11 @@ class Recipe(_Section):
         if self.teacher and self.teacher.adapter and self.teacher.quantization != "none":
             raise ValueError(
                 "teacher.adapter cannot be merged into a quantised teacher: save the merged model and name that"
+            )
+        if self.student.keep_layers is not None and self.student.is_adapter_alone:
+            raise ValueError(
+                "student.save_merged = false keeps an adapter of the layers in student.keep_layers, but no model of "
+                "these layers that it belongs to: save the merged model (student.save_merged = true)"
             )
         if self.generation.engine == "vllm" and METHODS[self.method].source is Source.SWITCH:
             raise ValueError(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from distilsql.data.benchmark import Benchmark, SqlBenchmark, load_benchmark
@@ -104,7 +105,7 @@ class _Maker:
                     self._make(run)
                 except RunInUse:
                     postponed.append(run)
-                except DistilSQLError as error:
+                except (DistilSQLError, torch.OutOfMemoryError) as error:
                     self.failed[run.name] = str(error)
                     said = f"{run.name} is left out: {error}"
                     self.console.print(said, highlight=False, markup=False, soft_wrap=True)
@@ -153,11 +154,14 @@ class Judge:
 
         def model() -> Model:
             if not loaded:
-                loaded.append(load_student(run.folder))
+                loaded.append(load_student(run.folder, say=self._say))
             return loaded[0]
 
         done = [self._measure(run, judgement, title, model) for judgement in run.judged_on]
         return any(done)
+
+    def _say(self, sentence: str) -> None:
+        self.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
     def _measure(self, run: PlannedRun, judgement: Judgement, title: str, model: Callable[[], Model]) -> bool:
         benchmark = self.benchmark(judgement.benchmark)
@@ -216,7 +220,7 @@ class Judge:
             self.console.print(f"{run.name}: ExAccErr is left out: {there}", highlight=False, soft_wrap=True)
             return False
         with counting_bar(f"{title}: ExAccErr on {asked.name}", self.console) as on_progress:
-            expose_run(run.folder, asked, ExposureOptions(), on_progress=on_progress)
+            expose_run(run.folder, asked, ExposureOptions(), on_progress=on_progress, say=self._say)
         return True
 
     def benchmark(self, name: str) -> Benchmark | None:

@@ -88,10 +88,14 @@ def _predictions(
     hidden_ND = student_hidden(engines.student, item.tree, branches, state)
     starts = np.cumsum([0, *(len(completion) for completion in masked[:-1])])
     rows = torch.cat([where + int(start) for where, start in zip(positions, starts, strict=True)])
-    logp_MV = engines.student.head().log_probs(hidden_ND[rows.to(hidden_ND.device)], engines.vocabulary_size)
+    hidden_MD = hidden_ND[rows.to(hidden_ND.device)]
     temperature = 1.0 if recipe.distill.rewriting == "sampled" else 0.0
-    uniforms = [
-        item.rng(recipe.seed, Use.REWRITING, row).random(len(where)) for row, where in enumerate(positions)
-    ]
-    predicted_M = choose_tokens(logp_MV, temperature, np.concatenate(uniforms))
-    return list(predicted_M.cpu().split([len(where) for where in positions]))
+    uniform_M = np.concatenate(
+        [item.rng(recipe.seed, Use.REWRITING, row).random(len(where)) for row, where in enumerate(positions)]
+    )
+    head, predicted = engines.student.head(), []
+    for start in range(0, max(len(hidden_MD), 1), recipe.train.loss_chunk_rows):
+        chunk = slice(start, start + recipe.train.loss_chunk_rows)
+        logp_RV = head.log_probs(hidden_MD[chunk], engines.vocabulary_size)
+        predicted.append(choose_tokens(logp_RV, temperature, uniform_M[chunk]))
+    return list(torch.cat(predicted).cpu().split([len(where) for where in positions]))

@@ -25,7 +25,7 @@ from distilsql.runs.across_processes import sum_gradients, sum_loss, sum_values
 from distilsql.runs.calibration import Calibration
 from distilsql.runs.checkpoint import load_checkpoint, save_checkpoint
 from distilsql.runs.engines import Engines, load_engines, vllm_source
-from distilsql.runs.environment import environment
+from distilsql.runs.environment import environment, reset_peak_memory
 from distilsql.runs.evaluate import judge
 from distilsql.runs.folder import RunFolder, open_run, refuse_what_is_no_run, write_json
 from distilsql.runs.interrupt import StopRequest
@@ -70,7 +70,7 @@ def train(recipe: Recipe, out: Path, *, overwrite: bool = False, report: Report 
         RunInUse: another process is at work in the folder.
         RunError: the folder holds another run or cannot be written.
         DataError, ModelError: what the recipe names is missing or does not fit.
-        TrainingError: the loss is not finite; the last good checkpoint is kept.
+        TrainingError: the loss is not finite, or memory ran out; the last good checkpoint is kept.
         KeyboardInterrupt: after Ctrl-C, once the current step is saved.
     """
     accelerator = Accelerator(log_with=recipe.train.trackers or None, project_dir=str(out))
@@ -84,7 +84,15 @@ def train(recipe: Recipe, out: Path, *, overwrite: bool = False, report: Report 
         if run.is_finished():
             report(Progress(f"{out} is finished already; pass --overwrite to run it anew."))
         else:
-            _Trainer(recipe, run, accelerator, report).loop()
+            try:
+                _Trainer(recipe, run, accelerator, report).loop()
+            except torch.OutOfMemoryError as error:
+                raise TrainingError(
+                    f"{run.path} ran out of memory: {str(error).splitlines()[0]} Train with fewer questions at a time "
+                    "(train.largest_tree, train.questions_per_tree, generation.max_batch_rows), shorter prompts "
+                    "(prompt.max_prompt_tokens) or fewer logits at a time (train.loss_chunk_rows). Other settings are "
+                    "another run: --overwrite starts it anew."
+                ) from error
     return run
 
 
@@ -111,7 +119,9 @@ class _Trainer:
             judge([""] * len(self.valid.examples), self.valid, self.golds)
         for reason in self.benchmark.skipped[:1]:
             self.report(Progress(f"{len(self.benchmark.skipped)} examples left out: {reason}"))
-        self.engines: Engines = load_engines(recipe, accelerator.device)
+        self.engines: Engines = load_engines(
+            recipe, accelerator.device, say=lambda sentence: self.report(Progress(sentence))
+        )
         self.prepared: Prepared = prepare(
             self.benchmark, self.engines.tokenizer, recipe.prompt, training=True, filter_seed=recipe.seed
         )
@@ -152,7 +162,10 @@ class _Trainer:
         self.teacher_check: TeacherCheck | None = None
         self.teacher_writing_seconds = 0.0
         self.examples_seen = 0
-        self._choose_layout(as_window_trees(self.prepared, self.windows.window(0)[:1])[0])
+        self._choose_layout(
+            max(as_window_trees(self.prepared, self.windows.window(0)), key=lambda item: item.longest_tokens)
+        )
+        reset_peak_memory()
         if accelerator.is_main_process:
             found = [self.benchmark] + ([self.valid] if self.valid else [])
             write_json(run.environment, environment(found, accelerator.num_processes))
@@ -160,14 +173,19 @@ class _Trainer:
                 accelerator.init_trackers(recipe.name or "distilsql")
 
     def _choose_layout(self, item: WindowTree) -> None:
-        """share_prefix: run trees, or the padded layout where a model cannot run them exactly."""
+        """share_prefix: run trees, or the padded layout where a model cannot run them, such as `item`, exactly."""
         choice = self.recipe.train.share_prefix
         models = [("student", self.engines.student)]
         if self.engines.teacher is not None:
             models.append(("teacher", self.engines.teacher))
         for role, model in models:
             exact = choice != "auto" or tree_is_exact(
-                model, item.tree, as_branches(item.golds), self.engines.vocabulary_size
+                model,
+                item.tree,
+                as_branches(item.golds),
+                self.engines.vocabulary_size,
+                longest_tokens=self.recipe.prompt.longest_tokens,
+                chunk_rows=self.recipe.train.loss_chunk_rows,
             )
             if choice == "off" or not exact:
                 model.layout = "padded"

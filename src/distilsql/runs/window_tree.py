@@ -38,6 +38,11 @@ class WindowTree:
     def golds(self) -> list[Completion]:
         return [example.gold for example in self.examples]
 
+    @property
+    def longest_tokens(self) -> int:
+        """Of its longest example: prompt and completion."""
+        return len(self.tree.prefix) + max(len(each.question) + len(each.gold) for each in self.examples)
+
     def rng(self, seed: int, use: Use, row: int) -> np.random.Generator:
         return np.random.default_rng([seed, use, self.epoch, self.numbers[row]])
 

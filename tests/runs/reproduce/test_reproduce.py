@@ -5,6 +5,7 @@ import json
 import os
 
 import pytest
+import torch
 from rich.console import Console
 
 from distilsql.errors import RunError
@@ -125,7 +126,8 @@ def test_a_kill_at_any_place_trains_nothing_twice_and_asks_nothing_twice(
     assert trained == ["teacher", "start", "start", "sft_small_seed0"]
 
     unfinished = next((world / "runs" / "sft_small_seed0" / "predictions").glob("*.unfinished"))
-    answered = [json.loads(line)["example_id"] for line in unfinished.read_text().splitlines()]
+    lines = map(json.loads, unfinished.read_text().splitlines())
+    answered = [line["example_id"] for line in lines if "example_id" in line]
     asked: list[int] = []
 
     def count_answers(model, benchmark, out, *, on_progress=None):
@@ -229,6 +231,24 @@ def test_runs_that_cannot_be_made_take_those_that_need_them_with_them(book, worl
         reproduce(plan_of(book, world), world / "out", console=QUIET)
     assert trained == ["teacher"]
     assert "not run" in (world / "out" / "main.md").read_text()
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_run_that_is_out_of_memory_leaves_the_others_their_turn(book, world, plan_of, monkeypatch):
+    real = reproduction.predict
+
+    def too_large(model, benchmark, out, **options):
+        if "kid_small_from-teacher_seed0" in str(out):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(model, benchmark, out, **options)
+
+    monkeypatch.setattr(reproduction, "predict", too_large)
+    plan = plan_of(book, world, "main", only=["sft", "kid"])
+    with pytest.raises(
+        RunError, match=r"1 of 5 runs could not be made.*kid_small_from-teacher_seed0: CUDA out of"
+    ):
+        reproduce(plan, world / "out", console=QUIET)
+    assert state_of(plan.runs["kid_small_from-teacher_seed1"]) is State.TRAINED
 
 
 @pytest.mark.usefixtures("no_figures")
