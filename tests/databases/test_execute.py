@@ -211,7 +211,6 @@ PARENT = """
 import sys, threading
 from distilsql.databases.execute import make_job
 from distilsql.databases.pool import ExecutionPool
-from distilsql.databases.schema import introspect
 
 pool = ExecutionPool(workers=2)
 jobs = [make_job(sys.argv[1], sys.argv[2], timeout_s=30)] * 2
