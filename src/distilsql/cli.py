@@ -175,7 +175,7 @@ def ask(
     from rich.console import Console
 
     from distilsql.runs.ask import ask as ask_student
-    from distilsql.runs.ask import rows_table
+    from distilsql.runs.ask import own_database, rows_table
     from distilsql.runs.folder import RunFolder
     from distilsql.runs.predict import load_student, recipe_of
 
@@ -183,7 +183,8 @@ def ask(
     own = recipe_of(folder).data.database
     if database is None and own is None:
         raise DataError("The run's recipe names no database of its own; give one: --database shop.sqlite.")
-    answer = ask_student(load_student(folder), question, database or Path(str(own)), evidence=evidence)
+    asked = own_database(database or Path(str(own)))
+    answer = ask_student(load_student(folder, say=_say), question, asked, evidence=evidence)
     print(answer.sql)
     Console().print(rows_table(answer, rows))
 

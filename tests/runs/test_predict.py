@@ -15,7 +15,7 @@ from distilsql.models.generate import uniform_stream
 from distilsql.models.load import load_model, load_tokenizer
 from distilsql.models.tree_model import TreeModel
 from distilsql.report import load_runs, write_report
-from distilsql.runs.ask import ask, rows_table
+from distilsql.runs.ask import ask, own_database, rows_table
 from distilsql.runs.evaluate import evaluate_run
 from distilsql.runs.exposure import ExposureOptions, measure_exposure
 from distilsql.runs.predict import benchmark_for, load_any, load_student, predict
@@ -47,7 +47,7 @@ def test_one_question_is_answered_and_carried_out(recipe, world, tmp_path, bench
     run = train(recipe("sft", "train.steps=120"), tmp_path / "run")
     model, database = load_student(run), world / "singers.sqlite"
     first = benchmark.examples[0]
-    answer = ask(model, first.question, database)
+    answer = ask(model, first.question, own_database(database))
     assert answer.sql == predict(model, benchmark, tmp_path / "p.jsonl")[0]
     assert answer.result.rows == execute(database, first.gold_sql).rows
     many = replace(answer, result=execute(database, "SELECT name FROM singer", mode="serving"))

@@ -26,18 +26,20 @@ class Answer:
     result: Execution
 
 
-def ask(model: Model, question: str, database: Path, *, evidence: str = "") -> Answer:
-    """Ask about the SQLite file `database`, by the prompt that the model was trained on.
+def own_database(path: Path) -> Database:
+    """The SQLite file at `path`. Raises DataError if it is no database."""
+    return Database(path.stem, path, introspect(path))
 
-    `evidence` is what the question takes for granted, as BIRD's is. Raises DataError if the file is no database.
-    """
-    example = Example("question", database.stem, question, gold_sql="", evidence=evidence)
-    asked = Database(database.stem, database, introspect(database))
-    benchmark = SqlBenchmark("the question", (example,), {asked.db_id: asked}, "plain")
+
+def ask(model: Model, question: str, database: Database, *, evidence: str = "") -> Answer:
+    """Ask by the prompt that the model was trained on; `evidence` is what the question takes for granted, as BIRD's
+    is."""
+    example = Example("question", database.db_id, question, gold_sql="", evidence=evidence)
+    benchmark = SqlBenchmark("the question", (example,), {database.db_id: database}, "plain")
     prepared = prepare(benchmark, model.decoder.tokenizer, model.prompt, training=False)
     with torch.no_grad():
         ((_, sql),) = answer_all(model.decoder, prepared)
-    return Answer(sql, execute(database, sql, mode="serving"))
+    return Answer(sql, execute(database.path, sql, mode="serving"))
 
 
 def rows_table(answer: Answer, most: int) -> Table:
