@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from scipy.stats import ttest_ind
+from scipy.stats import ttest_rel
 
 from distilsql.distill.exposure import ExposureOptions
 from distilsql.metrics.rouge import JudgedInstruction, RougeScores
@@ -148,23 +148,38 @@ def test_a_column_of_one_length_is_the_instructions_of_that_length(tmp_path):
     assert found["switch"].cells["dolly_long_gain"].mean == pytest.approx(20)
 
 
-def test_seeds_that_differ_widen_a_gain(plan):
-    """With several seeds on both sides it is nearly Welch's t-test of the seeds: the questions add little here."""
-    for row, accuracies in (("sft_smollm2-24_seed{}", (0.18, 0.22)), (KID, (0.22, 0.26, 0.30))):
+def test_gains_that_differ_between_seeds_widen_the_interval(plan):
+    """With several seeds in both rows it is nearly the paired t-test of the seeds: the questions add little here."""
+    sft, kid = (0.18, 0.10, 0.22), (0.22, 0.34)
+    for row, accuracies in (("sft_smollm2-24_seed{}", sft), (KID, kid)):
         for seed, accuracy in enumerate(accuracies):
             finish(plan, row.format(seed), dict.fromkeys(FOUR, accuracy))
     gain = lines(plan)["kid"].cells["gain"]
-    assert gain.mean == pytest.approx(6)
+    assert gain.mean == pytest.approx((4 + 24) / 2), "of the seeds that both have"
     assert not gain.is_of_runs
-    welch = ttest_ind([22, 26, 30], [18, 22], equal_var=False)
-    low, high = welch.confidence_interval(0.95)
-    assert gain.p == pytest.approx(welch.pvalue, rel=0.1)
-    assert gain.interval == pytest.approx((low, high), abs=0.5)
+    paired = ttest_rel([22, 34], [18, 10])
+    low, high = paired.confidence_interval(0.95)
+    assert gain.p == pytest.approx(paired.pvalue, rel=0.1)
+    assert gain.interval == pytest.approx((low, high), rel=0.1)
+
+
+def test_what_moves_all_rows_of_a_seed_alike_is_no_chance_in_their_gain(plan):
+    for seed, shift in enumerate((0.0, 0.10, 0.20)):
+        finish(plan, f"sft_smollm2-24_seed{seed}", dict.fromkeys(FOUR, 0.20 + shift))
+        finish(plan, KID.format(seed), dict.fromkeys(FOUR, 0.26 + shift))
+    finish(plan, "fkd_smollm2-24_from-teacher_seed0", dict.fromkeys(FOUR, 0.24))
+    found = lines(plan)
+    gain = found["kid"].cells["gain"]
+    assert gain.mean == pytest.approx(6)
+    assert gain.interval[1] - gain.interval[0] < 5
+    assert found["fkd"].cells["gain"].mean == pytest.approx(4), (
+        "to sft of the same seed, not to the mean of three"
+    )
 
 
 def test_a_gain_over_one_seed_says_so(plan):
     finish(plan, "sft_smollm2-24_seed0", dict.fromkeys(FOUR, 0.20))
-    for seed, accuracy in enumerate((0.22, 0.26, 0.30)):
+    for seed, accuracy in enumerate((0.26, 0.22, 0.30)):
         finish(plan, KID.format(seed), dict.fromkeys(FOUR, accuracy))
     gain = lines(plan)["kid"].cells["gain"]
     assert gain.is_of_runs
@@ -194,7 +209,9 @@ def test_columns_that_ask_the_same_questions_are_drawn_together(tmp_path):
             finish(plan, name, scores)
     widths = []
     for keys in (["spider_ex"], ["spider_ex", "spider_ts"]):
-        gain = _gain(*(_answers(keys, rows[row], plan.scale, plan.runs) for row in ("fkd", "sft")))
+        gain = _gain(
+            *(_answers(keys, rows[row], plan.scale, plan.runs) for row in ("fkd", "sft")), seed_by_seed=True
+        )
         widths.append(gain.interval[1] - gain.interval[0])
     assert widths[0] == pytest.approx(widths[1], rel=0.05)
 

@@ -84,21 +84,19 @@ def stratified_bootstrap(
     return float(low), float(high), p
 
 
-def error_of_seeds(variance_of_examples: float, *seeds: Sequence[float]) -> Any:
-    """The law of the error of a mean over seeds, or of the difference of two such means: a distribution of SciPy's
-    about 0, None where no seeds differ.
+def error_of_seeds(variance_of_examples: float, seeds: Sequence[float]) -> Any:
+    """The law of the error of a mean over seeds: a distribution of SciPy's about 0, None where no seeds differ.
 
-    `variance_of_examples` is that of the mean (or difference) from chance in the examples; each of `seeds` holds the
-    means of one side's seeds, in the same unit. Variances add; those of seeds are known from few values, which the
-    degrees of freedom of Student's t account for (Welch 1947, Satterthwaite 1946).
+    `variance_of_examples` is that of the mean from chance in the examples; `seeds` holds the value of each seed (an
+    accuracy, or a difference of two), in the same unit. Variances add; that of seeds is known from few values, which
+    the degrees of freedom of Student's t account for (Satterthwaite 1946).
     """
-    parts = [(statistics.variance(means) / len(means), len(means) - 1) for means in seeds if len(means) > 1]
-    of_seeds = sum(variance for variance, _ in parts)
+    of_seeds = statistics.variance(seeds) / len(seeds) if len(seeds) > 1 else 0.0
     if not of_seeds:
         return None
     # Imported here: it takes half a second, which those who judge one run need not wait for.
     from scipy.stats import t as student_t
 
     total = variance_of_examples + of_seeds
-    freedom = total**2 / sum(variance**2 / known for variance, known in parts)
+    freedom = (len(seeds) - 1) * (total / of_seeds) ** 2
     return student_t(freedom, scale=math.sqrt(total))

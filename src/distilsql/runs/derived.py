@@ -5,7 +5,7 @@ A column is missing unless the seeds that are trained were judged in all the col
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from distilsql.metrics.statistics import error_of_seeds, stratified_bootstrap
@@ -16,9 +16,9 @@ from distilsql.runs.state import read_correctness
 
 BASELINE = "sft"
 NOTE = (
-    "paired, question by question (bootstrap); p is two-sided. Where both rows have several seeds, chance in the seeds "
-    "is in interval and p (Welch's t). “*”: one of the two has a single seed; they hold for these runs on other "
-    "questions."
+    "paired, question by question (bootstrap), over the seeds that both rows have: with one seed, both trained on the "
+    "same examples in the same order. p is two-sided. Where that is several seeds, chance in the seeds is in interval "
+    "and p (Student's t of the differences, seed by seed). “*”: one seed; they hold for these runs on other questions."
 )
 _LEVEL = 0.95
 
@@ -45,13 +45,20 @@ class _Answers:
         """The questions of each column."""
         return {key: frozenset(next(iter(seeds.values()))) for key, seeds in self.by_column.items()}
 
-    def seed_means(self) -> list[float]:
+    def seed_means(self) -> dict[int, float]:
         """The mean of columns of each seed."""
         columns = list(self.by_column.values())
-        return [
-            statistics.fmean(statistics.fmean(column[seed].values()) for column in columns)
+        return {
+            seed: statistics.fmean(statistics.fmean(column[seed].values()) for column in columns)
             for seed in columns[0]
-        ]
+        }
+
+    def of_seeds(self, seeds: Collection[int]) -> "_Answers":
+        kept = {
+            key: {seed: right for seed, right in found.items() if seed in seeds}
+            for key, found in self.by_column.items()
+        }
+        return replace(self, by_column=kept)
 
 
 def mean_of_columns(
@@ -63,8 +70,8 @@ def mean_of_columns(
     if answers is None:
         return None
     strata = [list(right.values()) for right in answers.by_question().values()]
-    seeds = answers.seed_means()
-    mean, low, high, _ = _estimate(strata, [seeds])
+    seeds = list(answers.seed_means().values())
+    mean, low, high, _ = _estimate(strata, seeds)
     spread = 100 * statistics.stdev(seeds) if len(seeds) > 1 else None
     return Measured(mean, spread, (max(low, 0.0), min(high, 100.0)))
 
@@ -93,7 +100,8 @@ def with_gains(
         for place, of_row in enumerate(of_rows):
             if place == base:
                 continue
-            gain = _gain(of_row, of_rows[base])
+            trained = rows[place].row.role is None and rows[base].row.role is None
+            gain = _gain(of_row, of_rows[base], seed_by_seed=trained)
             found[place] = replace(
                 found[place],
                 cells={**found[place].cells, **({key: gain} if gain else {})},
@@ -102,30 +110,38 @@ def with_gains(
     return tuple(found)
 
 
-def _gain(row: _Answers | None, baseline: _Answers | None) -> Measured | None:
-    """The mean over columns of the row's gain in points; None unless both were asked the same questions in all."""
+def _gain(row: _Answers | None, baseline: _Answers | None, *, seed_by_seed: bool) -> Measured | None:
+    """The mean over columns of the row's gain in points; None unless both were asked the same questions in all.
+
+    `seed_by_seed`, over the seeds that both have: what a seed draws, its examples and their order, is the same in both
+    rows and moves both alike. A teacher or start is one model, compared with all seeds.
+    """
     if row is None or baseline is None or row.questions() != baseline.questions():
         return None
+    differences: list[float] = []
+    if seed_by_seed:
+        shared = row.seed_means().keys() & baseline.seed_means().keys()
+        if not shared:
+            return None
+        row, baseline = row.of_seeds(shared), baseline.of_seeds(shared)
+        means = baseline.seed_means()
+        differences = [mean - means[seed] for seed, mean in row.seed_means().items()]
     before, after = baseline.by_question(), row.by_question()
     strata = [
         [after[benchmark][example] - value for example, value in right.items()]
         for benchmark, right in before.items()
     ]
-    seeds = [answers.seed_means() for answers in (baseline, row)]
-    several = all(len(means) > 1 for means in seeds)
-    mean, low, high, p = _estimate(strata, seeds if several else [])
-    return Measured(mean, interval=(low, high), p=p, is_of_runs=not several)
+    mean, low, high, p = _estimate(strata, differences)
+    return Measured(mean, interval=(low, high), p=p, is_of_runs=len(differences) < 2)
 
 
-def _estimate(
-    strata: Sequence[Sequence[float]], seeds: Sequence[Sequence[float]]
-) -> tuple[float, float, float, float]:
-    """The sum of the strata's means and its interval, in points, and p of its being 0. `seeds` holds the means of each
-    side's seeds, if chance in them is to count."""
+def _estimate(strata: Sequence[Sequence[float]], seeds: Sequence[float]) -> tuple[float, float, float, float]:
+    """The sum of the strata's means and its interval, in points, and p of its being 0. `seeds` holds that sum of each
+    seed, if chance in them is to count."""
     mean = sum(map(statistics.fmean, strata))
     low, high, p = stratified_bootstrap(strata, level=_LEVEL)
     of_questions = sum(statistics.variance(values) / len(values) for values in strata if len(values) > 1)
-    if error := error_of_seeds(of_questions, *seeds):
+    if error := error_of_seeds(of_questions, seeds):
         low, high = mean + error.ppf((1 - _LEVEL) / 2), mean + error.ppf((1 + _LEVEL) / 2)
         p = 2 * error.sf(abs(mean))
     return 100 * mean, 100 * float(low), 100 * float(high), float(p)
