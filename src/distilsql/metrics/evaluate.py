@@ -151,9 +151,8 @@ def _judge(tasks: Sequence[_Task], session: _Session) -> list[Verdict]:
     for index, (task, gold) in enumerate(zip(tasks, golds, strict=True)):
         if task.sql == task.gold_sql:
             verdicts[index] = _verdict(task, gold, _repeated(gold, session), session)
-        elif (
-            task.sql.strip() or session.evaluator == "bird"
-        ):  # BIRD runs an empty one: no rows, right if gold has none
+        elif task.sql.strip() or session.evaluator == "bird":
+            # BIRD runs an empty one, too: it has no rows, and is right if the gold has none.
             waiting.setdefault(_job(task, gold, session), []).append(index)
     jobs, done = list(waiting), len(tasks) - sum(map(len, waiting.values()))
     lock = threading.Lock()
