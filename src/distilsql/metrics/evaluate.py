@@ -95,6 +95,20 @@ def evaluate(
     return Scores(benchmark.name, benchmark.evaluator, metric, keep_distinct, tuple(verdicts))
 
 
+def run_golds(benchmark: SqlBenchmark, golds: GoldResults, *, workers: int | None = None) -> None:
+    """Run every gold query into `golds`, for `evaluate` to find there. Raises DataError if one does not run."""
+    jobs = [
+        _gold_job(
+            benchmark.databases[example.db_id].path,
+            read_gold(example.gold_sql, benchmark.evaluator),
+            benchmark.evaluator,
+        )
+        for example in benchmark.examples
+    ]
+    with ExecutionPool(workers) as pool:
+        golds.fetch(jobs, [example.example_id for example in benchmark.examples], pool)
+
+
 def _check(
     predictions: Sequence[str],
     benchmark: SqlBenchmark,
@@ -171,13 +185,12 @@ def _judge(tasks: Sequence[_Task], session: _Session) -> list[Verdict]:
 
 
 def _gold_executions(tasks: Sequence[_Task], session: _Session) -> list[Execution]:
-    jobs = [_gold_job(task, session) for task in tasks]
+    jobs = [_gold_job(task.path, task.gold_sql, session.evaluator) for task in tasks]
     return session.golds.fetch(jobs, [task.draft.example_id for task in tasks], session.pool)
 
 
-def _gold_job(task: _Task, session: _Session) -> Job:
-    decoding = DECODING[session.evaluator]
-    return make_job(task.path, task.gold_sql, timeout_s=GOLD_TIMEOUT_S, decoding=decoding)
+def _gold_job(path: Path, gold_sql: str, evaluator: Evaluator) -> Job:
+    return make_job(path, gold_sql, timeout_s=GOLD_TIMEOUT_S, decoding=DECODING[evaluator])
 
 
 def _job(task: _Task, gold: Execution, session: _Session) -> Job:

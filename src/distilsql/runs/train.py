@@ -18,6 +18,7 @@ from accelerate.utils import gather_object
 
 from distilsql.data.benchmark import Benchmark, SqlBenchmark, load_benchmark
 from distilsql.errors import RecipeError, RunError, TrainingError
+from distilsql.metrics.evaluate import run_golds
 from distilsql.metrics.golds import GoldResults
 from distilsql.models.layout_check import tree_is_exact
 from distilsql.models.load import save_model
@@ -26,7 +27,6 @@ from distilsql.runs.calibration import Calibration
 from distilsql.runs.checkpoint import load_checkpoint, save_checkpoint
 from distilsql.runs.engines import Engines, load_engines, vllm_source
 from distilsql.runs.environment import environment, reset_peak_memory
-from distilsql.runs.evaluate import judge
 from distilsql.runs.folder import RunFolder, open_run, refuse_what_is_no_run, write_json
 from distilsql.runs.interrupt import StopRequest
 from distilsql.runs.ledger import Ledger, Phase
@@ -114,9 +114,10 @@ class _Trainer:
         self.ledger = Ledger(accelerator.device)
         self.benchmark, self.valid = load_data(recipe)
         self.golds = GoldResults()
-        if self.valid is not None and recipe.train.evaluate_every_steps and accelerator.is_main_process:
+        will_evaluate = recipe.train.evaluate_every_steps is not None and accelerator.is_main_process
+        if will_evaluate and isinstance(self.valid, SqlBenchmark):
             # A gold that does not run is better said now than at the first evaluation.
-            judge([""] * len(self.valid.examples), self.valid, self.golds)
+            run_golds(self.valid, self.golds)
         for reason in self.benchmark.skipped[:1]:
             self.report(Progress(f"{len(self.benchmark.skipped)} examples left out: {reason}"))
         self.engines: Engines = load_engines(
