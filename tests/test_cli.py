@@ -1,15 +1,21 @@
 """The command line: starts at once, documents itself, and turns every misuse into a sentence and a status."""
 
+import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from distilsql.data.benchmark import load_benchmark
 from distilsql.distill.methods import METHODS
 from distilsql.method_reference import method_reference
 
 ROOT = Path(__file__).parents[1]
+RECIPE = (
+    "method = 'sft'\n[student]\npath = 'no-such-model'\n[data]\ntrain = 'demo:train'\n[train]\nsteps = 1\n"
+)
 PAPER = str(ROOT / "recipes" / "paper")
 
 
@@ -72,7 +78,7 @@ def test_the_method_reference_is_current():
     ],
 )
 def test_misuse_is_a_sentence_and_a_status(tmp_path, arguments, status, words):
-    good = "method = 'sft'\n[student]\npath = 'no-such-model'\n[data]\ntrain = 'demo:train'\n[train]\nsteps = 1\n"
+    good = RECIPE
     (tmp_path / "good.toml").write_text(good)
     (tmp_path / "typo.toml").write_text(good.replace("steps", "stepz"))
     (tmp_path / "method.toml").write_text(good.replace("'sft'", "'kidd'"))
@@ -84,3 +90,35 @@ def test_misuse_is_a_sentence_and_a_status(tmp_path, arguments, status, words):
     shown = " ".join((result.stderr + result.stdout).split())
     for word in words:
         assert word in shown, shown
+
+
+def test_a_run_is_compared_with_anyones_table(tmp_path):
+    """Which column holds the SQL is a question about the file after --against; a run's own predictions have none."""
+    with sqlite3.connect(tmp_path / "shop.sqlite") as database:
+        database.executescript("CREATE TABLE item (price INTEGER); INSERT INTO item VALUES (1), (2), (4);")
+    database.close()
+    golds = [f"SELECT count(*) FROM item WHERE price < {bound}" for bound in (2, 3, 5)]
+    pairs = "".join(json.dumps({"question": sql, "sql": sql}) + "\n" for sql in golds)
+    (tmp_path / "pairs.jsonl").write_text(pairs)
+    (tmp_path / "theirs.csv").write_text(
+        "answer,note\n" + "".join(f"{sql},\n" for sql in [*golds[:2], golds[0]])
+    )
+    run = tmp_path / "run"
+    (run / "predictions").mkdir(parents=True)
+    (run / "recipe.toml").write_text(RECIPE.replace("demo:train", "pairs.jsonl"))
+    asked = ["--on", "pairs.jsonl", "--database", "shop.sqlite"]
+    pairs_file = load_benchmark(str(tmp_path / "pairs.jsonl"), database=tmp_path / "shop.sqlite")
+    example_ids = [example.example_id for example in pairs_file.examples]
+    lines = [
+        json.dumps({"example_id": i, "sql": sql}) + "\n" for i, sql in zip(example_ids, golds, strict=True)
+    ]
+    (run / "predictions" / "pairs.jsonl").write_text("".join(lines))
+    compared = distilsql(
+        "evaluate", "run", *asked, "--against", "theirs.csv", "--column", "answer", cwd=tmp_path
+    )
+    assert compared.returncode == 0, compared.stderr
+    assert "100.0" in compared.stdout
+    assert "+33.3" in compared.stdout
+    refused = distilsql("evaluate", "run", *asked, "--column", "answer", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "--column does nothing here" in refused.stderr

@@ -180,10 +180,10 @@ def ask(
     from distilsql.runs.predict import load_student, recipe_of
 
     folder = RunFolder(run)
-    own = recipe_of(folder).data.database
-    if database is None and own is None:
+    database = database or recipe_of(folder).data.database_path
+    if database is None:
         raise DataError("The run's recipe names no database of its own; give one: --database shop.sqlite.")
-    asked = own_database(database or Path(str(own)))
+    asked = own_database(database)
     answer = ask_student(load_student(folder, say=_say), question, asked, evidence=evidence)
     print(answer.sql)
     Console().print(rows_table(answer, rows))
@@ -222,6 +222,8 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Also write the scores here (JSON)")] = None,
 ) -> None:
     """Judge predictions by running them, as the official evaluators do; responses to instructions by ROUGE-L."""
+    from functools import partial
+
     from distilsql.runs.evaluate import compare_scores, evaluate_file, evaluate_run, score_lines, with_r_ves
     from distilsql.runs.folder import existing_run, write_text
     from distilsql.runs.progress import counting_bar
@@ -230,18 +232,27 @@ def evaluate(
     if target.is_dir():
         _refuse(
             f"this option is for a prediction file, such as one in {target / 'predictions'}",
-            column=column,
+            column=column if against is None else None,
             plug_values=plug_values,
         )
         options = load_recipe(existing_run(target).recipe).data
-        data = data or (Path(options.root) if options.root else None)
-        database = database or (Path(options.database) if options.database else None)
+        data = data or options.root_path
+        database = database or options.database_path
     else:
         _refuse(
             "this option is for a run folder, which knows how each file was sampled", temperature=temperature
         )
     whole = _load(on, data, database)
     benchmark = _limited(whole, limit)
+    judge_file = partial(
+        evaluate_file,
+        benchmark=benchmark,
+        column=column,
+        keep_distinct=keep_distinct,
+        suite=suite,
+        plug_values=plug_values,
+        whole=whole,
+    )
     with counting_bar("judging") as on_progress:
         if target.is_dir():
             scores = evaluate_run(
@@ -254,32 +265,14 @@ def evaluate(
                 on_progress=on_progress,
             )
         else:
-            scores = evaluate_file(
-                target,
-                benchmark,
-                column=column,
-                keep_distinct=keep_distinct,
-                suite=suite,
-                plug_values=plug_values,
-                whole=whole,
-                on_progress=on_progress,
-            )
+            scores = judge_file(target, on_progress=on_progress)
     if r_ves:
         scores = with_r_ves(scores, benchmark)
     if out is not None:
         write_text(out, scores.to_json())
     print("\n".join(score_lines(scores, tables=tables)))
     if against is not None:
-        other = evaluate_file(
-            against,
-            benchmark,
-            column=column,
-            keep_distinct=keep_distinct,
-            suite=suite,
-            plug_values=plug_values,
-            whole=whole,
-        )
-        print(f"\nfrom {against} to {target}: {compare_scores(other, scores)}")
+        print(f"\nfrom {against} to {target}: {compare_scores(judge_file(against), scores)}")
 
 
 @app.command()

@@ -12,12 +12,7 @@ from accelerate import Accelerator
 from distilsql.data.benchmark import Benchmark, load_benchmark
 from distilsql.errors import RunError
 from distilsql.metrics.predictions import ANSWER_FIELDS
-from distilsql.models.load import (
-    Precision,
-    load_model,
-    load_tokenizer,
-    shared_vocabulary_size,
-)
+from distilsql.models.load import Precision, load_model, load_tokenizer, shared_vocabulary_size
 from distilsql.models.tree_model import TreeModel
 from distilsql.runs.engines import check_asked_model
 from distilsql.runs.folder import RunFolder, existing_run, write_text
@@ -123,12 +118,10 @@ def recipe_of(run: RunFolder) -> Recipe:
 def benchmark_for(recipe: Recipe, spec: str, root: Path | None, database: Path | None) -> Benchmark:
     """A benchmark to be asked, looked for where the recipe's own data is unless told otherwise. Own questions need no
     SQL."""
-    own_root = Path(recipe.data.root) if recipe.data.root else None
-    own_database = Path(recipe.data.database) if recipe.data.database else None
     return load_benchmark(
         spec,
-        root=root or own_root,
-        database=database or own_database,
+        root=root or recipe.data.root_path,
+        database=database or recipe.data.database_path,
         missing_databases="skip",
         needs_gold=False,
     )

@@ -39,11 +39,6 @@ class StudentOptions(_Section):
     )
     save_merged: bool = Field(True, description="save merged weights rather than the adapter alone")
 
-    @property
-    def is_adapter_alone(self) -> bool:
-        """Whether a finished run holds a LoRA adapter and not the model."""
-        return self.tuning == "lora" and not self.save_merged
-
 
 class TeacherOptions(_Section):
     path: str = Field(description="folder or hub name of the teacher")
@@ -64,6 +59,14 @@ class DataOptions(_Section):
     database: str | None = Field(None, description="SQLite file that own pairs are about")
     train_limit: int | None = Field(None, ge=1, description="train on a seeded subset of this many examples")
     valid_limit: int = Field(100, ge=1, description="examples evaluated during training")
+
+    @property
+    def root_path(self) -> Path | None:
+        return Path(self.root) if self.root else None
+
+    @property
+    def database_path(self) -> Path | None:
+        return Path(self.database) if self.database else None
 
 
 class PromptSettings(_Section):
@@ -241,7 +244,8 @@ class Recipe(_Section):
             raise ValueError(
                 "teacher.adapter cannot be merged into a quantised teacher: save the merged model and name that"
             )
-        if self.student.keep_layers is not None and self.student.is_adapter_alone:
+        is_adapter_alone = self.student.tuning == "lora" and not self.student.save_merged
+        if self.student.keep_layers is not None and is_adapter_alone:
             raise ValueError(
                 "student.save_merged = false keeps an adapter of the layers in student.keep_layers, but no model of "
                 "these layers that it belongs to: save the merged model (student.save_merged = true)"

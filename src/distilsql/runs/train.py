@@ -397,8 +397,7 @@ class _Trainer:
 def load_data(recipe: Recipe) -> tuple[Benchmark, Benchmark | None]:
     """Training and validation examples of a recipe, limited as it says."""
     options = recipe.data
-    root = Path(options.root) if options.root else None
-    database = Path(options.database) if options.database else None
+    root, database = options.root_path, options.database_path
     train_set = load_benchmark(options.train, root=root, database=database, missing_databases="skip")
     if options.train_limit:
         train_set = train_set.take(options.train_limit, recipe.seed)
