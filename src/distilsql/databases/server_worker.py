@@ -123,9 +123,8 @@ def _postgresql_args(job: dict[str, Any]) -> dict[str, Any]:
         "lock_timeout": milliseconds,
         "idle_in_transaction_session_timeout": 2 * milliseconds,
     }
-    own = make_url(job["path"]).query.get(
-        "options", ()
-    )  # such as a search_path; of two settings the later counts
+    # Options of the user's own, such as a search_path, come first: of two settings the later counts.
+    own = make_url(job["path"]).query.get("options", ())
     options = [own] if isinstance(own, str) else [*own]
     options += [f"-c {name}={value}" for name, value in settings.items()]
     return {"options": " ".join(options), "connect_timeout": CONNECT_TIMEOUT_S}

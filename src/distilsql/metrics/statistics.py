@@ -84,6 +84,11 @@ def stratified_bootstrap(
     return float(low), float(high), p
 
 
+def deviation_of_seeds(values: Sequence[float]) -> float | None:
+    """The standard deviation over seeds; None of one, or of none."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
 def error_of_seeds(variance_of_examples: float, seeds: Sequence[float]) -> Any:
     """The law of the error of a mean over seeds: a distribution of SciPy's about 0, None where no seeds differ.
 

@@ -166,9 +166,8 @@ def switch_generate(
         ]
         return split(rows, counts)
     if "padded" in (student.layout, teacher.layout):
-        switch = replace(
-            switch, block_length=1
-        )  # of one token, nothing is rejected: a stock cache does not forget
+        # Of a block of one token nothing is ever taken back, which a stock cache could not do.
+        switch = replace(switch, block_length=1)
     run = _Switching(student, teacher, trees, options, switch, teacher_prefixes)
     run.uniforms = draw_uniforms(streams, sum(counts), options)
     while run.alive:

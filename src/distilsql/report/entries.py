@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distilsql.distill.methods import METHODS
-from distilsql.metrics.statistics import error_of_seeds
+from distilsql.metrics.statistics import deviation_of_seeds, error_of_seeds
 from distilsql.report.records import RunRecord, Score
 
 # Two-sided 95 % of a normal distribution.
@@ -89,7 +89,7 @@ def combine(scores: Sequence[Score]) -> Accuracy | None:
     if not scores:
         return None
     mean = statistics.fmean(score.accuracy for score in scores)
-    spread = statistics.stdev([score.accuracy for score in scores]) if len(scores) > 1 else None
+    spread = deviation_of_seeds([score.accuracy for score in scores])
     known = [score.interval for score in scores if score.interval is not None]
     interval = known[0] if len(scores) == 1 and known else None
     if spread is not None and len(known) == len(scores):

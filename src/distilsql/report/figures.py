@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from distilsql.report.entries import Accuracy, Entry, Reference
 from distilsql.report.labels import LabelledPoint, place_labels, place_line_label
-from distilsql.report.records import LogLine
+from distilsql.report.records import ORDINARY_METRICS, LogLine
 from distilsql.report.theme import LIGHT, Theme, dress, method_style, new_figure
 
 # A cost range wider than this is shown on a logarithmic axis.
@@ -42,7 +42,7 @@ def accuracy_against_cost(
     _set_limits(axes, points, above)
     _cost_axis(axes, [cost for _, cost, _ in known])
     metric = known[0][2].metric
-    axes.set_ylabel(f"{benchmark} (%)" if metric in benchmark else f"{metric} on {benchmark} (%)")
+    axes.set_ylabel(f"{metric} on {benchmark} (%)" if metric in ORDINARY_METRICS else f"{benchmark} (%)")
     if teacher is not None and above is not None:
         place_line_label(
             axes, f"{teacher.name} {100 * above.mean:.1f} %", 100 * above.mean, points, theme.faint

@@ -9,7 +9,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from distilsql.report.entries import Accuracy, Entry, Reference, benchmarks_of, group_runs
-from distilsql.report.records import RunRecord
+from distilsql.report.records import ORDINARY_METRICS, RunRecord
 
 Value = str | float | int | None
 
@@ -128,7 +128,7 @@ def _accuracy_column(benchmark: str, entries: Sequence[Entry]) -> Column:
     best = max(accuracy.mean for accuracy in known) if same_examples else None
     metric = known[0].metric
     return Column(
-        f"{benchmark} %" if metric in benchmark else f"{benchmark} {metric} %",
+        f"{benchmark} {metric} %" if metric in ORDINARY_METRICS else f"{benchmark} %",
         lambda entry: _accuracy_cell(benchmark, entry.accuracy(benchmark), best, with_n=not same_examples),
         lambda teacher: _accuracy_cell(
             benchmark, teacher.accuracy(benchmark), best=None, with_n=not same_examples

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from distilsql.metrics.statistics import error_of_seeds, stratified_bootstrap
+from distilsql.metrics.statistics import deviation_of_seeds, error_of_seeds, stratified_bootstrap
 from distilsql.report.paper_table import Line, Measured
 from distilsql.runs.experiment import Column, Scale
 from distilsql.runs.plan import PlannedRow, PlannedRun, judgement_of, measured_columns
@@ -72,7 +72,7 @@ def mean_of_columns(
     strata = [list(right.values()) for right in answers.by_question().values()]
     seeds = list(answers.seed_means().values())
     mean, low, high, _ = _estimate(strata, seeds)
-    spread = 100 * statistics.stdev(seeds) if len(seeds) > 1 else None
+    spread = deviation_of_seeds([100 * seed for seed in seeds])
     return Measured(mean, spread, (max(low, 0.0), min(high, 100.0)))
 
 

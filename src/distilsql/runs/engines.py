@@ -24,7 +24,7 @@ from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.switch import BlockLength
 from distilsql.models.tree_model import TreeModel
 from distilsql.models.vllm_source import VllmSource
-from distilsql.runs.hidden_store import Say, silent
+from distilsql.runs.progress import Say, silent
 from distilsql.runs.recipe import PromptSettings, Recipe, TeacherOptions
 from distilsql.runs.teacher_hidden import TeacherHidden
 
@@ -82,11 +82,15 @@ def load_engines(recipe: Recipe, device: torch.device, *, say: Say = silent) -> 
         roles.append((teacher, str(teacher_path)))
         engines.teacher_prefixes = PrefixCache(teacher, recipe.train.teacher_cache_mb * 2**20)
     for tree_model, path in roles:
-        sentence = check_positions(tree_model.causal_lm, _longest_tokens(recipe), path)
-        if sentence:
-            say(sentence)
-        check_head(tree_model, vocabulary_size, path)
+        _check_model(tree_model, vocabulary_size, _longest_tokens(recipe), path, say)
     return engines
+
+
+def _check_model(model: TreeModel, vocabulary_size: int, longest_tokens: int, path: str, say: Say) -> None:
+    sentence = check_positions(model.causal_lm, longest_tokens, path)
+    if sentence:
+        say(sentence)
+    check_head(model, vocabulary_size, path)
 
 
 def _longest_tokens(recipe: Recipe) -> int:
@@ -104,10 +108,7 @@ def check_asked_model(
     Raises:
         ModelError: its distribution would be another one here, or it has no positions for prompt and completion.
     """
-    sentence = check_positions(model.causal_lm, prompt.longest_tokens, path)
-    if sentence:
-        say(sentence)
-    check_head(model, vocabulary_size, path)
+    _check_model(model, vocabulary_size, prompt.longest_tokens, path, say)
     tree = small_tree(vocabulary_size)
     if not tree_is_exact(model, *tree, vocabulary_size, longest_tokens=prompt.longest_tokens):
         model.layout = "padded"
@@ -123,9 +124,8 @@ def load_teacher(options: TeacherOptions, precision: Precision, device: torch.de
     model = _teacher_weights(options, precision, device)
     # Of the ways to attend to a tree, only the stock forward follows a model from device to device.
     teacher = TreeModel(model, attention="dense" if is_spread(model) else None)
-    device = torch.empty(
-        0, device=device
-    ).device  # `cuda` names the same device as `cuda:0`, and is not equal to it
+    # `cuda` names the same device as `cuda:0` and is not equal to it; a tensor says which device it is on.
+    device = torch.empty(0, device=device).device
     if teacher.device != device:
         raise ModelError(
             f"teacher.device_map = {options.device_map} puts the teacher's input on {teacher.device}, and the "

@@ -17,9 +17,9 @@ from distilsql.models.tree_model import TreeModel
 from distilsql.runs.decode_batches import fill_batches
 from distilsql.runs.engines import check_asked_model, load_teacher
 from distilsql.runs.folder import RunFolder, read_json, write_json
-from distilsql.runs.hidden_store import Say, silent
 from distilsql.runs.predict import load_student, recipe_of
 from distilsql.runs.prepare import prepare
+from distilsql.runs.progress import Say, silent
 from distilsql.runs.recipe import PromptSettings, TeacherOptions
 from distilsql.runs.window_tree import as_branches
 

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +25,7 @@ from torch import Tensor
 
 from distilsql.errors import RunError
 from distilsql.models.fingerprint import tensor_bytes
-
-Say = Callable[[str], None]
-
-
-def silent(sentence: str) -> None:
-    """Tell nobody."""
-
+from distilsql.runs.progress import Say
 
 _ABOUT = (
     "Final hidden states of one teacher at the positions of gold queries, one file per tree of questions. "

@@ -16,8 +16,8 @@ from distilsql.models.load import Precision, load_model, load_tokenizer, shared_
 from distilsql.models.tree_model import TreeModel
 from distilsql.runs.engines import check_asked_model
 from distilsql.runs.folder import RunFolder, existing_run, write_text
-from distilsql.runs.hidden_store import Say, silent
 from distilsql.runs.prepare import prepare
+from distilsql.runs.progress import Say, silent
 from distilsql.runs.recipe import PromptSettings, Recipe, load_recipe
 from distilsql.runs.scoring import Decoder, answer_all
 

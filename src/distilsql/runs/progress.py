@@ -1,4 +1,4 @@
-"""Progress in the terminal: bars with the time left; above that of a training, sentences."""
+"""Telling people how far work is: sentences, and bars in the terminal with the time left."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +16,13 @@ from rich.progress import (
 
 if TYPE_CHECKING:
     from distilsql.runs.train import Progress as TrainingProgress
+
+
+Say = Callable[[str], None]
+
+
+def silent(sentence: str) -> None:
+    """Tell nobody."""
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from distilsql.metrics.statistics import deviation_of_seeds
 from distilsql.report.entries import combine
 from distilsql.report.paper_figure import draw_paper_figure
 from distilsql.report.paper_table import (
@@ -177,7 +178,7 @@ def _measured(key: str, planned: PlannedRow, scale: Scale, runs: Mapping[str, Pl
     values = [value * factor for run in there if (value := summary_of(run.folder).get(name)) is not None]
     if not values:
         return None
-    return Measured(statistics.fmean(values), _spread(values))
+    return Measured(statistics.fmean(values), deviation_of_seeds(values))
 
 
 def _exposure(judgement: Judgement, runs: Sequence[PlannedRun]) -> Measured | None:
@@ -188,12 +189,7 @@ def _exposure(judgement: Judgement, runs: Sequence[PlannedRun]) -> Measured | No
     errors = [float(values["excess_accumulated_error"]) for values in found]
     low, high = found[0]["interval"]
     interval = (float(low), float(high)) if len(found) == 1 else None
-    return Measured(statistics.fmean(errors), _spread(errors), interval=interval)
-
-
-def _spread(values: Sequence[float]) -> float | None:
-    """Standard deviation over seeds; None of one."""
-    return statistics.stdev(values) if len(values) > 1 else None
+    return Measured(statistics.fmean(errors), deviation_of_seeds(errors), interval=interval)
 
 
 def _curve(run: PlannedRun) -> tuple[tuple[int, float], ...]:

@@ -29,9 +29,10 @@ from distilsql.models.fingerprint import model_fingerprint
 from distilsql.models.generate import Completion
 from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.tree_model import TreeModel
-from distilsql.runs.hidden_store import HiddenStore, Say, open_store
+from distilsql.runs.hidden_store import HiddenStore, open_store
 from distilsql.runs.ledger import Ledger, Phase
 from distilsql.runs.prepare import Prepared
+from distilsql.runs.progress import Say
 from distilsql.runs.recipe import Recipe
 from distilsql.runs.window_tree import as_branches
 
