@@ -179,6 +179,18 @@ class CountingPool(ExecutionPool):
         return super().run(job)
 
 
+def test_golds_run_again_when_a_live_database_has_changed(tmp_path, pool):
+    """What is committed to a database in WAL mode lies in its log while others have it open; its file stays."""
+    path, golds = tmp_path / "live.sqlite", GoldResults(tmp_path / "golds")
+    job = make_job(path, "SELECT count(*) FROM t")
+    with closing(sqlite3.connect(path)) as writer:
+        writer.execute("PRAGMA journal_mode = wal")
+        for rows in range(3):
+            writer.execute("CREATE TABLE t (a)" if rows == 0 else "INSERT INTO t VALUES (1)")
+            writer.commit()
+            assert golds.fetch([job], ["first"], pool)[0].rows == ((rows,),)
+
+
 def test_golds_run_once_in_a_process_and_once_on_disk(shop, shop_file, tmp_path):
     predictions = ["SELECT count(staff) FROM shop", *golds_of(shop)[1:]]
     with CountingPool() as pool:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from distilsql.databases.sqlite_worker import database_state
 from distilsql.errors import DataError
 
 
@@ -16,7 +17,7 @@ class FileIdentity:
     """One state of a database file: a write to it, or to its write-ahead log, gives another identity."""
 
     path: Path
-    state: tuple[int, ...]  # size in bytes and time of change in ns, of the file and of its log
+    state: tuple[int, ...]
 
     @classmethod
     def of(cls, path: Path) -> "FileIdentity":
@@ -24,9 +25,7 @@ class FileIdentity:
         path = path.resolve()
         if not path.is_file():
             raise DataError(f"There is no database file {path}; check the data folder or the path given.")
-        log = path.with_name(path.name + "-wal")
-        stats = [file.stat() for file in (path, log) if file.is_file()]
-        return cls(path, tuple(number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)))
+        return cls(path, database_state(str(path)))
 
 
 def default_cache_folder() -> Path:

@@ -159,8 +159,7 @@ class Worker:
 
     def _database(self, job: dict[str, Any]) -> Database:
         serving = job["mode"] == "serving"
-        identity = (state_of(job["path"]), state_of(job["path"] + "-wal"))
-        key = (job["path"], identity, serving, job["decoding"], job["reverse_unordered"])
+        key = (job["path"], database_state(job["path"]), serving, job["decoding"], job["reverse_unordered"])
         if key not in self._open:
             if len(self._open) >= KEPT_CONNECTIONS:
                 self._open.popitem(last=False)[1].connection.close()
@@ -176,8 +175,13 @@ class Worker:
         database.connection.close()
 
 
-def state_of(path: str) -> tuple[int, ...]:
-    """What tells one state of a file from another; empty if there is no file."""
+def database_state(path: str) -> tuple[int, ...]:
+    """What tells one state of a database from another: inode, size in bytes and time of change in ns, of its file and
+    of its write-ahead log. Nothing of one that is not there."""
+    return _file_state(path) + _file_state(path + "-wal")
+
+
+def _file_state(path: str) -> tuple[int, ...]:
     try:
         status = os.stat(path)
     except FileNotFoundError:

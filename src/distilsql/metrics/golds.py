@@ -10,6 +10,7 @@ from typing import Any
 
 from distilsql.databases.execute import Execution, Job, Outcome
 from distilsql.databases.pool import ExecutionPool
+from distilsql.databases.sqlite_worker import database_state
 from distilsql.errors import DataError
 
 # Counts the changes to what a stored result means; a result stored by another count is run again.
@@ -19,7 +20,7 @@ FORMAT = 1
 class GoldResults:
     """Remembers executions for as long as the object lives, and across processes if given a `directory`.
 
-    A result is known by its database file (path, size, time of change), its SQL and the text decoding.
+    A result is known by its database (path and `database_state`), its SQL and the text decoding.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -71,9 +72,8 @@ class GoldResults:
 
 
 def _key(job: Job) -> str:
-    status = os.stat(job.path) if os.path.exists(job.path) else None
-    identity = (status.st_size, status.st_mtime_ns) if status else ()
-    return hashlib.sha256(repr((FORMAT, job.path, identity, job.sql, job.decoding)).encode()).hexdigest()
+    identity = (FORMAT, job.path, database_state(job.path), job.sql, job.decoding)
+    return hashlib.sha256(repr(identity).encode()).hexdigest()
 
 
 def _restore_bytes(value: dict[str, Any]) -> Any:
