@@ -202,8 +202,9 @@ def _build(path: Path, folder: Path) -> None:
     """Read the values of the database at `path` and write their index into `folder`."""
     columns_of: dict[str, list[ColumnName]] = defaultdict(list)
     with closing(open_read_only(path)) as connection:
-        for table in introspect(path).tables:
-            for column in table.columns if not table.is_view else ():  # a view's values are its tables'
+        # A view's values are those of its tables.
+        for table in (table for table in introspect(path).tables if not table.is_view):
+            for column in table.columns:
                 name = quoted_name(column.name)
                 condition = (
                     f"IS NOT NULL AND typeof({name}) = 'text' AND length({name}) <= {MAX_VALUE_CHARACTERS}"

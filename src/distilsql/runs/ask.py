@@ -47,11 +47,9 @@ def rows_table(answer: Answer, most: int) -> Table:
     result = answer.result
     if result.outcome not in (Outcome.ROWS, Outcome.TOO_MANY_ROWS):
         raise DataError(f"The SQL was not carried out ({result.outcome.value}: {result.message}).")
-    more = len(result.rows) > most or result.outcome is Outcome.TOO_MANY_ROWS
-    found = (
-        f"more than {len(result.rows)}" if result.outcome is Outcome.TOO_MANY_ROWS else f"{len(result.rows)}"
-    )
-    table = Table(caption=f"the first {most} of {found} rows" if more else f"{found} rows")
+    is_cut = result.outcome is Outcome.TOO_MANY_ROWS
+    found = f"{'more than ' if is_cut else ''}{len(result.rows)} rows"
+    table = Table(caption=f"the first {most} of {found}" if is_cut or len(result.rows) > most else found)
     for name in result.columns:
         table.add_column(Text(name))  # Text, not markup: a name or a cell may hold brackets
     for row in result.rows[:most]:

@@ -180,11 +180,9 @@ class Judge:
         score = read_score(run.folder, judgement)
         if score is not None:
             low, high = score.interval or (score.accuracy, score.accuracy)
-            self.console.print(
+            self._say(
                 f"{run.name}: {scores.metric} {score.accuracy:.1%} ({low:.1%} to {high:.1%}) on {benchmark.name}, "
-                f"n = {score.total}",
-                highlight=False,
-                soft_wrap=True,
+                f"n = {score.total}"
             )
         return True
 
@@ -217,7 +215,7 @@ class Judge:
         asked = self._whole[judgement.benchmark].take(questions, 0)
         if len(asked.examples) < questions:
             there = f"{asked.name} has {len(asked.examples)} questions, not {questions}"
-            self.console.print(f"{run.name}: ExAccErr is left out: {there}", highlight=False, soft_wrap=True)
+            self._say(f"{run.name}: ExAccErr is left out: {there}")
             return False
         with counting_bar(f"{title}: ExAccErr on {asked.name}", self.console) as on_progress:
             expose_run(run.folder, asked, ExposureOptions(), on_progress=on_progress, say=self._say)
@@ -234,11 +232,11 @@ class Judge:
         try:
             found = load_benchmark(name, missing_databases="skip")
         except DataError as error:
-            self.console.print(f"{name} is left out: {error}", highlight=False, markup=False, soft_wrap=True)
+            self._say(f"{name} is left out: {error}")
             return None
         if found.skipped:
             count = f"{len(found.skipped)} of {len(found.skipped) + len(found.examples)}"
-            self.console.print(f"{name}: {count} questions lack their database", highlight=False)
+            self._say(f"{name}: {count} questions lack their database")
         self._whole[name] = found = found.without(options.leave_out)
         return found if options.limit is None else found.take(options.limit, 0)
 
