@@ -102,6 +102,13 @@ def test_seeds_of_the_headline_methods_at_scale_cpu():
     assert seeds["fkd"] == seeds["imitkd"] == seeds["f-distill"] == seeds["gkd-jsd"] == {0}
 
 
+def test_a_row_may_have_more_seeds_than_others():
+    rows = {row.key: row for row in plan_of("open-choices").experiments[0].groups[0].rows}
+    made = {key: [run.rpartition("_")[2] for run in row.cells["spider_ex"]] for key, row in rows.items()}
+    assert made["gold-context"] == ["seed0", "seed1", "seed2"]
+    assert made["sampled"] == ["seed0"]
+
+
 def test_every_student_of_scale_cpu_starts_alike():
     recipes = [run.recipe for run in plan_of("table3").runs.values() if run.name.count("_") > 1]
     assert {recipe.student.path for recipe in recipes} == {"runs/start-24/model"}
@@ -203,6 +210,7 @@ def copy_of_the_book(folder: Path) -> Path:
         ("table5.toml", 'method = "kid",', 'method = "kid", role = "teacher",', "exactly one of"),
         ("table5.toml", '"smollm2"', '"smollm3"', "did you mean smollm2"),
         ("figure5.toml", "mask_share", "mask_shar", "did you mean distill.mask_share"),
+        ("open-choices.toml", "{ gold-context = [0", "{ gold-contxt = [0", "did you mean gold-context"),
         ("cpu/scale.toml", 'teacher = "teacher" }', 'teacher = "teachr" }', "did you mean teacher"),
         ("cpu/scale.toml", '"data.train" = "dolly:dev"', '"data.trian" = "dolly:dev"', "data.trian"),
         (

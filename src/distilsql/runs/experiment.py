@@ -189,6 +189,9 @@ class ExperimentScale(_Section):
     beside: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     task: str | None = Field(None, description="task of columns that name none")
     seeds: dict[str, list[int]] | None = Field(None, description="instead of the scale's seeds")
+    row_seeds: dict[str, list[int]] = Field(
+        default_factory=dict, description="of single rows, such as those with settings, before any other"
+    )
     notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -212,6 +215,12 @@ class Experiment(_Section):
     scales: dict[str, ExperimentScale]
     figure: FigureOptions = FigureOptions()
     notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Experiment":
+        for scale in self.scales.values():
+            _known(scale.row_seeds, self.rows, "row")
+        return self
 
 
 class PublishedBlock(_Section):

@@ -190,7 +190,7 @@ def _experiment(name: str, experiment: Experiment, scale_name: str, makers: "_Ru
             tuple(
                 PlannedRow(key, row, cells)
                 for key, row in experiment.rows.items()
-                if (cells := _cells(pair, row, columns, at, makers))
+                if (cells := _cells(pair, key, row, columns, at, makers))
             ),
         )
         for pair in at.pairs
@@ -199,18 +199,24 @@ def _experiment(name: str, experiment: Experiment, scale_name: str, makers: "_Ru
 
 
 def _cells(
-    pair: str, row: Row, columns: Mapping[str, Column], at: ExperimentScale, makers: "_RunMaker"
+    pair: str,
+    key: str,
+    row: Row,
+    columns: Mapping[str, Column],
+    at: ExperimentScale,
+    makers: "_RunMaker",
 ) -> dict[str, tuple[str, ...]]:
     """The row's cells, of measured columns only; what is derived from them (mean, gain) has no runs of its own."""
     scale = makers.scale
     cells = {}
-    for measured in [part for key in columns for part in measured_columns(key, scale)]:
+    seeds_of = {DEFAULT_SEEDS: at.row_seeds[key]} if key in at.row_seeds else at.seeds or scale.seeds
+    for measured in [part for column in columns for part in measured_columns(column, scale)]:
         if scale.columns[measured].measure == "exposure" and not (
             row.method and METHODS[row.method].needs_teacher
         ):
             continue  # there is no teacher whose samples the errors are compared with
         task = scale.columns[measured].task or at.task or scale.default_task
-        if runs := makers.runs_of(pair, row, task, at.seeds or scale.seeds):
+        if runs := makers.runs_of(pair, row, task, seeds_of):
             cells[measured] = runs
     return cells
 
