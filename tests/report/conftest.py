@@ -13,7 +13,8 @@ MakeRun = Callable[..., Path]
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
-    """`make_run(name, method=…, seed=…, accuracy=…, x_sft=…, settings=…, **summary)` writes a folder."""
+    """`make_run(name, method=…, seed=…, accuracy=…, x_sft=…, settings=…, exposure=(benchmark, percent), **summary)`
+    writes a folder."""
     return run_maker(tmp_path)
 
 
@@ -33,6 +34,8 @@ def run_maker(root: Path) -> MakeRun:
         x_sft: float | None = None,
         settings: str = "",
         examples: int = 300,
+        exposure: tuple[str, float] | None = None,
+        length: int = 15,
         **summary: Any,
     ) -> Path:
         folder = root / "runs" / name
@@ -58,6 +61,15 @@ def run_maker(root: Path) -> MakeRun:
         }
         (folder / "summary.json").write_text(json.dumps(values | summary))
         (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log(method, values)))
+        if exposure is not None:
+            benchmark, error = exposure
+            found = {
+                "benchmark": benchmark,
+                "excess_accumulated_error": error,
+                "interval": [error - 20, error + 20],
+                "options": {"length": length},
+            }
+            (folder / "exposure.json").write_text(json.dumps(found))
         by_benchmark = accuracy if isinstance(accuracy, dict) else {"demo:test": accuracy}
         for benchmark, share in by_benchmark.items():
             half = 1.96 * math.sqrt(share * (1 - share) / examples)

@@ -62,10 +62,31 @@ def test_columns_that_nobody_fills_are_left_out(make_run) -> None:
     runs = load_runs([make_run("sft", accuracy={"demo:test": 0.5})])
     titles = comparison_table(runs).titles
     assert "teacher share" not in titles
-    assert "ExAccErr %" not in titles
-    more = load_runs([make_run("kid", method="kid", excess_accumulated_error=12.5)])
-    table = comparison_table(more)
-    assert table.rows[0][table.titles.index("ExAccErr %")].text == "12.5"
+    assert not any("ExAccErr" in title for title in titles)
+
+
+def test_exposure_on_other_questions_or_over_other_lengths_is_another_column(make_run) -> None:
+    runs = [
+        make_run(f"kid{seed}", method="kid", seed=seed, exposure=("demo:test", 10.0 + seed))
+        for seed in (0, 2)
+    ]
+    runs += [make_run("rkd", method="rkd", exposure=("demo:valid", 5.0))]
+    runs += [make_run("fkd", method="fkd", exposure=("demo:test", 3.0), length=30)]
+    table = comparison_table(load_runs(runs))
+    by_method = {
+        row[0].text: dict(zip(table.titles, (cell.text for cell in row), strict=True)) for row in table.rows
+    }
+    shown = {
+        (method, title): text
+        for method, row in by_method.items()
+        for title, text in row.items()
+        if "ExAcc" in title and text
+    }
+    assert shown == {
+        ("kid", "ExAccErr(15) % on demo:test"): "11.0 ± 1.4",
+        ("rkd", "ExAccErr(15) % on demo:valid"): "5.0 [-15.0, 25.0]",
+        ("fkd", "ExAccErr(30) % on demo:test"): "3.0 [-17.0, 23.0]",
+    }
 
 
 def test_benchmark_order_is_kept(make_run) -> None:

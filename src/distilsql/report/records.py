@@ -84,12 +84,33 @@ class Summary(_File):
     x_sft: float | None = None
     teacher_share: float | None = None
     switch: SwitchAlongSequence | None = None
-    excess_accumulated_error: float | None = None
     peak_memory_bytes: int | None = None
 
     @property
     def teacher_passes_per_token(self) -> float | None:
         return self.switch.teacher_passes_per_token if self.switch else None
+
+
+class ExposureOptions(_File):
+    """Of `exposure.json`: the tokens that errors are accumulated over."""
+
+    length: int
+
+
+class Exposure(_File):
+    """`exposure.json`: ExAccErr in percent with its 95 % `interval`; `teacher` is None for the run's own."""
+
+    benchmark: str
+    excess_accumulated_error: float
+    interval: tuple[float, float]
+    options: ExposureOptions
+    teacher: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What makes its numbers another column."""
+        other = f", teacher {self.teacher}" if self.teacher else ""
+        return f"ExAccErr({self.options.length}) % on {self.benchmark}{other}"
 
 
 class LogLine(_File):
@@ -111,6 +132,7 @@ class RunRecord:
     summary: Summary
     scores: Mapping[str, Score]
     log: tuple[LogLine, ...] = ()
+    exposure: Exposure | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -151,11 +173,13 @@ def _load_run(path: Path) -> RunRecord:
             f"{path} holds no finished run: it has no summary.json. "
             f"Finish it first (`distilsql train {recipe} --out {path}` resumes it), or leave it out."
         )
+    exposure = path / "exposure.json"
     return RunRecord(
         path=path,
         summary=_validated(Summary, _read_json(summary), summary),
         scores=_read_scores(path / "scores"),
         log=_read_log(path / "log.jsonl"),
+        exposure=_validated(Exposure, _read_json(exposure), exposure) if exposure.exists() else None,
         settings=_read_recipe(recipe),
     )
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from distilsql.report.entries import Accuracy, Entry, Reference, benchmarks_of, group_runs
+from distilsql.metrics.statistics import deviation_of_seeds
+from distilsql.report.entries import Accuracy, Entry, Reference, benchmarks_of, group_runs, mean_of
 from distilsql.report.records import ORDINARY_METRICS, RunRecord
 
 Value = str | float | int | None
@@ -111,13 +112,9 @@ def _columns(entries: Sequence[Entry], benchmarks: Sequence[str]) -> list[Column
                 "teacher_passes_per_token", entry.mean("teacher_passes_per_token"), "{:.2f}"
             ),
         ),
-        Column(
-            "ExAccErr %",
-            lambda entry: _number_cell(
-                "excess_accumulated_error_percent", entry.mean("excess_accumulated_error"), "{:.1f}"
-            ),
-        ),
     ]
+    measured = sorted({run.exposure.name for entry in entries for run in entry.runs if run.exposure})
+    costs += [_exposure_column(name) for name in measured]
     return [*first, *accuracies, *(column for column in costs if any(column.cell(e).text for e in entries))]
 
 
@@ -152,6 +149,24 @@ def _accuracy_cell(benchmark: str, accuracy: Accuracy | None, best: float | None
     if with_n:
         text += f" (n = {accuracy.total or 'differs'})"
     return Cell(text, dict(zip(names, values, strict=True)), best=accuracy.mean == best)
+
+
+def _exposure_column(name: str) -> Column:
+    return Column(name, lambda entry: _exposure_cell(name, entry))
+
+
+def _exposure_cell(name: str, entry: Entry) -> Cell:
+    """`9.0 [-12.3, 31.0]`: the mean of the seeds; of one seed, with its 95 % interval for chance in the prompts."""
+    found = [run.exposure for run in entry.runs if run.exposure and run.exposure.name == name]
+    errors = [each.excess_accumulated_error for each in found]
+    mean, spread = mean_of(errors), deviation_of_seeds(errors)
+    low, high = found[0].interval if len(found) == 1 else (None, None)
+    text = "" if mean is None else f"{mean:.1f}"
+    if spread is not None:
+        text += f" ± {spread:.1f}"
+    if low is not None:
+        text += f" [{low:.1f}, {high:.1f}]"
+    return Cell(text, {name: mean, f"{name} spread": spread, f"{name} low": low, f"{name} high": high})
 
 
 def _number_cell(name: str, value: float | None, form: str) -> Cell:

@@ -16,7 +16,7 @@ from distilsql.models.load import shared_vocabulary_size
 from distilsql.models.tree_model import TreeModel
 from distilsql.runs.decode_batches import fill_batches
 from distilsql.runs.engines import check_asked_model, load_teacher
-from distilsql.runs.folder import RunFolder, read_json, write_json
+from distilsql.runs.folder import RunFolder, write_json
 from distilsql.runs.predict import load_student, recipe_of
 from distilsql.runs.prepare import prepare
 from distilsql.runs.progress import Say, silent
@@ -48,7 +48,7 @@ def expose_run(
     on_progress: Callable[[int, int], None] | None = None,
     say: Say = silent,
 ) -> Exposure:
-    """ExAccErr of a finished run's student, also written into the run: exposure.json, and the number in summary.json.
+    """ExAccErr of a finished run's student, also written into the run: exposure.json.
 
     `teacher` is a folder or hub name; without it, the run's own, loaded as in training. `say` is told of models that
     run padded.
@@ -81,9 +81,6 @@ def expose_run(
     )
     result = replace(measured, teacher=teacher)
     write_json(run.exposure, result.to_json())
-    summary = read_json(run.summary)
-    summary["excess_accumulated_error"] = result.excess_accumulated_error
-    write_json(run.summary, summary)
     return result
 
 
