@@ -440,7 +440,7 @@ def _load(on: str, data: Path | None, database: Path | None) -> "Benchmark":
 
     benchmark = load_benchmark(on, root=data, database=database, missing_databases="skip")
     if benchmark.skipped:
-        print(f"{len(benchmark.skipped)} examples left out: {benchmark.skipped[0]}", file=sys.stderr)
+        print(f"{len(benchmark.skipped)} examples left out: {benchmark.skipped[0].reason}", file=sys.stderr)
     return benchmark
 
 

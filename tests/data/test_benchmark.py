@@ -55,8 +55,9 @@ def test_a_missing_database_names_file_record_and_field_unless_skipped(data_fold
         load_benchmark("spider:train", root=data_folder)
     benchmark = load_benchmark("spider:train", root=data_folder, missing_databases="skip")
     assert [example.example_id for example in benchmark.examples] == ["train_spider/1", "train_others/0"]
-    assert len(benchmark.skipped) == 1
-    assert "record 0" in benchmark.skipped[0]
+    ((example_id, position, reason),) = benchmark.skipped
+    assert (example_id, position) == ("train_spider/0", 0)
+    assert "record 0" in reason
 
 
 @pytest.mark.parametrize(

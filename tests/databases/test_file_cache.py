@@ -25,6 +25,14 @@ def test_a_state_is_built_once(file: Path, tmp_path: Path) -> None:
     assert (kept / "made").read_text() == "kept"
 
 
+def test_an_old_state_goes_whatever_the_file_is_called(tmp_path: Path) -> None:
+    file = tmp_path / "shop [2024]*?.sqlite"
+    for content in (b"one", b"two and more"):
+        file.write_bytes(content)
+        kept = derived_files(FileIdentity.of(file), build, "1", tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == [kept]
+
+
 @pytest.mark.parametrize("change", ["content", "time", "log", "version"])
 def test_another_state_is_built_anew_and_replaces_the_old_one(
     file: Path, tmp_path: Path, change: str

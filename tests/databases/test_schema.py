@@ -73,17 +73,37 @@ def test_views_follow_the_tables_unless_what_they_read_is_gone(tmp_path: Path) -
         """
         CREATE VIEW early AS SELECT id AS number, upper(name) AS loud FROM zoo;
         CREATE VIEW broken AS SELECT gone FROM zoo;
+        CREATE VIEW failing AS SELECT json_extract(name, '$.a') AS part FROM zoo;
+        CREATE VIEW slow AS WITH RECURSIVE t(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM t) SELECT count(*) AS n FROM t;
         CREATE TABLE zoo (id INTEGER, name TEXT);
         INSERT INTO zoo VALUES (1, 'a');
         """,
     )
-    zoo, early = introspect(path).tables
+    zoo, early, *others = introspect(path).tables
+    assert [view.name for view in others] == ["failing", "slow"]
     assert (zoo.name, zoo.is_view, early.name, early.is_view) == ("zoo", False, "early", True)
     assert [column.name for column in early.columns] == ["number", "loud"]
-    assert sample_values(path, introspect(path), 1)["early", "loud"] == ("A",)
+    samples = sample_values(path, introspect(path), 1)
+    assert samples["early", "loud"] == ("A",)
+    assert samples["failing", "part"] == samples["slow", "n"] == ()
     assert load_value_index(path, tmp_path / "cache").columns == ((("zoo", "name"),),), (
         "a view holds no values"
     )
+
+
+def test_tables_that_only_sqlite_uses_are_left_out(tmp_path: Path) -> None:
+    """Those that hold the content of a virtual table, and those whose module is not loaded."""
+    path = make_sqlite(
+        tmp_path / "text.sqlite",
+        """
+        CREATE VIRTUAL TABLE page USING fts5(title, body);
+        INSERT INTO page VALUES ('hello', 'world');
+        CREATE TABLE plain (a);
+        PRAGMA writable_schema = 1;
+        INSERT INTO sqlite_master VALUES ('table', 'map', 'map', 0, 'CREATE VIRTUAL TABLE map USING nowhere(x)');
+        """,
+    )
+    assert [table.name for table in introspect(path).tables] == ["page", "plain"]
 
 
 def test_a_composite_reference_without_columns_means_the_primary_key_in_its_order(tmp_path: Path) -> None:

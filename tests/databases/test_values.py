@@ -2,12 +2,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distilsql.databases.schema import introspect
-from distilsql.databases.values import load_value_index, matched_values, sample_values
+from distilsql.databases.values import _highest, load_value_index, matched_values, sample_values
 
 SCRIPT = """
 CREATE TABLE Singer (id INTEGER, Name TEXT, Country TEXT, code TEXT, sex TEXT, note TEXT, picture BLOB);
@@ -41,6 +42,27 @@ def test_samples_are_the_first_distinct_values_as_text_on_one_line(database: Pat
     assert samples["Singer", "Country"] == ("France", "New York")
     assert samples["Singer", "picture"] == ()
     assert sample_values(database, introspect(database), 4)["Singer", "note"][1:] == ("two lines",)
+
+
+def test_a_collation_that_is_not_loaded_does_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "android.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.create_collation("LOCALIZED", lambda a, b: (a > b) - (a < b))
+        connection.execute("CREATE TABLE t (a TEXT COLLATE LOCALIZED)")
+        connection.executemany("INSERT INTO t VALUES (?)", [("Ayr",), ("Leith",), ("Ayr",)])
+        connection.commit()
+    assert sample_values(path, introspect(path), 2)["t", "a"] == ("Ayr", "Leith")
+    assert matched_values(path, "shops in Leith", cache_folder=tmp_path / "cache") == {("t", "a"): ("Leith",)}
+
+
+def test_of_equal_scores_the_first_values_count() -> None:
+    """Not those that the processor's way of sorting puts first: prompts are the same on every machine."""
+    random = np.random.default_rng(0)
+    for size in (1, 5, 10, 11, 200):
+        for most in (0, 1, 3):
+            scores = random.integers(0, most + 1, size).astype(np.float32)
+            best = sorted(range(size), key=lambda position: (-scores[position], position))
+            assert sorted(_highest(scores)) == sorted(p for p in best[:10] if scores[p] > 0)
 
 
 def test_a_mentioned_value_is_found_in_every_column_that_holds_it(database: Path, cache: Path) -> None:

@@ -151,6 +151,46 @@ def test_own_pairs_are_judged_as_they_stand(own_shop, pool, position, sql, corre
         evaluate(predictions, own_shop, pool=pool, keep_distinct=True)
 
 
+@pytest.mark.parametrize(
+    ("gold", "sql", "correct"),
+    [
+        ("SELECT city, 1.0, 1.5 FROM shop_value", "SELECT city, 1, 1.5 FROM shop_value", True),
+        ("SELECT a FROM (SELECT 1 AS a UNION SELECT 2 ORDER BY 1)", "SELECT 2 UNION ALL SELECT 1", True),
+        (
+            "SELECT rank() OVER (ORDER BY a) FROM (SELECT 1 AS a UNION SELECT 2)",
+            "SELECT 2 UNION ALL SELECT 1",
+            True,
+        ),
+        ("SELECT a FROM (SELECT 1 AS a UNION SELECT 2) ORDER\n BY (a)", "SELECT 2 UNION ALL SELECT 1", False),
+        ("SELECT city FROM shop_value WHERE city = 'ORDER BY'", "SELECT city FROM shop_value WHERE 0", True),
+    ],
+)
+def test_spiders_oddities_are_not_an_own_pairs(own_shop, pool, gold, sql, correct):
+    benchmark = replace(own_shop, examples=(replace(own_shop.examples[0], gold_sql=gold),))
+    assert evaluate([sql], benchmark, pool=pool).verdicts[0].is_correct is correct
+
+
+@pytest.mark.parametrize("sql", ["-- I cannot answer", ";", "BEGIN", "PRAGMA foreign_keys = 1"])
+def test_what_has_no_result_is_no_empty_result_of_an_own_pair(own_shop, pool, sql):
+    gold = "SELECT city FROM shop_value WHERE staff_value > 99"
+    benchmark = replace(own_shop, examples=(replace(own_shop.examples[0], gold_sql=gold),))
+    assert evaluate(["SELECT 1 WHERE 0"], benchmark, pool=pool).accuracy == 1
+    verdict = evaluate([sql], benchmark, pool=pool).verdicts[0]
+    assert (verdict.outcome, verdict.is_valid_sql) == (VerdictOutcome.EMPTY, False)
+
+
+def test_no_prediction_changes_what_the_next_one_may_use(own_shop):
+    """Some PRAGMAs are carried out while they are prepared, whatever becomes of the statement."""
+    many = "WITH RECURSIVE t(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM t LIMIT 9000) SELECT count(DISTINCT a) FROM t"
+    examples = tuple(replace(own_shop.examples[0], example_id=str(i), gold_sql=many) for i in range(2))
+    predictions = ["PRAGMA hard_heap_limit = 100000; SELECT 1", f"{many} WHERE 1"]
+    scores = evaluate(predictions, replace(own_shop, examples=examples), workers=1)
+    assert [verdict.outcome for verdict in scores.verdicts] == [
+        VerdictOutcome.SQL_ERROR,
+        VerdictOutcome.CORRECT,
+    ]
+
+
 def test_a_gold_that_fails_is_never_scored(shop, pool):
     broken = replace(shop.examples[4], gold_sql="SELECT absent FROM shop")
     benchmark = replace(shop, examples=(*shop.examples[:4], broken))

@@ -1,9 +1,11 @@
 """Prediction files of every format, and what is said of faulty ones."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from distilsql.data.benchmark import Skipped
 from distilsql.errors import DataError
 from distilsql.metrics.predictions import read_predictions
 
@@ -69,6 +71,8 @@ def test_csv_by_row_and_by_id(shop, write):
         ),
         ("p.json", '{"77": "SELECT 1"}', r"key '77': shop:dev has no example '77'"),
         ("p.json", '{"0": 5}', r"key '0': the value is not text but int"),
+        ("p.json", '{"0": "SELECT 1", "0": "SELECT 2"}', r"key '0' is there twice"),
+        ("p.csv", "example_id,sql\ndev/0,SELECT a, b\n", r"line 2 has more cells than the header"),
         ("p.csv", "a,b\n1,2\n", r"has the columns a, b; say which one holds the SQL"),
         ("p.csv", 'sql\nSELECT 1\n""\n', r"line 3: the column sql is blank"),
         ("p.csv", "sql\nSELECT 1\n", r"has 1 rows"),
@@ -112,3 +116,42 @@ def test_an_open_quote_in_a_csv_file(shop, write):
 def test_a_missing_file(shop, tmp_path):
     with pytest.raises(DataError, match=r"none\.txt cannot be read"):
         read_predictions(tmp_path / "none.txt", shop)
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl", "p.csv", "q.csv", "p.json"])
+def test_a_file_may_answer_what_is_left_out_for_want_of_its_database(shop, write, name):
+    def file_of(answers):
+        if name == "p.txt":
+            return write(name, "\n".join(answers.values()))
+        if name == "p.json":
+            return write(name, json.dumps({i.rpartition("/")[2]: sql for i, sql in answers.items()}))
+        if name == "p.jsonl":
+            lines = [json.dumps({"example_id": i, "sql": sql}) for i, sql in answers.items()]
+            return write(name, "\n".join(lines))
+        id_column = "example_id" if name == "q.csv" else "other"
+        rows = [f"{i},{sql}" for i, sql in answers.items()]
+        return write(name, "\n".join([f"{id_column},sql", *rows]))
+
+    answers = {example.example_id: f"SELECT {example.example_id[-1]}" for example in shop.examples}
+    rest = shop.without({"dev/1", "dev/4"})
+    rest = replace(rest, skipped=(Skipped("dev/1", 1, "gone"), Skipped("dev/4", 4, "gone")))
+    expected = ["SELECT 0", "SELECT 2", "SELECT 3", "SELECT 5"]
+    assert read_predictions(file_of(answers), rest) == expected
+    assert read_predictions(file_of(answers), rest.take(2, 0), whole=rest) == [
+        answers[example.example_id] for example in rest.take(2, 0).examples
+    ]
+    assert (
+        read_predictions(file_of({i: a for i, a in answers.items() if i not in ("dev/1", "dev/4")}), rest)
+        == expected
+    )
+
+
+def test_what_is_wrong_with_a_whole_file_is_said_of_a_draw_too(shop, write):
+    draw = shop.take(3, seed=1)
+    with pytest.raises(DataError, match=r"has 5 lines, shop:dev has 3 .* Nor .* has 5 lines, shop:dev has 6"):
+        read_predictions(write("p.txt", "SELECT 1\n" * 5), draw, whole=shop)
+
+
+def test_a_line_separator_of_unicode_ends_no_line_of_a_csv_file(shop, write):
+    rows = [f"SELECT '{mark}'" for mark in "\u2028\u2029\x85\x0b\x0c\x1c"]
+    assert read_predictions(write("p.csv", "\n".join(["sql", *rows])), shop) == rows

@@ -85,6 +85,21 @@ def test_restricting_keeps_exactly_these_columns(columns: set[tuple[str, str]]) 
     assert names(restrict(SCHOOL, columns)) == columns
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT `order date` FROM `order details` WHERE `net (eur)` > 3",
+        'SELECT "Order Date" FROM "order details" WHERE "net (eur)" > 3',
+        "SELECT [order date] FROM [Order Details] WHERE [net (eur)] > 3",
+        "SELECT `order date` FROM 'order details' WHERE 'it''s `' < `net (eur)`",
+    ],
+)
+def test_gold_columns_are_found_in_any_quotes(sql) -> None:
+    columns = tuple(Column(name, "text") for name in ("id", "order date", "net (eur)"))
+    found = gold_columns(Schema((Table("order details", columns),)), sql)
+    assert found == {("order details", "order date"), ("order details", "net (eur)")}
+
+
 def test_gold_columns_are_those_named_of_the_tables_named() -> None:
     sql = "SELECT T1.firstname, count(*) FROM Student AS T1 JOIN enrolment AS T2 ON T1.id = T2.id WHERE 'menu' = 1"
     assert gold_columns(SCHOOL, sql) == {("student", "firstName"), ("student", "id"), ("enrolment", "id")}

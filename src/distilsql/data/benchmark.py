@@ -9,7 +9,7 @@ import random
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 from distilsql.data.bird import BIRD_SPECS, bird_source
 from distilsql.data.example import Example, Instruction
@@ -30,18 +30,26 @@ Missing = Literal["error", "skip"]
 E = TypeVar("E", Example, Instruction)
 
 
+class Skipped(NamedTuple):
+    """An example that was left out: `position` counts from 0 among all examples, those that are left out too."""
+
+    example_id: str
+    position: int
+    reason: str
+
+
 @dataclass(frozen=True)
 class SqlBenchmark:
     """`name` is the spec it was loaded by, such as `spider:dev`; `evaluator` says whose semantics judge it.
 
-    `skipped` has one reason for each example that was left out because its database file is missing.
+    `skipped` are the examples that were left out because their database file is missing.
     """
 
     name: str
     examples: tuple[Example, ...]
     databases: Mapping[str, Database]
     evaluator: Evaluator
-    skipped: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
     task: ClassVar[Task] = "sql"
 
     def take(self, n: int, seed: int) -> "SqlBenchmark":
@@ -67,7 +75,7 @@ class InstructBenchmark:
 
     name: str
     examples: tuple[Instruction, ...]
-    skipped: ClassVar[tuple[str, ...]] = ()
+    skipped: ClassVar[tuple[Skipped, ...]] = ()
     task: ClassVar[Task] = "instruct"
 
     def take(self, n: int, seed: int) -> "InstructBenchmark":
@@ -111,7 +119,7 @@ def load_benchmark(
     `root` is the data folder, holding `spider/`, `bird/`, …; without it the environment variable DISTILSQL_DATA
     says where it is. `database` is the SQLite file that own pairs are about. Only the databases that some example
     uses are opened. Raises DataError naming file, record and field of the first fault; examples whose database
-    file is missing are such a fault unless `missing_databases` is "skip", which counts them in `skipped`. Without
+    file is missing are such a fault unless `missing_databases` is "skip", which names them in `skipped`. Without
     `needs_gold`, own pairs may be questions alone.
     """
     file = find_instructions(spec, root)
@@ -156,7 +164,11 @@ def load_sql_benchmark(
         examples=examples,
         databases=_open_databases(source, reading, examples),
         evaluator=source.evaluator,
-        skipped=tuple(str(problem) for problem in reading.missing.values()),
+        skipped=tuple(
+            Skipped(example.example_id, position, str(reading.missing[example.example_id]))
+            for position, example in enumerate(reading.examples)
+            if example.example_id in reading.missing
+        ),
     )
 
 

@@ -1,6 +1,7 @@
 """BIRD (Li et al. 2023): train, dev and mini-dev, without and with evidence, and what describes their columns."""
 
 import csv
+import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,7 +61,7 @@ def read_descriptions(folder: Path) -> dict[tuple[str, str], str]:
     """
     found = {}
     for file in sorted(folder.glob("*.csv")):
-        for row in csv.DictReader(_decode(file.read_bytes()).splitlines(keepends=True)):
+        for row in csv.DictReader(io.StringIO(_decode(file.read_bytes()), newline="")):
             cells = {(name or "").strip(): value for name, value in row.items() if isinstance(value, str)}
             texts = [" ".join(cells.get(name, "").split()) for name in ("column_description", "column_name")]
             column = cells.get("original_column_name", "").strip().lower()

@@ -193,5 +193,5 @@ def _database_faults(source: Source, db_id: str, path: Path) -> list[Problem]:
             "",
             f"has no column {table}.{column}, which tables.json or a CSV describes",
         )
-        for table, column in comments.columns.keys() - known
+        for table, column in sorted(comments.columns.keys() - known)
     ]

@@ -1,6 +1,7 @@
 """Records: the rows of a question file, each knowing its file and index so that a fault can be named exactly."""
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ def _jsonl_record(file: Path, index: int, line: str) -> Record | RecordError:
 
 
 def _read_csv(file: Path) -> Iterator[Record | RecordError]:
-    reader = csv.DictReader(_read_text(file).splitlines(keepends=True), strict=True)
+    reader = csv.DictReader(io.StringIO(_read_text(file), newline=""), strict=True)
     try:
         rows = list(reader)
     except csv.Error as error:

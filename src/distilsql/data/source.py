@@ -104,7 +104,7 @@ def _read_example(source: Source, row: Record, paths: dict[str, Path]) -> Exampl
         question=question,
         gold_sql=gold_sql,
         evidence=row.optional_text("evidence") if source.with_evidence else "",
-        difficulty=row.optional_text("difficulty"),
+        difficulty=row.optional_text("difficulty") if source.evaluator == "bird" else "",
     )
 
 

@@ -1,5 +1,6 @@
 """Files derived from a database, kept beside a cache folder and rebuilt when the database has changed."""
 
+import glob
 import hashlib
 import os
 import shutil
@@ -50,7 +51,7 @@ def derived_files(file: FileIdentity, build: Callable[[Path], None], version: st
         try:
             build(growing)
             growing.rename(kept)
-            for stale in set(folder.glob(f"{name}-*")) - {kept}:
+            for stale in set(folder.glob(f"{glob.escape(name)}-*")) - {kept}:
                 shutil.rmtree(stale, ignore_errors=True)
         finally:
             shutil.rmtree(growing, ignore_errors=True)

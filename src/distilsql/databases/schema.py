@@ -75,10 +75,11 @@ def introspect(path: Path) -> Schema:
                 "SELECT name, type = 'view' FROM sqlite_master WHERE type IN ('table', 'view') "
                 "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY type, rowid"
             ).fetchall()
+            shadows = _shadow_tables(connection)
             tables = tuple(
                 _introspect_table(connection, name, bool(is_view))
                 for name, is_view in found
-                if not is_view or _can_be_read(connection, name)
+                if name not in shadows and _can_be_read(connection, name)
             )
             foreign_keys = _introspect_foreign_keys(connection, tables)
     except sqlite3.Error as error:
@@ -90,10 +91,19 @@ def introspect(path: Path) -> Schema:
     return Schema(tables, foreign_keys)
 
 
-def _can_be_read(connection: sqlite3.Connection, view: str) -> bool:
-    """Whether SQLite can prepare a query on the view, whose tables and columns may be gone."""
+def _shadow_tables(connection: sqlite3.Connection) -> frozenset[str]:
+    """The tables that a virtual table, such as one for full-text search, keeps its content in."""
     try:
-        connection.execute(f"EXPLAIN SELECT * FROM {quoted_name(view)}")
+        found = connection.execute("SELECT name FROM pragma_table_list WHERE type = 'shadow'").fetchall()
+    except sqlite3.OperationalError:  # SQLite before 3.37 cannot tell
+        return frozenset()
+    return frozenset(name for (name,) in found)
+
+
+def _can_be_read(connection: sqlite3.Connection, name: str) -> bool:
+    """Whether SQLite can prepare a query: what a view reads may be gone, a virtual table's module not loaded."""
+    try:
+        connection.execute(f"EXPLAIN SELECT * FROM {quoted_name(name)}")
     except sqlite3.Error:
         return False
     return True

@@ -153,7 +153,9 @@ class Worker:
             answer = failure(error, database, time.perf_counter() - started >= job["timeout_s"])
         if database is not None and not only_reads(job["sql"]):
             self._forget(database)
-            answer["leaves_traces"] = answer["outcome"] not in ("SQL_ERROR", "DENIED")
+            # Some PRAGMAs, such as hard_heap_limit, set what they set while they are prepared, even if nothing runs.
+            is_refused = answer["outcome"] in ("SQL_ERROR", "DENIED")
+            answer["leaves_traces"] = not is_refused or "pragma" in job["sql"].lower()
         answer["seconds"] = time.perf_counter() - started
         return answer
 

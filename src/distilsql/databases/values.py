@@ -8,7 +8,7 @@ import json
 import re
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -23,8 +23,10 @@ from rapidfuzz import fuzz, process
 from distilsql.databases.connection import open_read_only
 from distilsql.databases.file_cache import FileIdentity, default_cache_folder, derived_files
 from distilsql.databases.schema import Schema, introspect, quoted_name
+from distilsql.errors import DataError
 
 MAX_VALUE_CHARACTERS = 25
+VIEW_STEPS = 10_000_000  # of SQLite's virtual machine, not seconds: the same samples on every machine
 _LONGEST_GRAM = 4
 _CANDIDATES_PER_GRAM = 10
 _SIMILARITY = 0.9
@@ -37,7 +39,10 @@ ColumnName = tuple[str, str]  # (table, column) as the database spells them
 
 
 def sample_values(path: Path, schema: Schema, count: int) -> Mapping[ColumnName, tuple[str, ...]]:
-    """The first `count` distinct values of each column, as text on one line; null, empty and binary left out."""
+    """The first `count` distinct values of each column, as text on one line; null, empty and binary left out.
+
+    A view that is slow to compute, or fails on its rows, has none. Raises DataError if a table cannot be read.
+    """
     return _sample_values(FileIdentity.of(path), schema, count)
 
 
@@ -46,18 +51,40 @@ def _sample_values(file: FileIdentity, schema: Schema, count: int) -> Mapping[Co
     samples = {}
     with closing(open_read_only(file.path)) as connection:
         for table in schema.tables:
+            connection.set_progress_handler((lambda: 1) if table.is_view else None, VIEW_STEPS)
             for column in table.columns:
-                cells = _distinct(connection, table.name, column.name, "IS NOT NULL", f"LIMIT {count:d}")
+                try:
+                    cells = _distinct(connection, table.name, column.name, "IS NOT NULL", f"LIMIT {count:d}")
+                except DataError:
+                    if not table.is_view:
+                        raise
+                    cells = []
                 samples[table.name, column.name] = tuple(filter(None, map(_one_line, cells)))
     return samples
 
 
 def _distinct(
     connection: sqlite3.Connection, table: str, column: str, condition: str, limit: str = ""
-) -> Iterable[Any]:
+) -> list[Any]:
     name, source = quoted_name(column), quoted_name(table)
-    rows = connection.execute(f"SELECT DISTINCT {name} FROM {source} WHERE {name} {condition} {limit}")
-    return (cell for (cell,) in rows)
+    try:
+        try:
+            rows = connection.execute(
+                f"SELECT DISTINCT {name} FROM {source} WHERE {name} {condition} {limit}"
+            )
+        except sqlite3.OperationalError as error:
+            if "no such collation" not in str(error):
+                raise
+            # A collation that only the database's own program knows.
+            rows = connection.execute(
+                f"SELECT DISTINCT {name} COLLATE BINARY FROM {source} WHERE {name} {condition} {limit}"
+            )
+        return [cell for (cell,) in rows]
+    except sqlite3.Error as error:
+        raise DataError(
+            f"The values of {table}.{column} cannot be read ({error}); check the database, or write prompts without "
+            "them (prompt.values = false, prompt.matched_values = false)."
+        ) from error
 
 
 def _one_line(cell: Any) -> str:
@@ -89,10 +116,18 @@ class ValueIndex:
         }
         found: set[int] = set()
         for gram in grams - {()}:
-            scores = self.retriever.get_scores_from_ids(list(gram))
-            best = np.argpartition(-scores, min(_CANDIDATES_PER_GRAM, len(scores)) - 1)[:_CANDIDATES_PER_GRAM]
-            found.update(best[scores[best] > 0].tolist())
+            found.update(_highest(self.retriever.get_scores_from_ids(list(gram))))
         return sorted(found)
+
+
+def _highest(scores: np.ndarray) -> list[int]:
+    """The positions of the ten highest scores above 0, the first of equal ones: `argpartition` alone would pick among
+    equal ones as the processor's instructions happen to sort them."""
+    count = min(_CANDIDATES_PER_GRAM, len(scores))
+    least = np.partition(scores, len(scores) - count)[len(scores) - count]
+    above = np.flatnonzero(scores > max(least, 0))
+    equal = np.flatnonzero(scores == least)[: count - len(above)] if least > 0 else above[:0]
+    return [*above.tolist(), *equal.tolist()]
 
 
 def matched_values(

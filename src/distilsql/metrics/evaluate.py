@@ -17,7 +17,7 @@ from distilsql.metrics import bird
 from distilsql.metrics.golds import GoldResults
 from distilsql.metrics.hardness import clauses_of, hardness
 from distilsql.metrics.plugging import plugged
-from distilsql.metrics.rules import read_gold, read_queries, results_equal
+from distilsql.metrics.rules import is_result, read_gold, read_queries, results_equal
 from distilsql.metrics.scores import Scores, Verdict, VerdictOutcome
 
 if TYPE_CHECKING:
@@ -219,6 +219,8 @@ def _verdict(task: _Task, gold: Execution, predicted: Execution, session: _Sessi
         draft = replace(draft, soft_f1=bird.soft_f1(gold.rows, predicted.rows) if has_result else 0.0)
     if not has_result:
         return replace(draft, outcome=_OUTCOMES[predicted.outcome])
+    if not is_result(predicted, session.evaluator):
+        return replace(draft, outcome=VerdictOutcome.EMPTY)
     is_equal = results_equal(task.gold_sql, gold.rows, predicted.rows, session.evaluator)
     wrong = VerdictOutcome.WRONG if task.sql.strip() else VerdictOutcome.EMPTY
     return replace(draft, outcome=VerdictOutcome.CORRECT if is_equal else wrong)

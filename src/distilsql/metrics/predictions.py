@@ -1,8 +1,12 @@
 """Read a file of predictions in anyone's format, one prediction per example, in the benchmark's order."""
 
 import csv
+import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -61,10 +65,20 @@ def _read_draw(read: Callable[[B], list[str]], benchmark: B, whole: B | None) ->
         return read(benchmark)
     try:
         answers = read(whole)
-    except DataError:  # then it holds those for the draw
-        return read(benchmark)
+    except DataError as of_whole:
+        try:
+            return read(_without_skipped(benchmark))
+        except DataError as of_draw:
+            raise DataError(
+                f"{of_draw} Nor does it hold those of all of {whole.name}: {of_whole}"
+            ) from of_draw
     by_id = {example.example_id: answer for example, answer in zip(whole.examples, answers, strict=True)}
     return [by_id[example.example_id] for example in benchmark.examples]
+
+
+def _without_skipped(benchmark: B) -> B:
+    """A draw knows its own examples alone: those that are left out are not of it."""
+    return replace(benchmark, skipped=()) if isinstance(benchmark, SqlBenchmark) else benchmark
 
 
 def read_responses(
@@ -87,8 +101,7 @@ def _read_instruct(path: Path, benchmark: InstructBenchmark) -> list[str]:
     if f'"{ID_COLUMN}"' in text.split("\n", 1)[0]:
         return _by_id(list(_read_jsonl(text, path, benchmark)), benchmark, path)
     responses = [_text_of(record, place) for record, place in _json_lines(text, path)]
-    _check_count(len(responses), "lines", benchmark, path)
-    return responses
+    return _by_place(responses, "lines", benchmark, path)
 
 
 def _text_of(record: Any, place: str) -> str:
@@ -118,19 +131,22 @@ def _read_lines(text: str, benchmark: SqlBenchmark, path: Path) -> list[str]:
             raise DataError(
                 f"{path}, line {number} is blank; every example needs a line (write SELECT where there is no SQL)."
             )
-    _check_count(len(lines), "lines", benchmark, path)
-    return lines
+    return _by_place(lines, "lines", benchmark, path)
 
 
-def _check_count(count: int, what: str, benchmark: Benchmark, path: Path) -> None:
-    wanted = len(benchmark.examples)
-    if count != wanted:
-        at = (
-            f"; the first example without one is {benchmark.examples[count].example_id}"
-            if count < wanted
-            else ""
-        )
-        raise DataError(f"{path} has {count} {what}, {benchmark.name} has {wanted} examples{at}.")
+def _by_place(answers: list[str], what: str, benchmark: Benchmark, path: Path) -> list[str]:
+    """Predictions without ids, one for each example; there may be some for examples that are left out, too."""
+    count, wanted = len(answers), len(benchmark.examples)
+    left_out = {skipped.position for skipped in benchmark.skipped}
+    if count == wanted:
+        return answers
+    if count == wanted + len(left_out):
+        return [answer for place, answer in enumerate(answers) if place not in left_out]
+    others = f" (and {len(left_out)} that lack their database)" if left_out else ""
+    at = (
+        f"; the first example without one is {benchmark.examples[count].example_id}" if count < wanted else ""
+    )
+    raise DataError(f"{path} has {count} {what}, {benchmark.name} has {wanted} examples{others}{at}.")
 
 
 def _read_jsonl(text: str, path: Path, benchmark: Benchmark) -> Iterator[_Found]:
@@ -166,8 +182,11 @@ def _json_lines(text: str, path: Path) -> Iterator[tuple[Any, str]]:
 def _by_id(found: Sequence[_Found], benchmark: Benchmark, path: Path) -> list[str]:
     """Predictions with ids, in the benchmark's order whatever the file's. An empty prediction is allowed here."""
     known = {example.example_id for example in benchmark.examples}
+    left_out = {skipped.example_id for skipped in benchmark.skipped}
     answers: dict[str, str] = {}
     for example_id, answer, place in found:
+        if example_id in left_out:
+            continue
         if example_id not in known:
             raise DataError(f"{place}: {benchmark.name} has no example {example_id!r}; is this its file?")
         if example_id in answers:
@@ -184,21 +203,18 @@ def _by_id(found: Sequence[_Found], benchmark: Benchmark, path: Path) -> list[st
 def _read_bird(text: str, benchmark: SqlBenchmark, path: Path) -> list[str]:
     """BIRD's keys are positions in the benchmark's file, which our example ids end with."""
     try:
-        records: Any = json.loads(text)
+        records: Any = json.loads(text, object_pairs_hook=partial(_without_repeats, path))
     except json.JSONDecodeError as error:
         raise DataError(f"{path} is not JSON ({error}).") from error
     if not isinstance(records, dict):
         raise DataError(f'{path} is not a BIRD prediction file; it holds an object {{"0": "SQL", …}}.')
-    ids: dict[str, str] = {
-        example.example_id.rpartition("/")[2]: example.example_id for example in benchmark.examples
-    }
-    positions = len(benchmark.examples) + len(benchmark.skipped)
+    example_ids = [example.example_id for example in benchmark.examples]
+    example_ids += [skipped.example_id for skipped in benchmark.skipped]
+    ids = {example_id.rpartition("/")[2]: example_id for example_id in example_ids}
     predicted: dict[str, Any] = records
     found = []
     for key, value in predicted.items():
         place = f"{path}, key {key!r}"
-        if key not in ids and benchmark.skipped and key.isdigit() and int(key) < positions:
-            continue  # an example that was left out because its database is missing
         if not isinstance(value, str):
             raise DataError(f"{place}: the value is not text but {type(value).__name__}.")
         sql, _, db_id = value.partition(BIRD_SEPARATOR)
@@ -206,6 +222,14 @@ def _read_bird(text: str, benchmark: SqlBenchmark, path: Path) -> list[str]:
         _check_database(db_id, example_id, benchmark, place)
         found.append(_Found(example_id, sql, place))
     return _by_id(found, benchmark, path)
+
+
+def _without_repeats(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise DataError(f"{path}, key {twice!r} is there twice; keep one.")
+    return found
 
 
 def _check_database(db_id: str, example_id: str, benchmark: SqlBenchmark, place: str) -> None:
@@ -218,7 +242,7 @@ def _check_database(db_id: str, example_id: str, benchmark: SqlBenchmark, place:
 
 
 def _read_csv(text: str, benchmark: SqlBenchmark, path: Path, column: str | None) -> list[str]:
-    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
@@ -232,10 +256,11 @@ def _read_csv(text: str, benchmark: SqlBenchmark, path: Path, column: str | None
     found = []
     for line, row in rows:
         place = f"{path}, line {line}"
+        if None in row:  # the sign of a comma in unquoted SQL
+            raise DataError(f"{place} has more cells than the header; quote SQL that holds a comma.")
         if not (row[name] or "").strip():
             raise DataError(f"{place}: the column {name} is blank.")
         found.append(_Found(row.get(ID_COLUMN) or "", row[name], place))
     if ID_COLUMN in header:
         return _by_id(found, benchmark, path)
-    _check_count(len(found), "rows", benchmark, path)
-    return [sql for _, sql, _ in found]
+    return _by_place([sql for _, sql, _ in found], "rows", benchmark, path)

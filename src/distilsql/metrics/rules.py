@@ -1,13 +1,16 @@
 """The rules of the evaluators side by side: how queries are read, and when two results are equal.
 
 Spider's and BIRD's are the official ones. "plain" is for own pairs: nothing in the SQL is rewritten, DISTINCT counts,
-and results are compared as Spider compares them.
+and results are compared as Spider compares them, but for its oddities.
 """
 
 from collections.abc import Sequence
 
+from sqlparse import lexer
+from sqlparse.tokens import Keyword, Punctuation
+
 from distilsql.data.source import Evaluator
-from distilsql.databases.execute import Row
+from distilsql.databases.execute import Execution, Outcome, Row
 from distilsql.metrics import bird, execution
 
 
@@ -31,6 +34,23 @@ def results_equal(gold_sql: str, gold: Sequence[Row], predicted: Sequence[Row], 
     (never BIRD's)."""
     if evaluator == "bird":
         return bird.results_equal(gold, predicted)
-    # Spider finds ORDER BY only where one space is in it.
-    text = gold_sql if evaluator == "spider" else " ".join(gold_sql.split())
-    return execution.results_equal(gold, predicted, ordered=execution.order_matters(text))
+    if evaluator == "spider":
+        return execution.results_equal(gold, predicted, ordered=execution.order_matters(gold_sql))
+    return execution.results_equal(gold, predicted, ordered=_orders_its_rows(gold_sql), official=False)
+
+
+def _orders_its_rows(sql: str) -> bool:
+    """Whether ORDER BY is said of the result itself, not of a subquery or a window."""
+    depth = 0
+    for kind, text in lexer.tokenize(sql):
+        if kind is Punctuation and text in "()":
+            depth += 1 if text == "(" else -1
+        elif kind is Keyword and depth == 0 and text.upper().split() == ["ORDER", "BY"]:
+            return True
+    return False
+
+
+def is_result(predicted: Execution, evaluator: Evaluator) -> bool:
+    """Whether what ran can be right at all. An own pair's prediction must have columns: a comment, `;` or BEGIN has
+    none, and is no empty result."""
+    return predicted.outcome is Outcome.ROWS and (evaluator != "plain" or bool(predicted.columns))

@@ -81,8 +81,8 @@ class Tally:
 class Scores:
     """All verdicts, in the benchmark's order, and what they were judged by.
 
-    `metric` names the number: `EX` and `TS` are the official ones' equals; on a suite of our own it holds the
-    suite's name and checksum, and `EX+plugged values` says what its name says.
+    `metric` names the number: `EX` is the official one's equal; on a suite of our own it is `TS on` the suite's name
+    and checksum; `with plugged values` is said behind either.
     """
 
     benchmark: str

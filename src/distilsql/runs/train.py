@@ -118,8 +118,8 @@ class _Trainer:
         if will_evaluate and isinstance(self.valid, SqlBenchmark):
             # A gold that does not run is better said now than at the first evaluation.
             run_golds(self.valid, self.golds)
-        for reason in self.benchmark.skipped[:1]:
-            self.report(Progress(f"{len(self.benchmark.skipped)} examples left out: {reason}"))
+        for first in self.benchmark.skipped[:1]:
+            self.report(Progress(f"{len(self.benchmark.skipped)} examples left out: {first.reason}"))
         self.engines: Engines = load_engines(
             recipe, accelerator.device, say=lambda sentence: self.report(Progress(sentence))
         )
