@@ -432,7 +432,12 @@ def suite_build(
         )
     for db_id, report in suite.reports.items():
         print(f"{db_id}: {len(report['variants'])} databases for {len(report['golds'])} gold queries")
-    print(f"Suite {suite.label} in {out}. Next: distilsql evaluate PREDICTIONS --on {on} --suite {out}")
+    if not suite.size:
+        print(
+            "No wrong neighbour of a gold query was told apart by a variant: on this suite, TS says what EX says."
+        )
+    own = f" --database {database}" if database else ""
+    print(f"Suite {suite.label} in {out}. Next: distilsql evaluate PREDICTIONS --on {on}{own} --suite {out}")
 
 
 def _load(on: str, data: Path | None, database: Path | None) -> "Benchmark":

@@ -61,6 +61,16 @@ def test_row_cap(file, pool):
         assert len(execution.rows) == min(cap, 10)
 
 
+def test_a_limit_of_steps_stops_where_it_stops_everywhere(file, pool):
+    counting = (
+        "WITH RECURSIVE t(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM t LIMIT 100000) SELECT count(*) FROM t"
+    )
+    free = make_job(file, counting)
+    assert pool.run(replace(free, max_steps=100_000_000)).rows == ((100000,),)
+    assert pool.run(replace(free, max_steps=50_000)).outcome is Outcome.TIMEOUT
+    assert pool.run(free).rows == ((100000,),), "the limit is the job's, not the connection's"
+
+
 def test_an_empty_result_is_not_an_error(file, pool):
     execution = pool.run(make_job(file, "SELECT a FROM t WHERE a > 100"))
     assert (execution.outcome, execution.rows, execution.columns) == (Outcome.ROWS, (), ("a",))

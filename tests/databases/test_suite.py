@@ -11,7 +11,7 @@ from distilsql.data.example import Example
 from distilsql.databases.database import Database
 from distilsql.databases.neighbours import constants, neighbours, with_ties_broken
 from distilsql.databases.schema import introspect
-from distilsql.databases.suite import load_suite
+from distilsql.databases.suite import content_checksum, load_suite
 from distilsql.databases.variants import read_template, write_variant
 from distilsql.errors import DataError
 from distilsql.metrics.build_suite import SuiteLimits, build_suite
@@ -201,6 +201,56 @@ def test_a_circle_of_keys_is_kept(tmp_path):
     assert len(sizes) > 5
 
 
+@pytest.mark.parametrize(
+    ("script", "gold"),
+    [
+        ("CREATE TABLE t (a INTEGER PRIMARY KEY, p REAL, q INT, pq AS (p * q) STORED);"
+         "INSERT INTO t (p, q) VALUES (2.5, 3), (1.5, 1)", "SELECT a FROM t WHERE pq > 2"),
+        ("CREATE TABLE t (a INTEGER PRIMARY KEY, b TEXT); INSERT INTO t VALUES (1, 'x'), (2, 'y')",
+         "SELECT b FROM t WHERE a > 1.5 AND b > 'a'"),
+        ("CREATE TABLE t (b TEXT, n INTEGER) STRICT; INSERT INTO t VALUES ('x', 3), ('y', 4)",
+         "SELECT b FROM t WHERE n > 2.5"),
+        ("CREATE TABLE t (b TEXT, n INTEGER); INSERT INTO t VALUES ('x', 9223372036854775807), ('y', 4)",
+         "SELECT b FROM t WHERE n >= 9223372036854775807"),
+        ("CREATE VIRTUAL TABLE t USING fts5(title, body); INSERT INTO t VALUES ('hello', 'world'), ('good', 'bye')",
+         "SELECT title FROM t WHERE title = 'hello'"),
+        ("CREATE VIRTUAL TABLE t USING rtree(id, low, high); INSERT INTO t VALUES (1, 0, 1), (2, 1, 2)",
+         "SELECT id FROM t WHERE low > 0.5"),
+    ],
+    ids=["generated", "key", "strict", "largest", "fts5", "rtree"],
+)  # fmt: skip
+def test_whatever_a_schema_refuses_variants_are_made(tmp_path, script, gold):
+    path = tmp_path / "own.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)
+    database = Database("own", path, introspect(path))
+    benchmark = SqlBenchmark("own", (Example("own/0", "own", "Which?", gold),), {"own": database}, "plain")
+    limits = SuiteLimits(candidates=40, patience=40)
+    suite = build_suite(benchmark, tmp_path / "suite", name="own", limits=limits, workers=1)
+    assert suite.size > 0
+    assert evaluate([gold], benchmark, suite=suite, workers=1).accuracy == 1
+
+
+def test_a_checksum_is_of_what_a_database_holds(tmp_path):
+    """The same rows in files that another version of SQLite, or another order of work, wrote differently."""
+    made = [tmp_path / name for name in ("one", "two", "other")]
+    for path in made:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript("CREATE TABLE t (a, b); INSERT INTO t VALUES (1, x'00'), ('1', 1.0)")
+            if path.name == "two":
+                connection.executescript("INSERT INTO t VALUES (3, 3); DELETE FROM t WHERE a = 3")
+            if path.name == "other":
+                connection.executescript("UPDATE t SET b = 1 WHERE b = 1.0")
+    assert made[0].read_bytes() != made[1].read_bytes()
+    one, two, other = map(content_checksum, made)
+    assert one == two != other
+
+
+def test_a_suite_without_variants_says_so(school, tmp_path):
+    suite = build_suite(school, tmp_path / "none", name="none", limits=SuiteLimits(0, 0), workers=1)
+    assert suite.label == "none [no variants]"
+
+
 def test_a_build_goes_on_where_it_stopped_and_refuses_what_does_not_fit(school, tmp_path):
     folder = tmp_path / "suite"
     limits = SuiteLimits(candidates=20, patience=20)
@@ -214,6 +264,15 @@ def test_a_build_goes_on_where_it_stopped_and_refuses_what_does_not_fit(school, 
     assert build_suite(school, folder, name="tiny", limits=limits, workers=1).checksum == suite.checksum
     with pytest.raises(DataError, match="other settings"):
         build_suite(school, folder, name="tiny", seed=5, limits=limits, workers=1)
+
+    fewer = school.take(3, 0)
+    with pytest.raises(DataError, match="other gold queries"):
+        build_suite(fewer, folder, name="tiny", limits=limits, workers=1)
+    with closing(sqlite3.connect(school.databases["school"].path)) as connection:
+        connection.execute("UPDATE teacher SET age = 41 WHERE id = 1")
+        connection.commit()
+    with pytest.raises(DataError, match="has changed since"):
+        build_suite(school, folder, name="tiny", limits=limits, workers=1)
 
     report = json.loads((folder / "school/report.json").read_text())
     (folder / "school" / report["variants"][0]["file"]).write_bytes(b"changed")

@@ -57,7 +57,8 @@ class Job:
 
     `decoding` says what happens to text that is not UTF-8: `ignore` drops the bad bytes (Spider), `strict` makes
     it an SQL_ERROR (BIRD). `reverse_unordered` has SQLite return rows whose order a query leaves open the other way
-    round (`PRAGMA reverse_unordered_selects`), to find results that hang on it.
+    round (`PRAGMA reverse_unordered_selects`), to find results that hang on it. `max_steps` is a limit that is the same
+    on every machine: so many instructions of SQLite's virtual machine, to the next 5,000, and it is a TIMEOUT.
     """
 
     path: str
@@ -66,6 +67,7 @@ class Job:
     limits: Limits
     decoding: Decoding = "ignore"
     reverse_unordered: bool = False
+    max_steps: int | None = None
 
 
 @dataclass(frozen=True)

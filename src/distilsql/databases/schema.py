@@ -75,7 +75,7 @@ def introspect(path: Path) -> Schema:
                 "SELECT name, type = 'view' FROM sqlite_master WHERE type IN ('table', 'view') "
                 "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY type, rowid"
             ).fetchall()
-            shadows = _shadow_tables(connection)
+            shadows = shadow_tables(connection)
             tables = tuple(
                 _introspect_table(connection, name, bool(is_view))
                 for name, is_view in found
@@ -91,7 +91,7 @@ def introspect(path: Path) -> Schema:
     return Schema(tables, foreign_keys)
 
 
-def _shadow_tables(connection: sqlite3.Connection) -> frozenset[str]:
+def shadow_tables(connection: sqlite3.Connection) -> frozenset[str]:
     """The tables that a virtual table, such as one for full-text search, keeps its content in."""
     try:
         found = connection.execute("SELECT name FROM pragma_table_list WHERE type = 'shadow'").fetchall()

@@ -205,7 +205,14 @@ def fetch(connection: sqlite3.Connection, job: dict[str, Any], deadline: float) 
     SQLite's text is nearly always UTF-8, and `str` decodes it in C. Only when that fails are the bad bytes
     dropped by a Python function, on this connection from then on.
     """
-    connection.set_progress_handler(lambda: time.perf_counter() > deadline, STEPS_BETWEEN_CLOCK_READS)
+    taken, most = 0, job["max_steps"]
+
+    def is_over() -> bool:
+        nonlocal taken
+        taken += STEPS_BETWEEN_CLOCK_READS
+        return time.perf_counter() > deadline or (most is not None and taken > most)
+
+    connection.set_progress_handler(is_over, STEPS_BETWEEN_CLOCK_READS)
     try:
         return rows_of(connection.execute(job["sql"]), job)
     except sqlite3.OperationalError as error:
@@ -232,7 +239,7 @@ def failure(error: Exception, database: Database | None, is_late: bool) -> dict[
     if database is not None and database.refused:
         return {"outcome": "DENIED", "message": f"{message} ({database.refused})"}
     if is_late or message == "interrupted":
-        return {"outcome": "TIMEOUT", "message": "stopped at its time limit"}
+        return {"outcome": "TIMEOUT", "message": "stopped at its limit of time or steps"}
     if "string or blob too big" in message or "out of memory" in message:
         return {"outcome": "TOO_LARGE", "message": message}
     return {"outcome": "SQL_ERROR", "message": message}

@@ -9,12 +9,16 @@ A folder with one subfolder per database, written by `metrics.build_suite`:
 
 import hashlib
 import json
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from distilsql.databases.connection import open_read_only
+from distilsql.databases.schema import quoted_name
 from distilsql.errors import DataError
 
 SUITE_FILE = "suite.json"
@@ -32,13 +36,18 @@ class Suite:
     @property
     def label(self) -> str:
         """The name under which scores on this suite are reported; never the official suites' name."""
-        return f"{self.name} [{self.checksum}]"
+        return f"{self.name} [{self.checksum if self.size else 'no variants'}]"
+
+    @property
+    def size(self) -> int:
+        """How many databases it has."""
+        return sum(len(report["variants"]) for report in self.reports.values())
 
     @cached_property
     def checksum(self) -> str:
-        """Twelve hexadecimal digits over every database of the suite, by content."""
+        """Twelve hexadecimal digits over what every database of the suite holds."""
         contents = {
-            f"{db_id}/{variant['file']}": variant["sha256"]
+            f"{db_id}/{variant['file']}": variant["content"]
             for db_id, report in self.reports.items()
             for variant in report["variants"]
         }
@@ -88,14 +97,29 @@ def load_suite(folder: Path) -> Suite:
 def _check_files(folder: Path, report: Mapping[str, Any]) -> None:
     for variant in report["variants"]:
         path = folder / variant["file"]
-        if not path.is_file() or file_checksum(path) != variant["sha256"]:
+        if not path.is_file() or content_checksum(path) != variant.get("content"):
             raise DataError(
-                f"{path} is not the file that was built; delete {folder} and build the suite again."
+                f"{path} is not the file that was built, or one of an earlier version; delete {folder} and build the "
+                "suite again."
             )
 
 
-def file_checksum(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def content_checksum(path: Path) -> str:
+    """SHA-256 over schema and rows, the same whichever version of SQLite wrote them; '' if they cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with closing(open_read_only(path)) as connection:
+            connection.text_factory = bytes
+            objects = connection.execute(
+                "SELECT type, name, sql FROM sqlite_master ORDER BY rowid"
+            ).fetchall()
+            digest.update(repr(objects).encode())
+            for name in (name.decode() for kind, name, _ in objects if kind == b"table"):
+                rows = connection.execute(f"SELECT * FROM {quoted_name(name)}")
+                digest.update("\n".join(sorted(map(repr, rows))).encode())
+    except sqlite3.Error:
+        return ""
+    return digest.hexdigest()
 
 
 def identify(gold_sql: str) -> str:

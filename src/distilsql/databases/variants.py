@@ -2,19 +2,22 @@
 
 Values come from the database's own columns, from the constants of queries about it and from near-misses of both;
 some tables are empty, some rows are repeated in all but their key. Primary keys stay unique and foreign keys
-find their parent, as far as the schema itself allows it. Everything follows from the seed.
+find their parent, as far as the schema itself allows it; a row that the schema refuses is left out. Everything follows
+from the seed.
 """
 
 import random
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from distilsql.databases.connection import open_read_only
 from distilsql.databases.execute import Cell, Row
-from distilsql.databases.schema import quoted_name
+from distilsql.databases.schema import quoted_name, shadow_tables
+from distilsql.errors import DataError
 
 KEPT_ROWS = 400
 KEPT_VALUES = 300
@@ -64,13 +67,20 @@ class Template:
 
 
 def read_template(path: Path, constants: Iterable[tuple[str, Cell]]) -> Template:
-    """Read the schema and a sample of the rows of the database at `path`; `constants` are (column, value) pairs."""
+    """Read the schema and a sample of the rows of the database at `path`; `constants` are (column, value) pairs.
+
+    Raises DataError if there is something in it that cannot be read.
+    """
     connection = open_read_only(path)
     try:
         kinds = "('table', 'index', 'view')"
         query = f"SELECT name, type, sql FROM sqlite_master WHERE type IN {kinds} AND sql IS NOT NULL"
-        objects = [row for row in connection.execute(query) if not row[0].startswith("sqlite_")]
+        made = shadow_tables(connection)  # by the statement that creates their virtual table
+        found = connection.execute(query).fetchall()
+        objects = [row for row in found if not row[0].startswith("sqlite_") and row[0] not in made]
         tables = [_read_table(connection, name) for name, kind, _ in objects if kind == "table"]
+    except sqlite3.Error as error:
+        raise DataError(f"No variants of {path} can be made: it cannot be read ({error}).") from error
     finally:
         connection.close()
     by_column: dict[str, list[Cell]] = {}
@@ -84,7 +94,9 @@ def _read_table(connection: sqlite3.Connection, name: str) -> _Table:
     info = connection.execute(f"PRAGMA table_info({quoted_name(name)})").fetchall()
     columns = tuple(row[1] for row in info)
     positions = {column.lower(): index for index, column in enumerate(columns)}
-    rows = connection.execute(f"SELECT * FROM {quoted_name(name)} LIMIT {KEPT_ROWS}").fetchall()
+    # Generated columns are not among them: they follow from the others.
+    selected = ", ".join(map(quoted_name, columns))
+    rows = connection.execute(f"SELECT {selected} FROM {quoted_name(name)} LIMIT {KEPT_ROWS}").fetchall()
     grouped: dict[int, list[tuple[str, str, str | None]]] = {}
     for number, _, parent, column, parent_column, *_ in connection.execute(
         f"PRAGMA foreign_key_list({quoted_name(name)})"
@@ -105,13 +117,15 @@ def _read_table(connection: sqlite3.Connection, name: str) -> _Table:
 def _read_reference(
     connection: sqlite3.Connection, parts: Sequence[tuple[str, str, str | None]], positions: Mapping[str, int]
 ) -> _Reference | None:
-    """None where the schema's foreign key names columns that do not exist."""
+    """None where the schema's foreign key names columns that do not exist, or are generated."""
     parent = parts[0][0]
     info = connection.execute(f"PRAGMA table_info({quoted_name(parent)})").fetchall()
     key = [row[1] for row in sorted(info, key=lambda row: row[5]) if row[5]]
     named = [column for _, _, column in parts if column is not None] or key
     known = {row[1].lower() for row in info}
     if len(named) != len(parts) or any(column.lower() not in known for column in named):
+        return None
+    if any(column.lower() not in positions for _, column, _ in parts):
         return None
     columns = tuple(positions[column.lower()] for _, column, _ in parts)
     return _Reference(columns, parent.lower(), tuple(column.lower() for column in named))
@@ -133,7 +147,10 @@ def _parents_first(tables: Sequence[_Table]) -> tuple[_Table, ...]:
 
 
 def write_variant(template: Template, path: Path, seed: str) -> None:
-    """Write one variant to `path`, which must not exist. The same template and seed give the same rows."""
+    """Write one variant to `path`, which must not exist. The same template and seed give the same rows.
+
+    Raises DataError if the schema cannot be made anew, as where it needs what only the database's own program has.
+    """
     dice = random.Random(seed)
     connection = sqlite3.connect(path)
     try:
@@ -145,12 +162,22 @@ def write_variant(template: Template, path: Path, seed: str) -> None:
             rows = (
                 [] if dice.random() < EMPTY_SHARE else _random_rows(template, table, connection, size, dice)
             )
-            slots = ", ".join("?" * len(table.columns))
-            connection.executemany(f"INSERT OR IGNORE INTO {quoted_name(table.name)} VALUES ({slots})", rows)
+            _insert(connection, table, rows)
         _delete_orphans(connection)
         connection.commit()
+    except sqlite3.Error as error:
+        raise DataError(f"No variant can be made of the database behind {path} ({error}).") from error
     finally:
         connection.close()
+
+
+def _insert(connection: sqlite3.Connection, table: _Table, rows: Iterable[Row]) -> None:
+    names, slots = ", ".join(map(quoted_name, table.columns)), ", ".join("?" * len(table.columns))
+    statement = f"INSERT OR IGNORE INTO {quoted_name(table.name)} ({names}) VALUES ({slots})"
+    for row in rows:
+        # OR IGNORE does not cover types that do not fit, nor can SQLite hold every number of Python's.
+        with suppress(sqlite3.IntegrityError, OverflowError):
+            connection.execute(statement, row)
 
 
 def _random_rows(

@@ -3,6 +3,7 @@
 The method is that of Zhong et al. 2020 (Semantic Evaluation for Text-to-SQL with Distilled Test Suites).
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,16 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from distilsql.data.benchmark import SqlBenchmark
-from distilsql.databases.execute import Execution, Job, Outcome, make_job
+from distilsql.data.source import Evaluator
+from distilsql.databases.execute import Execution, Outcome, make_job
 from distilsql.databases.neighbours import constants, join, neighbours, tokenise, with_ties_broken
 from distilsql.databases.pool import ExecutionPool
-from distilsql.databases.suite import REPORT_FILE, SUITE_FILE, Suite, file_checksum, identify, load_suite
+from distilsql.databases.suite import REPORT_FILE, SUITE_FILE, Suite, content_checksum, identify, load_suite
 from distilsql.databases.variants import Template, read_template, write_variant
 from distilsql.errors import DataError
-from distilsql.metrics.execution import order_matters, results_equal
-from distilsql.metrics.rules import read_gold
+from distilsql.metrics.rules import read_gold, results_equal
 
-QUERY_TIMEOUT_S = 2.0
+# A second or two; a limit in seconds would keep other variants on another machine.
+QUERY_STEPS = 100_000_000
+QUERY_TIMEOUT_S = 120.0
 MAX_ROWS = 50_000
 
 
@@ -33,6 +36,23 @@ class SuiteLimits:
 
     candidates: int = 400
     patience: int = 80
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Runs queries and compares what they return by the benchmark's own rules."""
+
+    pool: ExecutionPool
+    evaluator: Evaluator
+
+    def run(self, path: Path, sql: str, *, reverse_unordered: bool = False) -> Execution:
+        job = make_job(path, sql, timeout_s=QUERY_TIMEOUT_S, max_rows=MAX_ROWS)
+        return self.pool.run(replace(job, max_steps=QUERY_STEPS, reverse_unordered=reverse_unordered))
+
+    def equal(self, gold: str, expected: Execution, found: Execution) -> bool:
+        if found.outcome is not Outcome.ROWS:
+            return False
+        return results_equal(gold, expected.rows, found.rows, self.evaluator)
 
 
 @dataclass
@@ -56,19 +76,23 @@ def build_suite(
     """A suite for all databases of `benchmark`, in `folder`. The same arguments give the same suite.
 
     Databases that an earlier, interrupted build has finished are kept. `on_progress(db_id, done, total)` is called
-    as each database is finished. Raises DataError if `folder` holds a suite that was built otherwise.
+    as each database is finished. Raises DataError if `folder` holds a suite that was built otherwise, of other gold
+    queries or of databases that have changed since.
     """
     limits = limits or SuiteLimits()
     golds = _golds_by_database(benchmark)
     _claim(folder, {"name": name, "seed": seed, "limits": vars(limits), "databases": sorted(golds)})
+    for db_id, queries in golds.items():
+        _check_finished(folder / db_id, queries, benchmark.databases[db_id].path)
     todo = [db_id for db_id in sorted(golds) if not (folder / db_id / REPORT_FILE).is_file()]
     workers = workers or os.cpu_count() or 1
     # Each database is a thread with a worker process of its own; the threads mostly wait for their process.
     with ExecutionPool(workers) as pool, ThreadPoolExecutor(workers) as threads:
+        judge = _Judge(pool, benchmark.evaluator)
 
         def build(db_id: str) -> str:
             path = benchmark.databases[db_id].path
-            _build_database(path, golds[db_id], folder / db_id, f"{seed}/{db_id}", limits, pool)
+            _build_database(path, golds[db_id], folder / db_id, f"{seed}/{db_id}", limits, judge)
             return db_id
 
         try:
@@ -104,23 +128,37 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     file.write_text(json.dumps(settings, indent=1))
 
 
+def _check_finished(folder: Path, golds: Sequence[str], path: Path) -> None:
+    """Raises DataError if the database was finished for other golds, or from another file."""
+    file = folder / REPORT_FILE
+    if not file.is_file():
+        return
+    report = json.loads(file.read_text())
+    if set(report["golds"]) != set(map(identify, golds)) or report.get("original") != _file_checksum(path):
+        raise DataError(
+            f"{folder} was built for other gold queries, or {path} has changed since; delete {folder.parent} and build "
+            "the suite again."
+        )
+
+
 def _build_database(
-    path: Path, golds: Sequence[str], folder: Path, seed: str, limits: SuiteLimits, pool: ExecutionPool
+    path: Path, golds: Sequence[str], folder: Path, seed: str, limits: SuiteLimits, judge: _Judge
 ) -> None:
     started = time.perf_counter()
     shutil.rmtree(folder, ignore_errors=True)  # what an interrupted build left
     folder.mkdir()
     template = read_template(path, [constant for gold in golds for constant in constants(gold)])
-    pairs, skipped = _wrong_pairs(path, golds, pool)
-    alive = [pair for pair in pairs if not _tells_apart(path, pair, pool)]
+    pairs, skipped = _wrong_pairs(path, golds, judge)
+    alive = [pair for pair in pairs if not _tells_apart(path, pair, judge)]
     report: dict[str, Any] = {
+        "original": _file_checksum(path),
         "golds": [identify(gold) for gold in golds],
         "golds_without_neighbours": skipped,
         "neighbours": len(pairs),
         "told_apart_by_the_original": len(pairs) - len(alive),
         "variants": [],
     }
-    tried = _keep_useful_variants(template, golds, alive, folder, seed, limits, pool, report["variants"])
+    tried = _keep_useful_variants(template, golds, alive, folder, seed, limits, judge, report["variants"])
     report["candidates_tried"] = tried
     report["never_told_apart"] = [vars(pair) for pair in alive]
     report["seconds"] = round(time.perf_counter() - started, 1)
@@ -136,7 +174,7 @@ def _keep_useful_variants(
     folder: Path,
     seed: str,
     limits: SuiteLimits,
-    pool: ExecutionPool,
+    judge: _Judge,
     kept: list[dict[str, Any]],
 ) -> int:
     """Try variants, record the useful ones, take what they tell apart out of `alive`; returns how many were tried."""
@@ -146,8 +184,8 @@ def _keep_useful_variants(
             return number
         file = folder / f"variant-{number:03d}.sqlite"
         write_variant(template, file, f"{seed}/{number}")
-        told = [pair for pair in alive if _tells_apart(file, pair, pool)]
-        unstable = _unstable_golds(file, golds, pool) if told else None
+        told = [pair for pair in alive if _tells_apart(file, pair, judge)]
+        unstable = _unstable_golds(file, golds, judge) if told else None
         if unstable is not None:
             told = [pair for pair in told if identify(pair.gold) not in unstable]
         if not told or unstable is None:
@@ -159,7 +197,7 @@ def _keep_useful_variants(
         kept.append(
             {
                 "file": file.name,
-                "sha256": file_checksum(file),
+                "content": content_checksum(file),
                 "tells_apart": len(told),
                 "unstable_golds": sorted(unstable),
             }
@@ -167,49 +205,43 @@ def _keep_useful_variants(
     return limits.candidates
 
 
-def _wrong_pairs(path: Path, golds: Sequence[str], pool: ExecutionPool) -> tuple[list[_Pair], list[str]]:
+def _wrong_pairs(path: Path, golds: Sequence[str], judge: _Judge) -> tuple[list[_Pair], list[str]]:
     """The neighbours that run on the original database, and the golds whose tokens do not make the same query."""
     pairs, skipped = [], []
     for gold in golds:
-        result = pool.run(_job(path, gold))
-        rejoined = pool.run(_job(path, join(tokenise(gold))))
-        if result.outcome is not Outcome.ROWS or not _equal(gold, result, rejoined):
+        result = judge.run(path, gold)
+        rejoined = judge.run(path, join(tokenise(gold)))
+        if result.outcome is not Outcome.ROWS or not judge.equal(gold, result, rejoined):
             skipped.append(gold)
             continue
         candidates = neighbours(gold)
-        ran = [pool.run(_job(path, wrong)).outcome is not Outcome.SQL_ERROR for wrong in candidates]
+        ran = [judge.run(path, wrong).outcome is not Outcome.SQL_ERROR for wrong in candidates]
         pairs += [_Pair(gold, wrong) for wrong, runs in zip(candidates, ran, strict=True) if runs]
     return pairs, skipped
 
 
-def _tells_apart(path: Path, pair: _Pair, pool: ExecutionPool) -> bool:
+def _tells_apart(path: Path, pair: _Pair, judge: _Judge) -> bool:
     """A neighbour that does not finish is not told apart: it says nothing about the database."""
-    wrong, gold = pool.run(_job(path, pair.wrong)), pool.run(_job(path, pair.gold))
+    wrong, gold = judge.run(path, pair.wrong), judge.run(path, pair.gold)
     if gold.outcome is not Outcome.ROWS or wrong.outcome not in (Outcome.ROWS, Outcome.TOO_MANY_ROWS):
         return False
-    return not _equal(pair.gold, gold, wrong)
+    return not judge.equal(pair.gold, gold, wrong)
 
 
-def _unstable_golds(path: Path, golds: Sequence[str], pool: ExecutionPool) -> set[str] | None:
+def _unstable_golds(path: Path, golds: Sequence[str], judge: _Judge) -> set[str] | None:
     """The golds whose result hangs on the order rows are read in; None if some gold does not run here at all."""
     unstable = set()
     for gold in golds:
-        result = pool.run(_job(path, gold))
+        result = judge.run(path, gold)
         if result.outcome is not Outcome.ROWS:
             return None
-        others = [replace(_job(path, gold), reverse_unordered=True)]
-        others += [_job(path, with_ties_broken(gold, direction)) for direction in ("asc", "desc")]
-        found = [pool.run(job) for job in others]
-        if any(other.outcome is Outcome.ROWS and not _equal(gold, result, other) for other in found):
+        found = [judge.run(path, gold, reverse_unordered=True)]
+        found += [judge.run(path, with_ties_broken(gold, direction)) for direction in ("asc", "desc")]
+        if any(other.outcome is Outcome.ROWS and not judge.equal(gold, result, other) for other in found):
             unstable.add(identify(gold))
     return unstable
 
 
-def _equal(gold: str, expected: Execution, found: Execution) -> bool:
-    if found.outcome is not Outcome.ROWS:
-        return False
-    return results_equal(expected.rows, found.rows, ordered=order_matters(gold))
-
-
-def _job(path: Path, sql: str) -> Job:
-    return make_job(path, sql, timeout_s=QUERY_TIMEOUT_S, max_rows=MAX_ROWS)
+def _file_checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
