@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -244,6 +245,11 @@ def test_a_checksum_is_of_what_a_database_holds(tmp_path):
     assert made[0].read_bytes() != made[1].read_bytes()
     one, two, other = map(content_checksum, made)
     assert one == two != other
+
+
+def test_birds_questions_get_no_suite(school, tmp_path):
+    with pytest.raises(DataError, match="BIRD is judged without"):
+        build_suite(replace(school, evaluator="bird"), tmp_path / "suite", name="none")
 
 
 def test_a_suite_without_variants_says_so(school, tmp_path):

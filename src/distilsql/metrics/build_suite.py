@@ -77,8 +77,12 @@ def build_suite(
 
     Databases that an earlier, interrupted build has finished are kept. `on_progress(db_id, done, total)` is called
     as each database is finished. Raises DataError if `folder` holds a suite that was built otherwise, of other gold
-    queries or of databases that have changed since.
+    queries or of databases that have changed since, or if `benchmark` is BIRD's.
     """
+    if benchmark.evaluator == "bird":
+        raise DataError(
+            f"Test suites are Spider's and own pairs'; BIRD is judged without them, and so is {benchmark.name}."
+        )
     limits = limits or SuiteLimits()
     golds = _golds_by_database(benchmark)
     _claim(folder, {"name": name, "seed": seed, "limits": vars(limits), "databases": sorted(golds)})
