@@ -1,6 +1,6 @@
 """Keep what runs measured, not their weights: copies logs, summaries, recipes and scores into docs/results/NAME/.
 
-Questions and gold queries belong to the benchmarks and are left out; example ids stand for them.
+Questions, gold queries and reference responses belong to the benchmarks and are left out; example ids stand for them.
 
 python bench/collect_results.py NAME RUN [RUN …]
 """
@@ -18,7 +18,7 @@ def collect(name: str, runs: list[Path]) -> Path:
     """Copy the small files of each run; a run collected before is replaced."""
     target = ROOT / "docs" / "results" / name
     for run in runs:
-        folder = target / run.name
+        folder = target / f"{run.name}.part"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for file in KEPT:
@@ -26,11 +26,17 @@ def collect(name: str, runs: list[Path]) -> Path:
                 shutil.copy(run / file, folder / file)
         for scores in sorted((run / "scores").glob("*.json")):
             document = json.loads(scores.read_text(encoding="utf-8"))
-            for verdict in document["verdicts"]:
+            for verdict in document.get("verdicts", ()):
                 del verdict["question"], verdict["gold_sql"]
+            for judged in document.get("instructions", ()):
+                judged["instruction"] = judged["input"] = ""
+                # Tables by length need to know how long a reference is.
+                judged["references"] = [" ".join("…" for _ in text.split()) for text in judged["references"]]
             (folder / "scores").mkdir(exist_ok=True)
             text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
             (folder / "scores" / scores.name).write_text(text, encoding="utf-8")
+        shutil.rmtree(target / run.name, ignore_errors=True)
+        folder.rename(target / run.name)
     return target
 
 

@@ -47,16 +47,35 @@ def test_the_method_reference_is_current():
     assert committed == method_reference(), "run `make docs`"
 
 
+def test_ctrl_c_says_how_to_go_on():
+    stopped = (
+        "import sys\nfrom distilsql import cli\n@cli.app.command()\ndef wait(overwrite: bool = False):\n"
+        "    raise KeyboardInterrupt\nsys.argv = ['distilsql', 'wait'] + sys.argv[1:]\ncli.main()\n"
+    )
+    for options, words in (
+        ([], "same command again to go on"),
+        (["--overwrite"], "again without --overwrite to go on"),
+    ):
+        result = subprocess.run([sys.executable, "-c", stopped, *options], capture_output=True, text=True)
+        assert result.returncode == 130
+        assert words in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
         (["train", "nowhere.toml"], 1, ["nowhere.toml", "cannot be read"]),
         (["train", "typo.toml"], 1, ["train.stepz", "did you mean train.steps?"]),
         (["train", "broken.toml"], 1, ["not valid TOML"]),
+        (["train", "latin.toml"], 1, ["latin.toml", "not UTF-8"]),
+        (["train", "marked.toml"], 1, ["no-such-model"]),
+        (["train", "good.toml", "--set", "train.trackers=['foo']"], 1, ["no tracker 'foo'", "tensorboard"]),
+        (["exposure", "nowhere", "--on", "demo:test", "--seed", "-1"], 2, ["--seed"]),
         (["train", "method.toml"], 1, ["'kidd'", "did you mean kid?"]),
         (["train", "good.toml"], 1, ["no-such-model"]),
         (["train", "good.toml", "--set", "data.train=missing.jsonl"], 1, ["missing.jsonl"]),
         (["predict", "nowhere", "--on", "demo:test"], 1, ["nowhere is not a run folder"]),
+        (["predict", "nowhere", "--on", "demo:test", "--beams", "4"], 1, ["4 beams", "--out"]),
         (["evaluate", "missing.txt", "--on", "demo:test"], 1, ["missing.txt"]),
         (["evaluate", "short.txt", "--on", "demo:test"], 1, ["short.txt", "300"]),
         (["evaluate", "short.txt", "--on", "spider:nope"], 1, ["spider:nope", "spider:dev"]),
@@ -83,6 +102,8 @@ def test_misuse_is_a_sentence_and_a_status(tmp_path, arguments, status, words):
     (tmp_path / "typo.toml").write_text(good.replace("steps", "stepz"))
     (tmp_path / "method.toml").write_text(good.replace("'sft'", "'kidd'"))
     (tmp_path / "broken.toml").write_text("method = \n")
+    (tmp_path / "latin.toml").write_bytes(f"# naïve\n{good}".encode("latin-1"))
+    (tmp_path / "marked.toml").write_text(good, encoding="utf-8-sig")
     (tmp_path / "short.txt").write_text("SELECT 1\n")
     result = distilsql(*arguments, cwd=tmp_path)
     assert result.returncode == status, result.stderr

@@ -45,18 +45,27 @@ _UsageError: type[Exception] = next(
 )
 
 
+INTERRUPTED = 130
+
+
 def main() -> None:
     """Run the command line; errors are a sentence and a non-zero exit status, never a traceback."""
     keep_freed_memory()
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        status = app(standalone_mode=False)
+        if status == INTERRUPTED:  # typer answers KeyboardInterrupt so
+            raise KeyboardInterrupt
+        sys.exit(status or 0)
     except _UsageError as error:
         error.show()  # type: ignore[attr-defined]
         sys.exit(2)
     except DistilSQLError as error:
         _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        _fail("stopped. Run the same command again to go on from where it was saved.", status=130)
+        anew = " without --overwrite" if "--overwrite" in sys.argv else ""
+        _fail(
+            f"stopped. Run the same command again{anew} to go on from where it was saved.", status=INTERRUPTED
+        )
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         _fail(f"{error.strerror or error}{where}. Check the path, its permissions and the free disk space.")
@@ -107,9 +116,8 @@ def train(
 
     with training_bar() as report:
         run = run_training(resolved, folder, overwrite=overwrite, report=report)
-    print(
-        f"Finished: {run.path}. Next: distilsql predict {run.path} --on {resolved.data.valid or 'spider:dev'}"
-    )
+    asked = resolved.data.valid or resolved.data.train
+    print(f"Finished: {run.path}. Next: distilsql predict {run.path} --on {asked}")
 
 
 @app.command()
@@ -137,6 +145,11 @@ def predict(
     from distilsql.runs.progress import counting_bar
     from distilsql.runs.recipe import load_recipe
 
+    if beams > 1 and out is None:
+        raise RunError(
+            "The predictions in a run's folder are greedy or sampled ones, and comparable with other runs'. Say where "
+            f"those of {beams} beams go: --out predictions.jsonl"
+        )
     folder = RunFolder(run)
     if recipe is None:
         resolved = recipe_of(folder)
@@ -159,8 +172,15 @@ def predict(
     path = out or folder.predictions(benchmark.name, temperature, seed)
     with counting_bar("predicting") as on_progress:
         run_predict(model, benchmark, path, on_progress=on_progress)
-    sampled = f" --temperature {temperature:g}" if temperature and out is None else ""
-    print(f"Wrote {path}. Next: distilsql evaluate {path if out else run} --on {on}{sampled}")
+    by_file = out is not None or (temperature > 0 and benchmark.task == "sql")
+    options = {
+        "--data": data,
+        "--database": database or (resolved.data.database_path if by_file else None),
+        "--limit": limit,
+        "--temperature": f"{temperature:g}" if temperature and not by_file else None,
+    }
+    given = "".join(f" {name} {value}" for name, value in options.items() if value is not None)
+    print(f"Wrote {path}. Next: distilsql evaluate {path if by_file else run} --on {on}{given}")
 
 
 @app.command()
@@ -304,7 +324,7 @@ def exposure(
     limit: Limit = 100,
     length: Annotated[int, typer.Option(min=1, help="l: how many tokens errors are accumulated over")] = 15,
     samples: Annotated[int, typer.Option(min=1, help="Samples per prompt and model")] = 1,
-    seed: Annotated[int, typer.Option(help="Of the samples and the interval")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples and the interval")] = 0,
 ) -> None:
     """ExAccErr: how much more a student errs along its own samples than along its teacher's (exposure bias)."""
     from distilsql.runs.exposure import ExposureOptions, expose_run

@@ -152,6 +152,12 @@ def test_seeds_have_their_own_files_and_are_scored_together(instruct, file, tmp_
         predict(load_student(run, temperature=1.0, seed=seed), benchmark, paths[-1])
     assert [path.name for path in paths] == ["own.jsonl", "own-T1-seed10.jsonl", "own-T1-seed2.jsonl"]
     greedy, sampled = evaluate_run(run, benchmark), evaluate_run(run, benchmark, temperature=1.0)
+    draw = benchmark.take(2, 0)
+    drawn = evaluate_run(run, draw, temperature=1.0, whole=benchmark)
+    assert {judged.example_id for judged in drawn.instructions} == {
+        example.example_id for example in draw.examples
+    }
+    evaluate_run(run, benchmark, temperature=1.0)
     assert sampled.seeds == (2, 10)
     alone = [evaluate_file(path, benchmark).rouge_l for path in (paths[2], paths[1])]
     assert sampled.by_sample() == pytest.approx(alone)

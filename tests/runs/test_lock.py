@@ -50,7 +50,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
 
 def test_no_lock_is_left_in_a_folder_that_is_no_run(tmp_path: Path, recipe):
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(RunError, match="not empty and is not a run folder"):
+    with pytest.raises(RunError, match="is not a run folder: it holds"):
         train(recipe("sft"), tmp_path)
     assert not (tmp_path / ".lock").exists()
 

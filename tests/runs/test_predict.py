@@ -17,7 +17,7 @@ from distilsql.models.tree_model import TreeModel
 from distilsql.report import load_runs, write_report
 from distilsql.runs.ask import ask, own_database, rows_table
 from distilsql.runs.evaluate import evaluate_run
-from distilsql.runs.exposure import ExposureOptions, measure_exposure
+from distilsql.runs.exposure import ExposureOptions, expose_run, measure_exposure
 from distilsql.runs.predict import benchmark_for, load_any, load_student, predict
 from distilsql.runs.prepare import prepare
 from distilsql.runs.scoring import Decoder
@@ -104,6 +104,10 @@ def test_a_prediction_of_another_model_or_decoding_is_not_gone_on_with(recipe, t
     assert asked(student, interrupted=student) == 9, "its own answer is kept"
     assert asked(load_student(second), interrupted=student) == 10
     assert asked(load_student(first, temperature=1.0), interrupted=student) == 10
+    others = replace(benchmark, examples=tuple(replace(e, question="Why?") for e in benchmark.examples))
+    with pytest.raises(KeyboardInterrupt):
+        predict(student, others, tmp_path / "p.jsonl", on_progress=stop)
+    assert asked(student) == 10, "an answer to another question is none, though the ids are the same"
 
 
 def test_a_model_with_a_short_window_is_asked_as_transformers_would_and_says_so(
@@ -155,9 +159,7 @@ def test_predicting_from_an_unfinished_run_says_what_to_do(recipe, tmp_path):
         load_student(run)
 
 
-def test_exposure_of_a_student_that_is_its_teacher_is_undefined_and_of_another_is_finite(
-    tiny_models, benchmark, recipe
-):
+def test_exposure_is_the_same_every_time_and_inside_its_interval(tiny_models, benchmark, recipe):
     tokenizer = load_tokenizer(tiny_models["student"])
     student = TreeModel(load_model(tiny_models["student"], "float32"))
     teacher = TreeModel(load_model(tiny_models["teacher"], "float32"))
@@ -168,6 +170,12 @@ def test_exposure_of_a_student_that_is_its_teacher_is_undefined_and_of_another_i
     assert result == again
     assert result.interval[0] <= result.excess_accumulated_error <= result.interval[1]
     assert result.prompts == 10
+
+
+def test_exposure_to_a_teacher_that_is_the_student_is_refused(recipe, tmp_path, benchmark):
+    run = train(recipe("sft", "train.steps=1"), tmp_path / "run")
+    with pytest.raises(RunError, match="agree everywhere"):
+        expose_run(run, benchmark, ExposureOptions(length=5), teacher=str(run.model))
 
 
 def test_the_samples_of_a_prompt_are_resampled_together(tiny_models, benchmark, recipe, monkeypatch):

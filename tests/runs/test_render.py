@@ -150,14 +150,14 @@ def test_a_column_of_one_length_is_the_instructions_of_that_length(tmp_path):
 
 def test_gains_that_differ_between_seeds_widen_the_interval(plan):
     """With several seeds in both rows it is nearly the paired t-test of the seeds: the questions add little here."""
-    sft, kid = (0.18, 0.10, 0.22), (0.22, 0.34)
+    sft, kid = (0.18, 0.10, 0.22), (0.22, 0.34, 0.28)
     for row, accuracies in (("sft_smollm2-24_seed{}", sft), (KID, kid)):
         for seed, accuracy in enumerate(accuracies):
             finish(plan, row.format(seed), dict.fromkeys(FOUR, accuracy))
     gain = lines(plan)["kid"].cells["gain"]
-    assert gain.mean == pytest.approx((4 + 24) / 2), "of the seeds that both have"
+    assert gain.mean == pytest.approx((4 + 24 + 6) / 3)
     assert not gain.is_of_runs
-    paired = ttest_rel([22, 34], [18, 10])
+    paired = ttest_rel([22, 34, 28], [18, 10, 22])
     low, high = paired.confidence_interval(0.95)
     assert gain.p == pytest.approx(paired.pvalue, rel=0.1)
     assert gain.interval == pytest.approx((low, high), rel=0.1)
@@ -175,6 +175,14 @@ def test_what_moves_all_rows_of_a_seed_alike_is_no_chance_in_their_gain(plan):
     assert found["fkd"].cells["gain"].mean == pytest.approx(4), (
         "to sft of the same seed, not to the mean of three"
     )
+
+
+def test_a_gain_over_two_seeds_is_marked(plan):
+    """Two that happen to agree make chance in the seeds look like none."""
+    for seed in (0, 1):
+        finish(plan, f"sft_smollm2-24_seed{seed}", dict.fromkeys(FOUR, 0.20))
+        finish(plan, KID.format(seed), dict.fromkeys(FOUR, 0.26))
+    assert lines(plan)["kid"].cells["gain"].is_of_runs
 
 
 def test_a_gain_over_one_seed_says_so(plan):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from distilsql.databases.normalise import normalise_sql
@@ -40,6 +41,48 @@ def assert_same_weights(one, other):
     assert mine.keys() == theirs.keys()
     for name, tensor in mine.items():
         assert torch.equal(tensor, theirs[name]), name
+
+
+def test_a_model_that_cannot_be_written_costs_no_training(recipe, tmp_path, monkeypatch):
+    """What safetensors says of a full disk is an error type of its own. The folder may move before the next start."""
+
+    def full(*arguments, **options):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(train_module, "save_model", full)
+    with pytest.raises(RunError, match=r"No space left on device.*only writes the model"):
+        train(recipe("kid", "train.save_every_steps=100"), tmp_path / "run")
+    monkeypatch.undo()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    steps = []
+    moved = recipe("kid", "train.save_every_steps=100", "name=moved")
+    finished = train(
+        moved,
+        tmp_path / "moved",
+        report=lambda progress: steps.append(progress.step),
+        same=lambda one, other: True,
+    )
+    assert not any(steps)
+    assert_same_weights(finished, train(recipe("kid", "train.save_every_steps=100"), tmp_path / "whole"))
+
+
+def test_a_run_does_not_go_on_with_other_data(recipe, tmp_path, world, monkeypatch):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    settings = recipe("sft", "train.save_every_steps=1")
+    monkeypatch.setattr(train_module, "save_model", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, tmp_path / "run")
+    monkeypatch.undo()
+    before = (tmp_path / "run" / "environment.json").read_text()
+    pairs = (world / "pairs.jsonl").read_text()
+    (world / "pairs.jsonl").write_text("".join(pairs.splitlines(keepends=True)[:5]))
+    with pytest.raises(RunError, match="had 10 examples and has 5"):
+        train(settings, tmp_path / "run")
+    assert (tmp_path / "run" / "environment.json").read_text() == before
+    (world / "pairs.jsonl").write_text(pairs)
+    assert train(settings, tmp_path / "run").is_finished()
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -38,7 +38,7 @@ def excess_accumulated_error(
     along_teacher = accumulated_error(teacher_kl, length).mean()
     if along_teacher <= 0:
         raise ValueError(
-            "ExAccErr is undefined: student and teacher agree everywhere on the teacher's samples"
+            "ExAccErr is undefined: student and teacher agree everywhere on the teacher's samples. Are they two models?"
         )
     return float((along_student - along_teacher) / along_teacher * 100)
 

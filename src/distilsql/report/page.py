@@ -94,9 +94,9 @@ def _legend(table: ComparisonTable) -> str:
         "samples/s": "samples/s: training examples per second.",
         "teacher share": "teacher share: tokens that the teacher wrote into the student's completions.",
         "teacher passes/token": "teacher passes/token: the teacher's forward passes for each token written.",
-        "ExAccErr %": "ExAccErr: how much larger the student's accumulated error is along its own samples.",
+        "ExAccErr": "ExAccErr(l): how much larger the student's error, over l tokens, is along its own samples.",
     }
-    said += [meaning for name, meaning in meanings.items() if name in table.titles]
+    said += [text for name, text in meanings.items() if any(title.startswith(name) for title in table.titles)]
     return " ".join(map(escape, said))
 
 

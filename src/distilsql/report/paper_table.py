@@ -20,7 +20,7 @@ class Measured:
     """One measurement in the unit that is shown (percent, × or samples/s).
 
     `spread` is the standard deviation over seeds, `interval` is 95 %, `total` the number of questions, `p` that of a
-    test against no difference; `is_of_runs` says that chance in the seeds is left out of interval and p.
+    test against no difference; `is_of_runs` says that interval and p hold little or nothing of chance in the seeds.
     """
 
     mean: float

@@ -5,6 +5,7 @@ made of half of its layers are distilled by several methods with the same exampl
 every predicted query is run; and what was measured is shown, whatever the order. Run again, it resumes.
 """
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def _train(steps: int, **options: float) -> dict[str, Any]:
 def _make_start(out: Path, console: Console) -> None:
     """A tokenizer learnt from the training texts, and the randomly initialised model that becomes the teacher."""
     folder = out / "models" / "start"
-    if (folder / "config.json").exists():
+    if folder.exists():
         return
     benchmark = load_sql_benchmark("demo:train")
     options = prompt_options(PromptSettings.model_validate(_PROMPT))
@@ -107,7 +108,10 @@ def _make_start(out: Path, console: Console) -> None:
     for example in benchmark.examples:
         texts += [build_suffix(example, benchmark.databases[example.db_id], options), example.gold_sql]
     tokenizer = train_tokenizer(texts, _VOCABULARY)
-    parameters = save_tiny_llama(folder, tokenizer, hidden_size=128, layers=4, heads=4, seed=1)
+    unfinished = folder.with_name("start.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    parameters = save_tiny_llama(unfinished, tokenizer, hidden_size=128, layers=4, heads=4, seed=1)
+    unfinished.rename(folder)
     console.print(
         f"{len(benchmark.examples):,} training questions on "
         f"{len({example.db_id for example in benchmark.examples})} databases; "

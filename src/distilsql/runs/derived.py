@@ -18,9 +18,11 @@ BASELINE = "sft"
 NOTE = (
     "paired, question by question (bootstrap), over the seeds that both rows have: with one seed, both trained on the "
     "same examples in the same order. p is two-sided. Where that is several seeds, chance in the seeds is in interval "
-    "and p (Student's t of the differences, seed by seed). “*”: one seed; they hold for these runs on other questions."
+    "and p (Student's t of the differences, seed by seed). “*”: one seed, or two, whose spread is hardly known: "
+    "interval and p hold for these runs on other questions, and say little of other seeds."
 )
 _LEVEL = 0.95
+_SEEDS_THAT_TELL = 3  # two that happen to agree make chance in the seeds look like none
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def _gain(row: _Answers | None, baseline: _Answers | None, *, seed_by_seed: bool
         for benchmark, right in before.items()
     ]
     mean, low, high, p = _estimate(strata, differences)
-    return Measured(mean, interval=(low, high), p=p, is_of_runs=len(differences) < 2)
+    return Measured(mean, interval=(low, high), p=p, is_of_runs=len(differences) < _SEEDS_THAT_TELL)
 
 
 def _estimate(strata: Sequence[Sequence[float]], seeds: Sequence[float]) -> tuple[float, float, float, float]:

@@ -85,7 +85,7 @@ def evaluate_run(
     """
     if temperature:
         _refuse_sql_options(benchmark, keep_distinct, suite)
-        return _evaluate_samples(run, benchmark, temperature, on_progress)
+        return _evaluate_samples(run, benchmark, temperature, whole, on_progress)
     path = run.predictions(benchmark.name)
     if not path.exists():
         raise RunError(
@@ -100,7 +100,11 @@ def evaluate_run(
 
 
 def _evaluate_samples(
-    run: RunFolder, benchmark: Benchmark, temperature: float, on_progress: OnProgress | None
+    run: RunFolder,
+    benchmark: Benchmark,
+    temperature: float,
+    whole: Benchmark | None,
+    on_progress: OnProgress | None,
 ) -> RougeScores:
     files = run.samples(benchmark.name, temperature)
     if not files:
@@ -113,7 +117,8 @@ def _evaluate_samples(
         raise DataError(
             f"Sampled SQL is judged a file at a time: `distilsql evaluate {first} --on {benchmark.name}`."
         )
-    samples = [read_responses(path, benchmark) for path in files.values()]
+    assert whole is None or isinstance(whole, InstructBenchmark), "a draw is of its own kind"
+    samples = [read_responses(path, benchmark, whole=whole) for path in files.values()]
     scores = judge_responses(
         samples, benchmark, temperature=temperature, seeds=tuple(files), on_progress=on_progress
     )

@@ -54,7 +54,7 @@ def expose_run(
     run padded.
 
     Raises:
-        RunError: the run has no teacher and none is given.
+        RunError: the run has no teacher and none is given, or it agrees with the student everywhere.
         ModelError: the teacher reads other tokens than the student.
     """
     recipe = recipe_of(run)
@@ -69,16 +69,19 @@ def expose_run(
         student.model.causal_lm, other.causal_lm, student.tokenizer, source.path
     )
     check_asked_model(other, vocabulary_size, recipe.prompt, source.path, say)
-    measured = measure_exposure(
-        student.model,
-        other,
-        student.tokenizer,
-        vocabulary_size,
-        benchmark,
-        recipe.prompt,
-        options,
-        on_progress,
-    )
+    try:
+        measured = measure_exposure(
+            student.model,
+            other,
+            student.tokenizer,
+            vocabulary_size,
+            benchmark,
+            recipe.prompt,
+            options,
+            on_progress,
+        )
+    except ValueError as error:
+        raise RunError(str(error)) from error
     result = replace(measured, teacher=teacher)
     write_json(run.exposure, result.to_json())
     return result

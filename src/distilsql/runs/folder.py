@@ -18,8 +18,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distilsql.errors import RunError
+from distilsql.errors import RecipeError, RunError
 from distilsql.runs.lock import contents
+from distilsql.runs.recipe import load_recipe
+
+# All that a run makes in its folder. Whatever else lies there is somebody's own, and is never deleted.
+PARTS = (
+    "recipe.toml",
+    "environment.json",
+    "log.jsonl",
+    "summary.json",
+    "checkpoints",
+    "model",
+    "model.part",
+    "teacher_completions.jsonl",
+    "exposure.json",
+    "predictions",
+    "scores",
+)
 
 
 @dataclass(frozen=True)
@@ -76,8 +92,17 @@ class RunFolder:
     def scores(self, benchmark: str, temperature: float = 0.0) -> Path:
         return self.path / "scores" / f"{_decoded_name(benchmark, temperature)}.json"
 
+    def is_begun(self) -> bool:
+        """Whether a training has got as far as its models."""
+        return self.environment.exists() or self.log.exists() or self.model.exists()
+
     def is_finished(self) -> bool:
         return self.summary.exists() and self.model.exists()
+
+    def others(self) -> list[str]:
+        """The names of what lies in the folder and is no part of a run."""
+        names = sorted(path.name for path in contents(self.path))
+        return [name for name in names if name not in PARTS and not name.endswith(".part")]
 
 
 def _decoded_name(benchmark: str, temperature: float) -> str:
@@ -94,15 +119,18 @@ def file_name(benchmark: str) -> str:
 def open_run(path: Path, recipe_toml: str, *, overwrite: bool = False) -> RunFolder:
     """Make the folder of a new run, or enter that of the same recipe to resume it.
 
+    `overwrite` deletes what a run made there, and nothing else. A recipe that we wrote, and whose training never began,
+    gives way to another.
+
     Raises:
         RunError: the folder holds another run, or something that is no run, or cannot be written.
     """
     refuse_what_is_no_run(path)
     run = RunFolder(path)
     if overwrite:
-        for part in contents(path):
-            shutil.rmtree(part) if part.is_dir() and not part.is_symlink() else part.unlink()
-    if run.recipe.exists():
+        for part in (path / name for name in PARTS):
+            shutil.rmtree(part) if part.is_dir() and not part.is_symlink() else part.unlink(missing_ok=True)
+    if run.recipe.exists() and (run.is_begun() or not _is_resolved(run.recipe)):
         if run.recipe.read_text(encoding="utf-8") != recipe_toml:
             raise RunError(
                 f"{path} holds a run of another recipe ({_first_difference(run.recipe, recipe_toml)}). "
@@ -119,13 +147,23 @@ def open_run(path: Path, recipe_toml: str, *, overwrite: bool = False) -> RunFol
     return run
 
 
+def _is_resolved(recipe: Path) -> bool:
+    """Whether it is as `open_run` writes recipes, and so nobody's own file."""
+    try:
+        return load_recipe(recipe).to_toml() == recipe.read_text(encoding="utf-8")
+    except RecipeError:
+        return False
+
+
 def refuse_what_is_no_run(path: Path) -> None:
     """Raises RunError if `path` holds something, and that is not a run."""
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file, not a run folder. Choose another --out.")
-    if contents(path) and not RunFolder(path).recipe.exists():
+    run = RunFolder(path)
+    others = run.others()
+    if others and not (run.recipe.exists() and run.is_begun()):
         raise RunError(
-            f"{path} is not empty and is not a run folder (it has no recipe.toml). Choose another --out."
+            f"{path} is not a run folder: it holds {others[0]}, which no run makes. Choose another --out."
         )
 
 
@@ -167,6 +205,11 @@ def read_json(path: Path) -> Any:
         raise RunError(
             f"{path} cannot be read: {error}. Delete it and run the command that writes it again."
         ) from error
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a JSONL file. Only a line feed ends one: texts in it may hold what Python takes for a line's end."""
+    return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def _first_difference(recipe: Path, other: str) -> str:

@@ -10,12 +10,13 @@ import torch
 from accelerate import Accelerator
 
 from distilsql.data.benchmark import Benchmark, load_benchmark
+from distilsql.data.example import Example, Instruction
 from distilsql.errors import RunError
 from distilsql.metrics.predictions import ANSWER_FIELDS
 from distilsql.models.load import Precision, load_model, load_tokenizer, shared_vocabulary_size
 from distilsql.models.tree_model import TreeModel
 from distilsql.runs.engines import check_asked_model
-from distilsql.runs.folder import RunFolder, existing_run, write_text
+from distilsql.runs.folder import RunFolder, existing_run, lines_of, write_text
 from distilsql.runs.prepare import prepare
 from distilsql.runs.progress import Say, silent
 from distilsql.runs.recipe import PromptSettings, Recipe, load_recipe
@@ -130,8 +131,8 @@ def benchmark_for(recipe: Recipe, spec: str, root: Path | None, database: Path |
 def predict(
     model: Model, benchmark: Benchmark, out: Path, *, on_progress: Callable[[int, int], None] | None = None
 ) -> list[str]:
-    """Answer every example and write `out`; an interrupted prediction goes on from its `.unfinished` file, unless
-    another model or decoding wrote that.
+    """Answer every example and write `out`; an interrupted prediction goes on from its `.unfinished` file, but for what
+    answers another question or is of another model or decoding.
 
     Returns the answers in the benchmark's order.
     """
@@ -148,33 +149,27 @@ def predict(
                 file.write(json.dumps(header) + "\n")
             for example, answer in answer_all(model.decoder, prepared):
                 known[example.example.example_id] = answer
-                line = {"example_id": example.example.example_id, field: answer}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(_line(example.example, field, answer))
                 file.flush()
                 if on_progress is not None:
                     on_progress(len(known), len(benchmark.examples))
-    lines = [
-        json.dumps(
-            {
-                "example_id": example.example_id,
-                "question": example.question,
-                field: known[example.example_id],
-            },
-            ensure_ascii=False,
-        )
-        for example in benchmark.examples
-    ]
-    write_text(out, "".join(line + "\n" for line in lines))
+    lines = [_line(example, field, known[example.example_id]) for example in benchmark.examples]
+    write_text(out, "".join(lines))
     unfinished.unlink(missing_ok=True)
     return [known[example.example_id] for example in benchmark.examples]
+
+
+def _line(example: Example | Instruction, field: str, answer: str) -> str:
+    line = {"example_id": example.example_id, "question": example.question, field: answer}
+    return json.dumps(line, ensure_ascii=False) + "\n"
 
 
 def _read(path: Path, benchmark: Benchmark, header: Mapping[str, str]) -> dict[str, str]:
     """The answers of an unfinished prediction: none if its first line says that they are another model's."""
     known: dict[str, str] = {}
     if path.exists():
-        ids = {example.example_id for example in benchmark.examples}
-        for line in path.read_text(encoding="utf-8").splitlines():
+        questions = {example.example_id: example.question for example in benchmark.examples}
+        for line in lines_of(path):
             try:
                 record = json.loads(line)
             except json.JSONDecodeError:
@@ -182,6 +177,6 @@ def _read(path: Path, benchmark: Benchmark, header: Mapping[str, str]) -> dict[s
             if "answers_of" in record:
                 if record != header:
                     return {}
-            elif record["example_id"] in ids:
+            elif record.get("question") == questions.get(record["example_id"], ""):
                 known[record["example_id"]] = record[ANSWER_FIELDS[benchmark.task]]
     return known

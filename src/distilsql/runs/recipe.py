@@ -289,7 +289,11 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: no such file, broken TOML, an unknown key (with the nearest known one), a bad value.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte-order mark
+    except UnicodeDecodeError as error:
+        raise RecipeError(
+            f"Recipe {path} is not UTF-8 text (byte {error.start}). Save it as UTF-8."
+        ) from error
     except OSError as error:
         raise RecipeError(
             f"Recipe {path} cannot be read: {error.strerror}. See recipes/ for examples."

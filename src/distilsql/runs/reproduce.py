@@ -21,7 +21,7 @@ from distilsql.metrics.build_suite import build_suite
 from distilsql.runs.evaluate import evaluate_run
 from distilsql.runs.experiment import Scale
 from distilsql.runs.exposure import ExposureOptions, expose_run
-from distilsql.runs.folder import RunFolder, file_name
+from distilsql.runs.folder import RunFolder, file_name, lines_of
 from distilsql.runs.lock import RunInUse, hold
 from distilsql.runs.plan import Judgement, Plan, PlannedRun
 from distilsql.runs.predict import Model, load_student, predict
@@ -32,6 +32,7 @@ from distilsql.runs.state import (
     is_judged,
     predictions_paths,
     read_score,
+    say_the_same,
     scores_path,
     state_of,
     suite_folder,
@@ -134,7 +135,7 @@ def _trained(run: PlannedRun, title: str, console: Console) -> bool:
     if _is_trained(run):
         return False
     with training_bar(title, console) as report:
-        train(run.recipe, run.folder.path, report=report)
+        train(run.recipe, run.folder.path, report=report, same=say_the_same)
     return True
 
 
@@ -265,5 +266,4 @@ def _is_scored(run: RunFolder, judgement: Judgement, benchmark: Benchmark) -> bo
 
 
 def _ids(predictions: Path) -> set[str]:
-    lines = predictions.read_text(encoding="utf-8").splitlines()
-    return {json.loads(line)["example_id"] for line in lines}
+    return {json.loads(line)["example_id"] for line in lines_of(predictions)}

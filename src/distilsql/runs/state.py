@@ -12,7 +12,6 @@ from distilsql.errors import DistilSQLError
 from distilsql.metrics.rouge import RougeScores
 from distilsql.report.records import Score
 from distilsql.runs.folder import RunFolder, file_name
-from distilsql.runs.lock import contents
 from distilsql.runs.plan import Judgement, PlannedRun
 from distilsql.runs.recipe import Recipe, load_recipe
 
@@ -73,7 +72,7 @@ def state_of(run: PlannedRun) -> State:
     """Raises nothing: a folder that cannot be read as this run holds something else."""
     folder = run.folder
     if not folder.recipe.exists():
-        return State.OTHER if contents(folder.path) or folder.path.is_file() else State.MISSING
+        return State.OTHER if folder.others() or folder.path.is_file() else State.MISSING
     if not is_same_recipe(run):
         return State.OTHER
     if not folder.is_finished():
@@ -86,9 +85,14 @@ def is_same_recipe(run: PlannedRun) -> bool:
     """Whether the folder holds this run. The folder of all runs may have moved: of a path into it, only the run's
     name counts."""
     try:
-        return _comparable(load_recipe(run.folder.recipe)) == _comparable(run.recipe)
+        return say_the_same(load_recipe(run.folder.recipe), run.recipe)
     except DistilSQLError:
         return False
+
+
+def say_the_same(one: Recipe, other: Recipe) -> bool:
+    """Whether two recipes differ in nothing but where the folder of all runs lies."""
+    return _comparable(one) == _comparable(other)
 
 
 def _comparable(recipe: Recipe) -> dict[str, Any]:

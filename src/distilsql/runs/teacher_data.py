@@ -16,7 +16,7 @@ from distilsql.models.generate import Completion, GenerationOptions
 from distilsql.models.vllm_source import VllmSource
 from distilsql.runs.decode_batches import decode_batches
 from distilsql.runs.engines import Engines, vllm_source
-from distilsql.runs.folder import RunFolder, write_text
+from distilsql.runs.folder import RunFolder, lines_of, write_text
 from distilsql.runs.prepare import Prepared
 from distilsql.runs.recipe import Recipe
 from distilsql.runs.sampling import TreeOfExamples
@@ -137,7 +137,7 @@ def _read(run: RunFolder, *, repair: bool) -> dict[str, dict[str, Any]]:
     if not run.teacher_completions.exists():
         return {}
     known, whole = {}, []
-    lines = run.teacher_completions.read_text(encoding="utf-8").splitlines()
+    lines = lines_of(run.teacher_completions)
     for line in lines:
         try:
             record = json.loads(line)

@@ -5,8 +5,9 @@ the whole optimizer window (all trees, all processes), the same seed gives the s
 killed at any point goes on from its last checkpoint to the same weights.
 """
 
+import operator
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType, gather_object
 
 from distilsql.data.benchmark import Benchmark, SqlBenchmark, load_benchmark
 from distilsql.errors import RecipeError, RunError, TrainingError
@@ -27,7 +29,7 @@ from distilsql.runs.calibration import Calibration
 from distilsql.runs.checkpoint import load_checkpoint, save_checkpoint
 from distilsql.runs.engines import Engines, load_engines, vllm_source
 from distilsql.runs.environment import environment, reset_peak_memory
-from distilsql.runs.folder import RunFolder, open_run, refuse_what_is_no_run, write_json
+from distilsql.runs.folder import RunFolder, open_run, read_json, refuse_what_is_no_run, write_json
 from distilsql.runs.interrupt import StopRequest
 from distilsql.runs.ledger import Ledger, Phase
 from distilsql.runs.lock import hold
@@ -63,8 +65,15 @@ def _silent(progress: Progress) -> None:
     """Report to nobody."""
 
 
-def train(recipe: Recipe, out: Path, *, overwrite: bool = False, report: Report = _silent) -> RunFolder:
-    """Train by a recipe into the run folder `out`, resuming it if it holds the same recipe.
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    report: Report = _silent,
+    same: Callable[[Recipe, Recipe], bool] = operator.eq,
+) -> RunFolder:
+    """Train by a recipe into the run folder `out`, resuming it if it holds the same recipe, as `same` has it.
 
     Raises:
         RunInUse: another process is at work in the folder.
@@ -73,6 +82,7 @@ def train(recipe: Recipe, out: Path, *, overwrite: bool = False, report: Report 
         TrainingError: the loss is not finite, or memory ran out; the last good checkpoint is kept.
         KeyboardInterrupt: after Ctrl-C, once the current step is saved.
     """
+    _check_trackers(recipe.train.trackers)
     accelerator = Accelerator(log_with=recipe.train.trackers or None, project_dir=str(out))
     with ExitStack() as held:
         with accelerator.main_process_first():
@@ -80,7 +90,9 @@ def train(recipe: Recipe, out: Path, *, overwrite: bool = False, report: Report 
                 refuse_what_is_no_run(out)
                 if overwrite or not RunFolder(out).is_finished():
                     held.enter_context(hold(out))
-            run = open_run(out, _text_of(recipe, out), overwrite=overwrite and accelerator.is_main_process)
+            run = open_run(
+                out, _text_of(recipe, out, same), overwrite=overwrite and accelerator.is_main_process
+            )
         if run.is_finished():
             report(Progress(f"{out} is finished already; pass --overwrite to run it anew."))
         else:
@@ -96,11 +108,26 @@ def train(recipe: Recipe, out: Path, *, overwrite: bool = False, report: Report 
     return run
 
 
-def _text_of(recipe: Recipe, out: Path) -> str:
+def _check_trackers(names: Sequence[str]) -> None:
+    """Raises RunError for a tracker that accelerate does not know, or that is not installed: it would track nothing."""
+    known = {kind.value for kind in LoggerType} - {LoggerType.ALL.value}
+    installed = {str(kind) for kind in get_available_trackers()}
+    for name in names:
+        if name not in known:
+            raise RunError(
+                f"train.trackers: there is no tracker {name!r}. Known: {', '.join(sorted(known))}."
+            )
+        if name not in installed:
+            raise RunError(
+                f"train.trackers: {name} is not installed, so nothing would be tracked. Install it."
+            )
+
+
+def _text_of(recipe: Recipe, out: Path, same: Callable[[Recipe, Recipe], bool]) -> str:
     """The recipe's text, or that in the run folder if it says the same: an earlier version had fewer keys."""
     file = RunFolder(out).recipe
     try:
-        return file.read_text(encoding="utf-8") if load_recipe(file) == recipe else recipe.to_toml()
+        return file.read_text(encoding="utf-8") if same(load_recipe(file), recipe) else recipe.to_toml()
     except RecipeError:  # there is none, or it is of another kind
         return recipe.to_toml()
 
@@ -169,7 +196,9 @@ class _Trainer:
         reset_peak_memory()
         if accelerator.is_main_process:
             found = [self.benchmark] + ([self.valid] if self.valid else [])
-            write_json(run.environment, environment(found, accelerator.num_processes))
+            described = environment(found, accelerator.num_processes)
+            _refuse_other_data(run, described["data"])
+            write_json(run.environment, described)
             if recipe.train.trackers:
                 accelerator.init_trackers(recipe.name or "distilsql")
 
@@ -214,7 +243,13 @@ class _Trainer:
                 if self._is_stop_requested(stop) and done < self.steps:
                     self._save(done)
                     raise KeyboardInterrupt
-        self._finish()
+            if first_step < self.steps:
+                self._save(
+                    self.steps
+                )  # if writing the model fails, as on a full disk, nothing is trained again
+            self._finish()
+            if self._is_stop_requested(stop):
+                raise KeyboardInterrupt
 
     def _is_stop_requested(self, stop: StopRequest) -> bool:
         """Whether any process was asked to stop: they save together, so all of them stop after the same step."""
@@ -296,8 +331,8 @@ class _Trainer:
         names = ", ".join(culprits[:5]) + ("…" if len(culprits) > 5 else "")
         raise TrainingError(
             f"The loss of step {step + 1} is not finite (examples {names}). Nothing of this step was applied and "
-            f"the last checkpoint in {self.run.path} is kept. Lower train.learning_rate, or use "
-            "--set train.precision=float32, and resume."
+            f"the last checkpoint in {self.run.path} is kept. A lower train.learning_rate or train.precision = float32 "
+            "may help; either is another run: --overwrite starts it anew."
         )
 
     # ---- log, evaluate, save -----------------------------------------------------------------------------
@@ -361,21 +396,31 @@ class _Trainer:
 
     def _finish(self) -> None:
         if self.accelerator.is_main_process:
-            unfinished = self.run.model.with_name("model.part")
-            shutil.rmtree(unfinished, ignore_errors=True)
+            self._save_model()
+            write_json(self.run.summary, self._summary())
+            shutil.rmtree(self.run.checkpoint.parent, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        if self.recipe.train.trackers:
+            self.accelerator.end_training()
+
+    def _save_model(self) -> None:
+        unfinished = self.run.model.with_name("model.part")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
             save_model(
                 self.engines.student.model,
                 self.engines.tokenizer,
                 unfinished,
                 merge_adapter=self.recipe.student.save_merged,
             )
-            shutil.rmtree(self.run.model, ignore_errors=True)
-            unfinished.rename(self.run.model)
-            write_json(self.run.summary, self._summary())
-            shutil.rmtree(self.run.checkpoint.parent, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        if self.recipe.train.trackers:
-            self.accelerator.end_training()
+        except Exception as error:  # safetensors reports a full disk as its own error type
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise RunError(
+                f"The model of {self.run.path} could not be written: {error}. The training is kept as a checkpoint; "
+                "free some disk space and start the same command again, which only writes the model."
+            ) from error
+        shutil.rmtree(self.run.model, ignore_errors=True)
+        unfinished.rename(self.run.model)
 
     def _summary(self) -> dict[str, Any]:
         hidden = self.engines.teacher_hidden
@@ -392,6 +437,19 @@ class _Trainer:
             switch_trace=self.trainer.switch_trace,
             teacher_check=self.teacher_check,
         )
+
+
+def _refuse_other_data(run: RunFolder, data: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises RunError if the run was begun, and has learnt something, from other examples."""
+    if not run.checkpoint.parent.exists() or not run.environment.exists():
+        return
+    before = read_json(run.environment)["data"]
+    for name, now in data.items():
+        if name in before and before[name] != now:
+            raise RunError(
+                f"{run.path} was begun on other data: {name} had {before[name]['examples']} examples and has "
+                f"{now['examples']}, or their texts have changed. Put it back to go on; --overwrite starts anew."
+            )
 
 
 def load_data(recipe: Recipe) -> tuple[Benchmark, Benchmark | None]:

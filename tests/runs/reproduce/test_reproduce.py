@@ -87,7 +87,7 @@ def test_a_kill_at_any_place_trains_nothing_twice_and_asks_nothing_twice(
     real_train, real_predict = reproduction.train, reproduction.predict
     steps_of: list[int] = []
 
-    def die_in_training(recipe, folder, *, report):
+    def die_in_training(recipe, folder, *, report, same):
         def watch(progress):
             if progress.step:
                 steps_of.append(progress.step)
@@ -95,7 +95,7 @@ def test_a_kill_at_any_place_trains_nothing_twice_and_asks_nothing_twice(
                 raise Killed
             report(progress)
 
-        return real_train(recipe, folder, report=watch)
+        return real_train(recipe, folder, report=watch, same=same)
 
     monkeypatch.setattr(reproduction, "train", die_in_training)
     with pytest.raises(Killed):
@@ -116,8 +116,8 @@ def test_a_kill_at_any_place_trains_nothing_twice_and_asks_nothing_twice(
     steps_of.clear()
     monkeypatch.setattr(reproduction, "predict", die_while_answering)
 
-    def count_only(recipe, folder, *, report):
-        return real_train(recipe, folder, report=lambda progress: steps_of.append(progress.step))
+    def count_only(recipe, folder, *, report, same):
+        return real_train(recipe, folder, report=lambda progress: steps_of.append(progress.step), same=same)
 
     monkeypatch.setattr(reproduction, "train", count_only)
     with pytest.raises(Killed):
