@@ -162,6 +162,19 @@ def test_dots_show_every_column_and_row_and_mark_the_papers_hollow():
     assert full == [20.04, 25.0]
 
 
+@pytest.mark.parametrize(
+    ("seeds", "is_of_runs", "style"), [((0, 1, 2), False, "-"), ((0, 1), False, ":"), ((0, 1, 2), True, ":")]
+)
+def test_an_interval_that_other_seeds_could_leave_is_dotted(seeds, is_of_runs, style):
+    cell = Measured(2.0, interval=(1.0, 3.0), is_of_runs=is_of_runs)
+    line = replace(KID, seeds=seeds, cells={COLUMNS[0].key: cell}, published={})
+    table = PaperTable("t", "s", "cpu", COLUMNS[:1], (Group("g", {}, (line,)),))
+    (drawn,) = [
+        each for each in draw_paper_figure(table, "dots").axes[0].get_lines() if len(each.get_xdata()) == 2
+    ]
+    assert drawn.get_linestyle() == style
+
+
 @pytest.mark.parametrize("kind", ["cost", "bars", "sweep", "curve"])
 def test_a_panel_of_ours_that_was_not_run_says_so(kind):
     table = PaperTable(

@@ -10,9 +10,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from distilsql.report.labels import LabelledPoint, place_labels
-from distilsql.report.paper_table import NOT_RUN, Group, Line, PaperColumn, PaperTable
+from distilsql.report.paper_table import (
+    NOT_RUN,
+    SEEDS_THAT_TELL,
+    Group,
+    Line,
+    Measured,
+    PaperColumn,
+    PaperTable,
+)
 from distilsql.report.theme import LIGHT, Theme, dress, method_style, new_figure
 
+_FEW_SEEDS = ":"
 _PUBLISHED_MARKS = ("D", "s", "^", "v")
 _PANELS_PER_ROW = 5
 
@@ -197,7 +206,10 @@ def _curves(axes: Axes, panel: _Panel, theme: Theme) -> None:
 
 
 def _dots(table: PaperTable, theme: Theme) -> Figure | None:
-    """A panel for each column, a row for each line: ours with its interval, the paper's as hollow marks."""
+    """A panel for each column, a row for each line: ours with its interval, the paper's as hollow marks.
+
+    An interval that other seeds could easily leave is dotted.
+    """
     columns = [column for column in table.columns if _has_values(table, column)]
     if not columns:
         return None
@@ -238,7 +250,8 @@ def _dot_rows(axes: Axes, column: PaperColumn, lines: Sequence[tuple[Group, Line
         cell = line.cells.get(column.key)
         if cell is not None:
             if cell.interval is not None:
-                axes.plot(cell.interval, [place, place], color=color, alpha=0.5, linewidth=2.4)
+                style = _FEW_SEEDS if _has_few_seeds(line, cell) else "-"
+                axes.plot(cell.interval, [place, place], style, color=color, alpha=0.5, linewidth=2.4)
             axes.plot([cell.mean], [place], "o", color=color, markersize=6)
     axes.set_yticks(range(len(lines)), [line.title for _, line in lines])
     axes.set_ylim(len(lines) - 0.4, -0.6)
@@ -253,11 +266,22 @@ def _dot_rows(axes: Axes, column: PaperColumn, lines: Sequence[tuple[Group, Line
             axes.axhline(place - 0.5, color=theme.grid, linewidth=1.2)
 
 
+def _has_few_seeds(line: Line, cell: Measured) -> bool:
+    """Whether a student's interval holds little or nothing of chance in the seeds."""
+    return line.method not in ("teacher", "start") and (cell.is_of_runs or len(line.seeds) < SEEDS_THAT_TELL)
+
+
 def _dot_legend(figure: Figure, table: PaperTable, theme: Theme) -> None:
     """Which mark is whose; groups stand one below the other in the order of the table."""
     axes = figure.axes[0]
     handles = [axes.plot([], [], "o", color=theme.text, markersize=6)[0]]
     names = ["ours: " + ", then ".join(group.title for group in table.groups)]
+    measured = [
+        (line, cell) for group in table.groups for line in group.lines for cell in line.cells.values()
+    ]
+    if any(cell.interval and _has_few_seeds(line, cell) for line, cell in measured):
+        handles.append(axes.plot([], [], _FEW_SEEDS, color=theme.text, alpha=0.5, linewidth=2.4)[0])
+        names.append("95 % of chance in the questions: one seed, or two")
     most = max((group.beside for group in table.groups), key=len)
     for number, title in enumerate(most.values()):
         mark = _PUBLISHED_MARKS[number % len(_PUBLISHED_MARKS)]

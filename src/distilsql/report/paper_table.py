@@ -13,6 +13,7 @@ from distilsql.report.table import markdown_row
 OURS = "ours"
 NOT_RUN = "not run"
 NONE = "–"
+SEEDS_THAT_TELL = 3  # two that happen to agree make chance in the seeds look like none
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from distilsql.metrics.statistics import deviation_of_seeds, error_of_seeds, stratified_bootstrap
-from distilsql.report.paper_table import Line, Measured
+from distilsql.report.paper_table import SEEDS_THAT_TELL, Line, Measured
 from distilsql.runs.experiment import Column, Scale
 from distilsql.runs.plan import PlannedRow, PlannedRun, judgement_of, measured_columns
 from distilsql.runs.state import read_correctness
@@ -22,7 +22,6 @@ NOTE = (
     "interval and p hold for these runs on other questions, and say little of other seeds."
 )
 _LEVEL = 0.95
-_SEEDS_THAT_TELL = 3  # two that happen to agree make chance in the seeds look like none
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def _gain(row: _Answers | None, baseline: _Answers | None, *, seed_by_seed: bool
         for benchmark, right in before.items()
     ]
     mean, low, high, p = _estimate(strata, differences)
-    return Measured(mean, interval=(low, high), p=p, is_of_runs=len(differences) < _SEEDS_THAT_TELL)
+    return Measured(mean, interval=(low, high), p=p, is_of_runs=len(differences) < SEEDS_THAT_TELL)
 
 
 def _estimate(strata: Sequence[Sequence[float]], seeds: Sequence[float]) -> tuple[float, float, float, float]:
