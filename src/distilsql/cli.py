@@ -1,5 +1,6 @@
 """The command line: thin commands over `runs` and `report`. Nothing heavy is imported before a command needs it."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -116,8 +117,9 @@ def train(
 
     with training_bar() as report:
         run = run_training(resolved, folder, overwrite=overwrite, report=report)
-    asked = resolved.data.valid or resolved.data.train
-    print(f"Finished: {run.path}. Next: distilsql predict {run.path} --on {asked}")
+    print(
+        f"Finished: {run.path}. Next: distilsql predict {run.path} --on {resolved.data.valid or 'QUESTIONS'}"
+    )
 
 
 @app.command()
@@ -179,8 +181,9 @@ def predict(
         "--limit": limit,
         "--temperature": f"{temperature:g}" if temperature and not by_file else None,
     }
-    given = "".join(f" {name} {value}" for name, value in options.items() if value is not None)
-    print(f"Wrote {path}. Next: distilsql evaluate {path if by_file else run} --on {on}{given}")
+    given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    command = ["distilsql", "evaluate", str(path if by_file else run), "--on", on, *given]
+    print(f"Wrote {path}. Next: {shlex.join(command)}")
 
 
 @app.command()

@@ -110,8 +110,8 @@ def train(
 
 def _check_trackers(names: Sequence[str]) -> None:
     """Raises RunError for a tracker that accelerate does not know, or that is not installed: it would track nothing."""
-    known = {kind.value for kind in LoggerType} - {LoggerType.ALL.value}
-    installed = {str(kind) for kind in get_available_trackers()}
+    known = {kind.value for kind in LoggerType}
+    installed = {str(kind) for kind in get_available_trackers()} | {LoggerType.ALL.value}
     for name in names:
         if name not in known:
             raise RunError(
@@ -244,9 +244,8 @@ class _Trainer:
                     self._save(done)
                     raise KeyboardInterrupt
             if first_step < self.steps:
-                self._save(
-                    self.steps
-                )  # if writing the model fails, as on a full disk, nothing is trained again
+                # If writing the model fails, as on a full disk, nothing is trained again.
+                self._save(self.steps)
             self._finish()
             if self._is_stop_requested(stop):
                 raise KeyboardInterrupt
