@@ -219,7 +219,7 @@ def _verdict(task: _Task, gold: Execution, predicted: Execution, session: _Sessi
         draft = replace(draft, soft_f1=bird.soft_f1(gold.rows, predicted.rows) if has_result else 0.0)
     if not has_result:
         return replace(draft, outcome=_OUTCOMES[predicted.outcome])
-    if not is_result(predicted, session.evaluator):
+    if not is_result(predicted.columns, session.evaluator):
         return replace(draft, outcome=VerdictOutcome.EMPTY)
     is_equal = results_equal(task.gold_sql, gold.rows, predicted.rows, session.evaluator)
     wrong = VerdictOutcome.WRONG if task.sql.strip() else VerdictOutcome.EMPTY

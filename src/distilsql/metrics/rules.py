@@ -10,7 +10,7 @@ from sqlparse import lexer
 from sqlparse.tokens import Keyword, Punctuation
 
 from distilsql.data.source import Evaluator
-from distilsql.databases.execute import Execution, Outcome, Row
+from distilsql.databases.execute import Row
 from distilsql.metrics import bird, execution
 
 
@@ -50,7 +50,7 @@ def _orders_its_rows(sql: str) -> bool:
     return False
 
 
-def is_result(predicted: Execution, evaluator: Evaluator) -> bool:
-    """Whether what ran can be right at all. An own pair's prediction must have columns: a comment, `;` or BEGIN has
-    none, and is no empty result."""
-    return predicted.outcome is Outcome.ROWS and (evaluator != "plain" or bool(predicted.columns))
+def is_result(columns: Sequence[str], evaluator: Evaluator) -> bool:
+    """Whether what ran gave a result, if an empty one. An own pair's prediction must have columns: a comment, `;` or
+    BEGIN has none."""
+    return evaluator != "plain" or bool(columns)

@@ -18,9 +18,9 @@ from distilsql.databases.normalise import normalise_sql
 from distilsql.databases.schema import Column, Schema, Table
 from distilsql.databases.values import ColumnName
 
-# The weights were chosen by the recall of gold tables and columns on 1,200 questions of Spider train.
 # Names in back-ticks, double quotes and brackets; texts; words.
 _PARTS = re.compile(r"""`((?:[^`]|``)+)`|"((?:[^"]|"")+)"|\[([^\]]+)\]|'((?:[^']|'')*)'|(\w+)""")
+# The weights were chosen by the recall of gold tables and columns on 1,200 questions of Spider train.
 _SAME_WORD = 75  # rapidfuzz ratio from which two spellings count as one word
 _COLUMN_SHARE = 0.5  # how much its best columns say about a table, against its own name
 _BEST_COLUMNS = 3

@@ -1,10 +1,11 @@
-"""What a run ran on: versions, machine, code and data, for environment.json."""
+"""What a run ran on: versions, machine, code and data, for environment.json, and whether the data is still the same."""
 
 import hashlib
 import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import psutil
 import torch
 
 from distilsql.data.benchmark import Benchmark
+from distilsql.errors import RunError
+from distilsql.runs.folder import RunFolder, read_json
 
 _PACKAGES = ("distilsql", "torch", "transformers", "accelerate", "peft", "tokenizers", "sqlparse", "sqlglot")
 
@@ -32,6 +35,20 @@ def environment(benchmarks: list[Benchmark], processes: int) -> dict[str, Any]:
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "data": {benchmark.name: data_checksum(benchmark) for benchmark in benchmarks},
     }
+
+
+def refuse_other_data(run: RunFolder, now: Mapping[str, Any]) -> None:
+    """Raises RunError if the run was begun, and has learnt something, from other examples than those of the
+    `environment` of `now`."""
+    if not run.checkpoint.parent.exists() or not run.environment.exists():
+        return
+    before = read_json(run.environment)["data"]
+    for name, data in now["data"].items():
+        if name in before and before[name] != data:
+            raise RunError(
+                f"{run.path} was begun on other data: {name} had {before[name]['examples']} examples and has "
+                f"{data['examples']}, or their texts have changed. Put it back to go on; --overwrite starts anew."
+            )
 
 
 def data_checksum(benchmark: Benchmark) -> dict[str, Any]:

@@ -69,19 +69,16 @@ def expose_run(
         student.model.causal_lm, other.causal_lm, student.tokenizer, source.path
     )
     check_asked_model(other, vocabulary_size, recipe.prompt, source.path, say)
-    try:
-        measured = measure_exposure(
-            student.model,
-            other,
-            student.tokenizer,
-            vocabulary_size,
-            benchmark,
-            recipe.prompt,
-            options,
-            on_progress,
-        )
-    except ValueError as error:
-        raise RunError(str(error)) from error
+    measured = measure_exposure(
+        student.model,
+        other,
+        student.tokenizer,
+        vocabulary_size,
+        benchmark,
+        recipe.prompt,
+        options,
+        on_progress,
+    )
     result = replace(measured, teacher=teacher)
     write_json(run.exposure, result.to_json())
     return result
@@ -100,7 +97,7 @@ def measure_exposure(
     """Sample from both models on every example of `benchmark` and compare the errors along the samples.
 
     Raises:
-        ValueError: student and teacher agree everywhere, so that the ratio is undefined.
+        RunError: student and teacher agree everywhere, so that the ratio is undefined.
     """
     prepared = prepare(benchmark, tokenizer, prompt, training=False)
     generation = GenerationOptions(
@@ -135,9 +132,13 @@ def measure_exposure(
             along[name] += [values for of_prompt in zip(*repeats, strict=True) for values in of_prompt]
         if on_progress is not None:
             on_progress(len(along["student"]), len(prepared.examples) * options.samples_per_prompt)
+    try:
+        error = excess_accumulated_error(along["student"], along["teacher"], options.length)
+    except ValueError as undefined:
+        raise RunError(str(undefined)) from undefined
     return Exposure(
         benchmark.name,
-        excess_accumulated_error(along["student"], along["teacher"], options.length),
+        error,
         bootstrap_interval(
             along["student"],
             along["teacher"],

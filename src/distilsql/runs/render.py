@@ -21,7 +21,7 @@ from distilsql.report.paper_table import (
 )
 from distilsql.runs import derived
 from distilsql.runs.experiment import Column, Published, Scale
-from distilsql.runs.folder import write_bytes, write_text
+from distilsql.runs.folder import lines_of, write_bytes, write_text
 from distilsql.runs.plan import (
     Judgement,
     Plan,
@@ -196,7 +196,7 @@ def _curve(run: PlannedRun) -> tuple[tuple[int, float], ...]:
     """Validation accuracy in percent by optimizer step, as logged."""
     if not run.folder.log.exists():
         return ()
-    lines: Iterable[dict[str, Any]] = map(json.loads, run.folder.log.read_text(encoding="utf-8").splitlines())
+    lines: Iterable[dict[str, Any]] = map(json.loads, lines_of(run.folder.log))
     return tuple(
         (line["step"], 100 * line["valid_accuracy"])
         for line in lines

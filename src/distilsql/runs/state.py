@@ -11,7 +11,7 @@ from distilsql.distill.exposure import ExposureOptions
 from distilsql.errors import DistilSQLError
 from distilsql.metrics.rouge import RougeScores
 from distilsql.report.records import Score
-from distilsql.runs.folder import RunFolder, file_name
+from distilsql.runs.folder import RunFolder, file_name, lines_of
 from distilsql.runs.plan import Judgement, PlannedRun
 from distilsql.runs.recipe import Recipe, load_recipe
 
@@ -211,7 +211,7 @@ def _last_line(log: Path) -> dict[str, Any]:
     """The last line of a log that says how long training took; a line that a kill cut off is passed over."""
     if not log.exists():
         return {}
-    for line in reversed(log.read_text(encoding="utf-8").splitlines()):
+    for line in reversed(lines_of(log)):
         try:
             values: dict[str, Any] = json.loads(line)
         except json.JSONDecodeError:

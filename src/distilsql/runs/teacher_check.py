@@ -15,7 +15,7 @@ from distilsql.databases.execute import Execution, Job, Outcome, make_job
 from distilsql.databases.normalise import on_one_line
 from distilsql.databases.pool import ExecutionPool
 from distilsql.metrics.rules import read_queries, results_equal
-from distilsql.runs.folder import RunFolder
+from distilsql.runs.folder import RunFolder, lines_of
 from distilsql.runs.training_log import append_line
 
 # Databases that are trained on are SQLite files.
@@ -81,7 +81,7 @@ def check_once(run: RunFolder, queries: Mapping[str, str], benchmark: SqlBenchma
 def _logged(run: RunFolder) -> TeacherCheck | None:
     if not run.log.exists():
         return None
-    lines = map(json.loads, run.log.read_text(encoding="utf-8").splitlines())
+    lines = map(json.loads, lines_of(run.log))
     found = next((line[_LOG_KEY] for line in lines if _LOG_KEY in line), None)
     return None if found is None else TeacherCheck(*(found[each.name] for each in fields(TeacherCheck)))
 

@@ -7,7 +7,7 @@ killed at any point goes on from its last checkpoint to the same weights.
 
 import operator
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +28,8 @@ from distilsql.runs.across_processes import sum_gradients, sum_loss, sum_values
 from distilsql.runs.calibration import Calibration
 from distilsql.runs.checkpoint import load_checkpoint, save_checkpoint
 from distilsql.runs.engines import Engines, load_engines, vllm_source
-from distilsql.runs.environment import environment, reset_peak_memory
-from distilsql.runs.folder import RunFolder, open_run, read_json, refuse_what_is_no_run, write_json
+from distilsql.runs.environment import environment, refuse_other_data, reset_peak_memory
+from distilsql.runs.folder import RunFolder, open_run, refuse_what_is_no_run, write_json
 from distilsql.runs.interrupt import StopRequest
 from distilsql.runs.ledger import Ledger, Phase
 from distilsql.runs.lock import hold
@@ -197,7 +197,7 @@ class _Trainer:
         if accelerator.is_main_process:
             found = [self.benchmark] + ([self.valid] if self.valid else [])
             described = environment(found, accelerator.num_processes)
-            _refuse_other_data(run, described["data"])
+            refuse_other_data(run, described)
             write_json(run.environment, described)
             if recipe.train.trackers:
                 accelerator.init_trackers(recipe.name or "distilsql")
@@ -436,19 +436,6 @@ class _Trainer:
             switch_trace=self.trainer.switch_trace,
             teacher_check=self.teacher_check,
         )
-
-
-def _refuse_other_data(run: RunFolder, data: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises RunError if the run was begun, and has learnt something, from other examples."""
-    if not run.checkpoint.parent.exists() or not run.environment.exists():
-        return
-    before = read_json(run.environment)["data"]
-    for name, now in data.items():
-        if name in before and before[name] != now:
-            raise RunError(
-                f"{run.path} was begun on other data: {name} had {before[name]['examples']} examples and has "
-                f"{now['examples']}, or their texts have changed. Put it back to go on; --overwrite starts anew."
-            )
 
 
 def load_data(recipe: Recipe) -> tuple[Benchmark, Benchmark | None]:

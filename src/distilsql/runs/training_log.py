@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from distilsql.runs.environment import peak_memory_bytes
-from distilsql.runs.folder import RunFolder, write_text
+from distilsql.runs.folder import RunFolder, lines_of, write_text
 from distilsql.runs.ledger import Ledger
 from distilsql.runs.window import WindowLoss
 
@@ -17,7 +17,7 @@ def append_line(run: RunFolder, line: dict[str, Any]) -> None:
 def drop_lines_after(run: RunFolder, step: int) -> None:
     """Forget what was logged after `step`: a run that resumes there logs those steps again."""
     if run.log.exists():
-        kept = [line for line in run.log.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+        kept = [line for line in lines_of(run.log) if _step_of(line) <= step]
         write_text(run.log, "".join(line + "\n" for line in kept))
 
 
