@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from distilsql.databases import values
 from distilsql.databases.schema import introspect
 from distilsql.databases.values import _highest, load_value_index, matched_values, sample_values
 
@@ -117,6 +118,20 @@ def test_a_column_gives_no_more_than_it_may(tmp_path: Path) -> None:
     text = "red, green and blue"
     assert set(matched_values(path, text, cache_folder=tmp_path / "c")["t", "c"]) == {"red", "green", "blue"}
     assert len(matched_values(path, text, most_per_column=2, cache_folder=tmp_path / "c")["t", "c"]) == 2
+
+
+def test_a_column_of_too_many_values_is_searched_for_its_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(values, "MOST_VALUES_PER_COLUMN", 2)
+    path = tmp_path / "crowd.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "CREATE TABLE t (c TEXT, d TEXT); INSERT INTO t VALUES ('red', 'x'), ('green', 'x'), ('blue', 'black');"
+        )
+    found = matched_values(path, "red, green, blue and black", cache_folder=tmp_path / "c")
+    assert set(found["t", "c"]) == {"red", "green"}
+    assert found["t", "d"] == ("black",)
 
 
 def test_the_index_is_kept_and_rebuilt_when_the_file_has_changed(tmp_path: Path) -> None:

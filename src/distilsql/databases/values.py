@@ -26,6 +26,7 @@ from distilsql.databases.schema import Schema, introspect, quoted_name
 from distilsql.errors import DataError
 
 MAX_VALUE_CHARACTERS = 25
+MOST_VALUES_PER_COLUMN = 100_000  # indexed: a column of millions of names would take minutes and gigabytes
 VIEW_STEPS = 10_000_000  # of SQLite's virtual machine, not seconds: the same samples on every machine
 _LONGEST_GRAM = 4
 _CANDIDATES_PER_GRAM = 10
@@ -33,7 +34,7 @@ _SIMILARITY = 0.9
 _SIMILARITY_IF_CONTAINED = 0.85
 # Not worth a match though a column may hold them: a question has them for other reasons.
 _COMMON = frozenset([*STOPWORDS_EN_PLUS, "id", "many", "yes", "no"])
-_INDEX_VERSION = "1"
+_INDEX_VERSION = "2"
 
 ColumnName = tuple[str, str]  # (table, column) as the database spells them
 
@@ -93,7 +94,8 @@ def _one_line(cell: Any) -> str:
 
 @dataclass(frozen=True)
 class ValueIndex:
-    """The distinct text values of up to 25 characters of one database, searchable by words.
+    """The distinct text values of up to 25 characters of one database, searchable by words; of a column with more
+    than `MOST_VALUES_PER_COLUMN` the first ones.
 
     `columns[i]` are the columns that hold `values[i]`; the retriever is absent where there is no such value.
     """
@@ -244,7 +246,8 @@ def _build(path: Path, folder: Path) -> None:
                 condition = (
                     f"IS NOT NULL AND typeof({name}) = 'text' AND length({name}) <= {MAX_VALUE_CHARACTERS}"
                 )
-                cells = _distinct(connection, table.name, column.name, condition)
+                limit = f"LIMIT {MOST_VALUES_PER_COLUMN}"
+                cells = _distinct(connection, table.name, column.name, condition, limit)
                 for value in dict.fromkeys(filter(None, map(_one_line, cells))):
                     columns_of[value].append((table.name, column.name))
     values = sorted(value for value in columns_of if _words(value))
