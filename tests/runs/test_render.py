@@ -145,7 +145,9 @@ def test_a_column_of_one_length_is_the_instructions_of_that_length(tmp_path):
     assert (cells["dolly"].total, cells["dolly_long"].total) == (4, 2)
     low, high = cells["dolly_long"].interval
     assert 30 <= low <= 40 <= high <= 50
-    assert found["switch"].cells["dolly_long_gain"].mean == pytest.approx(20)
+    notes = " ".join(paper_table(plan, plan.experiments[0]).notes)
+    assert "instructions" in notes
+    assert "Spider" not in notes, "what is said of another task has no place here"
 
 
 def test_gains_that_differ_between_seeds_widen_the_interval(plan):

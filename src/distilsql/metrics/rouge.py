@@ -17,7 +17,8 @@ from distilsql.errors import DataError
 from distilsql.metrics.statistics import bootstrap_interval, paired_bootstrap
 
 METRIC = "ROUGE-L"
-# Words of the first reference, both ends included: the buckets of MiniLLM's results by response length.
+# Of the first reference's length, both ends included: the buckets of MiniLLM's results by response length. ASSUMED:
+# words, the same for every model. MiniLLM counted tokens: its slice of S-NI "11+" holds references of four words.
 LENGTH_BUCKETS: tuple[tuple[str, int], ...] = (("0-5 words", 5), ("6-10 words", 10))
 LONGEST_BUCKET = "11 words or more"
 BUCKET_NAMES = (*(name for name, _ in LENGTH_BUCKETS), LONGEST_BUCKET)

@@ -56,6 +56,7 @@ class Task(_Section):
 
     settings: dict[str, Any] = Field(default_factory=dict, description="for every run of the task")
     student_settings: dict[str, Any] = Field(default_factory=dict, description="for its students only")
+    notes: tuple[str, ...] = Field((), description="said under every table and figure of the task")
 
 
 class BenchmarkOptions(_Section):

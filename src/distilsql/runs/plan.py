@@ -215,8 +215,7 @@ def _cells(
             row.method and METHODS[row.method].needs_teacher
         ):
             continue  # there is no teacher whose samples the errors are compared with
-        task = scale.columns[measured].task or at.task or scale.default_task
-        if runs := makers.runs_of(pair, row, task, seeds_of):
+        if runs := makers.runs_of(pair, row, task_of(measured, at, scale), seeds_of):
             cells[measured] = runs
     return cells
 
@@ -225,6 +224,11 @@ def measured_columns(key: str, scale: Scale) -> list[str]:
     """The measured columns that a column comes from in the end: itself, or those that a mean or gain is made of."""
     of = scale.columns[key].of
     return [part for each in of for part in measured_columns(each, scale)] if of else [key]
+
+
+def task_of(measured: str, at: ExperimentScale, scale: Scale) -> str:
+    """The task that a measured column's models are trained on."""
+    return scale.columns[measured].task or at.task or scale.default_task
 
 
 # ---- runs ----------------------------------------------------------------------------------------------------

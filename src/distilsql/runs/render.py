@@ -31,6 +31,7 @@ from distilsql.runs.plan import (
     PlannedRun,
     judgement_of,
     measured_columns,
+    task_of,
 )
 from distilsql.runs.state import is_same_recipe, read_exposure, read_score, summary_of
 
@@ -82,7 +83,13 @@ def paper_table(plan: Plan, one: PlannedExperiment) -> PaperTable:
         scale=f"{plan.scale_name} ({plan.scale.title})",
         columns=tuple(_column(key, column) for key, column in one.columns.items()),
         groups=tuple(_group(group, one, plan, runs) for group in one.groups),
-        notes=(*one.at.notes, *one.experiment.notes, *plan.scale.notes, *_left_out(one, plan.scale)),
+        notes=(
+            *one.at.notes,
+            *one.experiment.notes,
+            *plan.scale.notes,
+            *_of_tasks(one, plan.scale),
+            *_left_out(one, plan.scale),
+        ),
     )
 
 
@@ -94,6 +101,13 @@ def _is_there(run: PlannedRun) -> bool:
 def _column(key: str, column: Column) -> PaperColumn:
     note = column.note or (derived.NOTE if column.measure == "gain" else "")
     return PaperColumn(key, column.title, _DECIMALS.get(column.measure, 1), note)
+
+
+def _of_tasks(one: PlannedExperiment, scale: Scale) -> list[str]:
+    """What is said of the tasks that its models are trained on."""
+    measured = [part for column in one.columns for part in measured_columns(column, scale)]
+    tasks = dict.fromkeys(task_of(column, one.at, scale) for column in measured)
+    return [note for task in tasks for note in scale.tasks[task].notes]
 
 
 def _left_out(one: PlannedExperiment, scale: Scale) -> list[str]:
