@@ -52,9 +52,13 @@ def paper_recipes() -> dict[tuple[str, str], Recipe]:
     """One recipe for each (family, method) of scale `paper`, of runs on the default seed and settings first."""
     book = Book(Path(__file__).parents[2] / "recipes" / "paper")
     found: dict[tuple[str, str], Recipe] = {}
-    for run in make_plan(book, book.names_at("paper"), "paper", Path("runs")).runs.values():
+    runs = make_plan(book, book.names_at("paper"), "paper", Path("runs")).runs.values()
+    started_from = {str(run.folder.model): run.recipe.student.path for run in runs}
+    for run in runs:
         if run.name.endswith("_seed0"):
-            family = next(f for start, f in FAMILIES.items() if run.recipe.student.path.startswith(start))
+            path = run.recipe.student.path
+            path = started_from.get(path, path)
+            family = next(f for start, f in FAMILIES.items() if path.startswith(start))
             found.setdefault((family, run.recipe.method), run.recipe)
     return found
 

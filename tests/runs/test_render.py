@@ -13,7 +13,7 @@ from scipy.stats import ttest_rel
 
 from distilsql.distill.exposure import ExposureOptions
 from distilsql.metrics.rouge import JudgedInstruction, RougeScores
-from distilsql.report.paper_table import Line, Measured
+from distilsql.report.paper_table import Line, Measured, to_paper_markdown
 from distilsql.runs.derived import _answers, _gain
 from distilsql.runs.experiment import Book
 from distilsql.runs.plan import Plan, make_plan
@@ -295,5 +295,12 @@ def test_exposure_bias_is_shown_where_it_is_what_the_column_asks_for(tmp_path, o
         finish(plan, name, {}, excess_accumulated_error=12.0)
         plan.runs[name].folder.exposure.write_text(json.dumps(values))
     found = lines(plan)
-    assert found["rkd"].cells["exaccerr"] == Measured(12.0, interval=(4.0, 20.0))
+    assert found["rkd"].cells["exaccerr"] == Measured(12.0, interval=(4.0, 20.0), total=100)
     assert "exaccerr" not in found["fkd"].cells
+
+
+def test_published_rows_are_announced_where_there_are_some(tmp_path):
+    with_paper, without = (make_plan(BOOK, [name], "cpu", tmp_path) for name in ("table3", "all-methods"))
+    said = [to_paper_markdown(paper_table(plan, plan.experiments[0])) for plan in (with_paper, without)]
+    assert ["Rows “paper” are" in text for text in said] == [True, False]
+    assert ["| paper," in text for text in said] == [True, False]

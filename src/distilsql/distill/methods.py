@@ -106,7 +106,8 @@ _ROWS = (
         Source.SWITCH,
         0.0,
         "Koo et al. 2025 (SWITCH)",
-        "On-policy, the teacher supplying the token where JSD exceeds a decaying threshold.",
+        "On-policy, the teacher supplying the token where JSD exceeds a decaying threshold. Reverse KL without gold "
+        "likelihood (ASSUMED: GKD's, so that the two differ in who writes).",
     ),
 )
 

@@ -83,11 +83,9 @@ class PaperTable:
 
 def to_paper_markdown(table: PaperTable, *, figure: str = "") -> str:
     """The whole document; `figure` is the path of a picture to show."""
-    parts = [
-        f"# {table.title}",
-        f"Rows “ours” were measured here, at scale {table.scale}. Rows “paper” are the published numbers: "
-        f"{table.source}.",
-    ]
+    has_published = any(line.published for group in table.groups for line in group.lines)
+    said = f" Rows “paper” are the published numbers: {table.source}." if has_published else ""
+    parts = [f"# {table.title}", f"Rows “ours” were measured here, at scale {table.scale}.{said}"]
     if figure:
         parts.append(f"![{table.title}]({figure})")
     for group in table.groups:

@@ -31,7 +31,12 @@ class StudentOptions(_Section):
         None, description="make the student from these decoder layers of the model (a count: evenly spaced)"
     )
     tuning: Literal["full", "lora"] = Field("lora", description="train all weights, or a LoRA adapter")
-    lora_rank: int = Field(64, ge=1, description="rank of the adapter (KID Table 9: 64 for Qwen and LLaMA)")
+    lora_rank: int = Field(
+        64,
+        ge=1,
+        description="rank of the adapter (KID Table 9: 64 for Qwen and LLaMA); on every linear layer, without dropout "
+        "(ASSUMED)",
+    )
     lora_scale: float = Field(
         32.0,
         gt=0,
@@ -87,7 +92,7 @@ class PromptSettings(_Section):
     )
     over_length: Literal["drop", "error"] = Field(
         "drop",
-        description="training examples that do not fit even after the schema filter: drop (and count) or stop",
+        description="training examples that do not fit even after the schema filter: drop and count (ASSUMED), or stop",
     )
     template: Literal["codes", "chatml"] = Field(
         "codes",
@@ -115,15 +120,21 @@ class DistillOptions(_Section):
         "per_completion", description="KID eq. 2, or per token"
     )
     temperature: float = Field(
-        1.0, gt=0, description="divides both models' logits in the divergence; no T² factor"
+        1.0, gt=0, description="divides both models' logits in the divergence (ASSUMED 1); no T² factor"
     )
     jsd_beta: float = Field(0.5, gt=0, lt=1, description="weight of the teacher's side in JSD")
     mask_share: float = Field(
-        0.2, ge=0, le=1, description="share of the gold completion's tokens that KID masks"
+        0.2,
+        ge=0,
+        le=1,
+        description="share of the gold completion's tokens that KID masks; rounded up, never EOS (both ASSUMED)",
     )
-    mask_strategy: Literal["random", "uniform", "hard", "easy"] = Field("random", description="which tokens")
+    mask_strategy: Literal["random", "uniform", "hard", "easy"] = Field(
+        "random", description="which tokens; uniform is evenly spaced from a random one (ASSUMED)"
+    )
     mask_token: str = Field(
-        "auto", description="the mask token; auto: BOS, else UNK, PAD, EOS, whichever exists"
+        "auto",
+        description="the mask token; auto: BOS (KID's example), else UNK, PAD, EOS, whichever exists (ASSUMED)",
     )
     rewriting: Literal["greedy", "sampled"] = Field(
         "greedy", description="how masks are predicted (ASSUMED greedy)"
@@ -163,7 +174,10 @@ class SwitchSettings(_Section):
         0.3, ge=0, description="τ0 in nats (ASSUMED); above ln 2 the teacher never takes part"
     )
     decay: float = Field(0.1, ge=0, description="λ per token (ASSUMED: reads “decay factor 1/10”)")
-    schedule: Literal["exponential", "linear", "constant"] = Field("exponential", description="how τ falls")
+    schedule: Literal["exponential", "linear", "constant"] = Field(
+        "exponential",
+        description="how τ falls with position t: τ0·exp(−λt), max(0, τ0·(1 − λt)) (this form is ASSUMED), or τ0",
+    )
     block_length: int | None = Field(
         None,
         ge=1,
@@ -175,12 +189,12 @@ class TrainOptions(_Section):
     steps: int | None = Field(None, ge=1, description="optimizer steps; or give epochs")
     epochs: float | None = Field(None, gt=0, description="passes over the data; or give steps")
     learning_rate: float = Field(2e-4, gt=0, description="peak (KID Table 9)")
-    warmup_share: float = Field(0.05, ge=0, lt=1, description="share of steps of linear warm-up")
+    warmup_share: float = Field(0.05, ge=0, lt=1, description="share of steps of linear warm-up (ASSUMED)")
     final_learning_rate_share: float = Field(
-        0.0, ge=0, le=1, description="where the cosine ends, as share of peak"
+        0.0, ge=0, le=1, description="where the cosine ends, as share of peak (ASSUMED, as is the cosine)"
     )
-    weight_decay: float = Field(0.0, ge=0, description="AdamW")
-    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW, whose betas are 0.9 and 0.999 (ASSUMED)")
+    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm (ASSUMED)")
     questions_per_tree: int = Field(4, ge=1, description="questions of one database that are drawn together")
     trees_per_step: int = Field(
         4,
@@ -194,7 +208,7 @@ class TrainOptions(_Section):
         "several processes, at most a step's examples divided by their number, or some stay idle",
     )
     precision: Literal["bfloat16", "float32"] = Field(
-        "bfloat16", description="compute; trained weights stay float32"
+        "bfloat16", description="of computing; trained weights stay float32 (ASSUMED)"
     )
     share_prefix: Literal["auto", "on", "off"] = Field(
         "auto", description="run trees, or the padded layout (off)"

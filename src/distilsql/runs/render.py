@@ -203,7 +203,8 @@ def _exposure(judgement: Judgement, runs: Sequence[PlannedRun]) -> Measured | No
     errors = [float(values["excess_accumulated_error"]) for values in found]
     low, high = found[0]["interval"]
     interval = (float(low), float(high)) if len(found) == 1 else None
-    return Measured(statistics.fmean(errors), deviation_of_seeds(errors), interval=interval)
+    prompts = int(found[0]["prompts"])
+    return Measured(statistics.fmean(errors), deviation_of_seeds(errors), interval=interval, total=prompts)
 
 
 def _curve(run: PlannedRun) -> tuple[tuple[int, float], ...]:

@@ -41,7 +41,7 @@ def test_everything_is_made_once_judged_and_rendered(book, world, plan_of, train
         for line in table.splitlines()
         if line[:1] == "|"
     ]
-    assert rows[0][3:] == ["× SFT", "EX % (n = 3)", "Spider EX %", "mean", "Δ", "ExAccErr %"]
+    assert rows[0][3:] == ["× SFT", "EX % (n = 3)", "Spider EX %", "mean", "Δ", "ExAccErr % (n = 2)"]
     by_row = {(row[0], row[1]): row for row in rows}
     sft, kid = by_row["sft", "ours"], by_row["kid", "ours"]
     assert sft[2:4] == ["0", "1.00"]
