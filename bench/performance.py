@@ -23,25 +23,32 @@ Row = dict[str, Any]
 
 
 def step_time(pair: dict[str, Any]) -> str:
-    """One line per contender and k: seconds per example, ratios paired by window, memory, phases."""
+    """One line per contender and k: seconds per example of both visits, ratios paired by window, memory, phases.
+
+    A ratio is between second visits; between first ones where a contender's second was not measured.
+    """
     rows: list[Row] = pair["rows"]
     by_window = {(row["contender"], row["k"], row["window"]): row for row in rows}
     groups: dict[tuple[int, str], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row["k"], row["contender"]].append(row)
     lines = [
-        "| k | contender | s / example | ÷ our SFT | ÷ TRL SFT | peak GiB | windows | where the time goes |",
-        "| ---: | :--- | ---: | ---: | ---: | ---: | ---: | :--- |",
+        "| k | contender | first visit, s / example | second visit, s / example | ÷ our SFT | ÷ TRL SFT | peak GiB "
+        "| windows | where the time goes |",
+        "| ---: | :--- | ---: | ---: | ---: | ---: | ---: | ---: | :--- |",
     ]
     for (k, contender), own in sorted(groups.items(), key=lambda item: item[0][0]):
-        seconds = [row["seconds"] / 16 for row in own]
+        first, second = (
+            _spread([row[visit] / 16 for row in own if visit in row])
+            for visit in ("first_visit_seconds", "seconds")
+        )
         phases = ", ".join(
             f"{name} {median(row['phases'].get(name, 0.0) for row in own) / 16:.2f}"
             for name in ("generation", "teacher", "student", "optimizer")
             if any(row.get("phases", {}).get(name) for row in own)
         )
         lines.append(
-            f"| {k} | {TRL.get(contender, contender)} | {_spread(seconds)} "
+            f"| {k} | {TRL.get(contender, contender)} | {first} | {second} "
             f"| {_ratio(own, by_window, 'sft', k)} | {_ratio(own, by_window, 'trl-sft', k)} "
             f"| {max(row['peak_bytes'] for row in own) / 2**30:.1f} | {len(own)} | {phases} |"
         )
@@ -49,15 +56,18 @@ def step_time(pair: dict[str, Any]) -> str:
 
 
 def _ratio(own: list[Row], by_window: dict[tuple[str, int, int], Row], base: str, k: int) -> str:
-    pairs = [
-        row["seconds"] / by_window[base, k, row["window"]]["seconds"]
-        for row in own
-        if (base, k, row["window"]) in by_window
-    ]
-    return _spread(pairs) if pairs else ""
+    pairs = [(row, by_window.get((base, k, row["window"]))) for row in own]
+    return _spread([_seconds_ratio(row, other) for row, other in pairs if other])
+
+
+def _seconds_ratio(row: Row, other: Row) -> float:
+    visit = "seconds" if "seconds" in row and "seconds" in other else "first_visit_seconds"
+    return float(row[visit] / other[visit])
 
 
 def _spread(values: list[float]) -> str:
+    if not values:
+        return ""
     middle = f"{median(values):.3g}"
     return middle if len(values) == 1 else f"{middle} ({min(values):.3g} to {max(values):.3g})"
 

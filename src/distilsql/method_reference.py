@@ -1,6 +1,6 @@
 """The method table for people: in the terminal, and as docs/methods.md."""
 
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from distilsql.distill.methods import METHODS, Method
 from distilsql.runs.recipe import Recipe, known_keys
@@ -58,4 +58,12 @@ def method_reference() -> str:
 
 def _key_cells(key: str, field: Any) -> tuple[str, str, str]:
     default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)}`"
-    return f"`{key}`", default, field.description or ""
+    choices = ", ".join(f"`{choice}`" for choice in _choices(field.annotation))
+    meaning = "; one of ".join(filter(None, (field.description, choices)))
+    return f"`{key}`", default, meaning
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    """The values of a Literal, also of one that may be None."""
+    literals = [part for part in (annotation, *get_args(annotation)) if get_origin(part) is Literal]
+    return get_args(literals[0]) if literals else ()

@@ -81,7 +81,8 @@ def assert_equal(mine, theirs):
 
 
 def counts(run) -> dict[str, float]:
-    return json.loads(run.summary.read_text())["counts"]
+    counts = json.loads(run.summary.read_text())["counts"]
+    return {name: count for name, count in counts.items() if name.startswith("teacher_")}
 
 
 # ---- equal ---------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -171,6 +172,32 @@ def test_kid_without_masks_is_rkd(recipe, tmp_path):
     rkd = log_of(train(recipe("rkd"), tmp_path / "rkd"))
     for one, other in zip(kid, rkd, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+
+
+def test_tokens_are_counted_beside_the_seconds(recipe, world, tmp_path):
+    """Two windows of everything: what each model reads in each."""
+    counts = {}
+    for method in ("sft", "rkd", "kid"):
+        settings = ("train.steps=2", *(["distill.gold_context=gold"] if method == "kid" else []))
+        run = train(recipe(method, *settings), tmp_path / method)
+        counts[method] = json.loads(run.summary.read_text())["counts"]
+    golds = [json.loads(line)["sql"] for line in (world / "pairs.jsonl").read_text().splitlines()]
+    tokenizer = load_tokenizer(run.model)
+    trained = sum(len(tokenizer(normalise_sql(sql)).input_ids) + 1 for sql in golds)
+    assert counts["sft"].keys() == {"prompt_tokens", "student_tokens"}
+    assert counts["sft"]["student_tokens"] == trained
+    assert counts["rkd"] == counts["sft"] | {"teacher_tokens": trained}
+    assert counts["kid"]["student_tokens"] == 2 * trained, "gold has branches of its own"
+    assert counts["kid"]["teacher_tokens"] == trained
+    assert counts["kid"]["prompt_tokens"] == counts["sft"]["prompt_tokens"] > 0
+
+
+def test_a_finished_model_says_what_made_it(recipe, tmp_path):
+    run = train(recipe("kid", "train.steps=1"), tmp_path / "run")
+    card = (run.model / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["library_name"] == "transformers"
+    assert "by the method\n`kid`" in card
+    assert "1 optimizer steps, 5 examples" in card
 
 
 @pytest.mark.parametrize("strategy", ["random", "uniform", "hard", "easy"])

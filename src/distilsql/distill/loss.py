@@ -110,7 +110,7 @@ def completion_loss(
     """Σ_n weight_n · D(p_n, q_n) + Σ_n weight_n · (−log q_n[target_n]) over completion positions.
 
     Raises:
-        ValueError: neither term is given, or a term's rows do not match `hidden_ND`.
+        ValueError: neither term is given, or the rows of teacher states or targets are not those of `hidden_ND`.
     """
     if distillation is None and likelihood is None:
         raise ValueError("completion_loss needs a distillation term, a likelihood term, or both")

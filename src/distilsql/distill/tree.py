@@ -44,6 +44,11 @@ class PromptTree:
                 "a question without tokens needs a prefix: something must predict the first token"
             )
 
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prefix, once, and of all questions."""
+        return len(self.prefix) + sum(map(len, self.questions))
+
 
 @dataclass(frozen=True)
 class Nodes:

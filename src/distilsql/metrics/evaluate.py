@@ -74,10 +74,10 @@ def evaluate(
     """The verdict on each prediction, in the order of the benchmark's examples, by the benchmark's own evaluator.
 
     With a `suite`, a prediction must be right on the benchmark's database and on every database of the suite
-    (Spider only). With `plug_values` a wrong prediction is tried again with the gold's values in place of its own,
-    and the metric's name says so (Spider only). `pool` and `golds` are kept by a caller that judges several files;
-    otherwise they are made here. Raises DataError if the number of predictions is not that of the examples, a
-    database is missing, or a gold query does not run.
+    (not BIRD's). With `plug_values` a wrong prediction is tried again with the gold's values in place of its own,
+    and the metric's name says so (not BIRD's). `pool` and `golds` are kept by a caller that judges several files;
+    otherwise they are made here. Raises DataError if the number of predictions is not that of the examples, an option
+    is not the benchmark's, a database is missing, or a gold query does not run.
     """
     _check(predictions, benchmark, keep_distinct, suite, plug_values)
     tasks = [

@@ -42,8 +42,8 @@ def read_predictions(
     The suffix decides: `.jsonl` our own (`{"example_id": …, "sql": …}`), `.json` BIRD's (an object from position in the
     benchmark's file to SQL), `.csv` a table with the SQL in `column`, matched by an `example_id` column or
     else by row; anything else one line per example (Spider). Raises DataError that says where, if the
-    number of predictions is wrong, one is blank, an id is unknown, missing or there twice, or a line says that it
-    answers another question.
+    number of predictions is wrong, a line is blank where lines are counted, an id is unknown, missing or there twice,
+    or a line says that it answers another question.
     """
     return _read_draw(lambda asked: _read_sql(Path(path), asked, column), benchmark, whole)
 

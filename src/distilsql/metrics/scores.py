@@ -81,8 +81,8 @@ class Tally:
 class Scores:
     """All verdicts, in the benchmark's order, and what they were judged by.
 
-    `metric` names the number: `EX` is the official one's equal; on a suite of our own it is `TS on` the suite's name
-    and checksum; `with plugged values` is said behind either.
+    `metric` names the number: `EX`, the official one's equal where the evaluator is Spider's or BIRD's; on a suite
+    of our own `TS on` the suite's name and checksum; `with plugged values` is said behind either.
     """
 
     benchmark: str

@@ -171,7 +171,8 @@ def beam_search(
 ) -> list[Completion]:
     """The best finished hypothesis per question by log-probability / length^length_penalty.
 
-    A question is done when no open hypothesis can beat its best finished one, or at `max_new_tokens`.
+    A question is done when it has `beams` finished hypotheses and no open one, as long as it is now, scores above the
+    worst of them; or at `max_new_tokens`.
     """
     if model.layout == "padded" and len(tree.questions) > 1:
         return [

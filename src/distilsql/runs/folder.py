@@ -7,6 +7,7 @@ runs/NAME/
   summary.json          what the run cost and how it ended
   checkpoints/last/     to resume from
   model/                the finished student
+  teacher_completions.jsonl  what f-distill's teacher wrote beforehand
   exposure.json         ExAccErr, where it was measured
   predictions/, scores/ one file per benchmark; sampled predictions have one per seed, and scores per temperature
 """

@@ -1,4 +1,4 @@
-"""The latency ledger: seconds and tokens by phase, kept as carefully as accuracy."""
+"""The latency ledger: seconds by phase, and tokens, kept as carefully as accuracy."""
 
 import time
 from collections.abc import Iterator
@@ -25,7 +25,13 @@ class Phase(StrEnum):
 
 
 class Ledger:
-    """Seconds by phase and counts by name, added up over a run and carried through checkpoints."""
+    """Seconds by phase and counts by name, added up over a run and carried through checkpoints.
+
+    Counts are of tokens: `generated_tokens` that student (and under SWITCH teacher) wrote, `masked_tokens` and
+    `wrongly_rewritten_tokens` of KID, `teacher_tokens` of completions that the teacher read, `student_tokens` of
+    completions that the student was trained on, gold's own branches included, and `prompt_tokens` above those, the
+    prefix counted once a tree. The teacher's cached states have counts of their own (`TeacherHidden`).
+    """
 
     def __init__(self, device: torch.device | None = None) -> None:
         self.seconds = dict.fromkeys(Phase, 0.0)

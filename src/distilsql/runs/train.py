@@ -33,6 +33,7 @@ from distilsql.runs.folder import RunFolder, open_run, refuse_what_is_no_run, wr
 from distilsql.runs.interrupt import StopRequest
 from distilsql.runs.ledger import Ledger, Phase
 from distilsql.runs.lock import hold
+from distilsql.runs.model_card import write_model_card
 from distilsql.runs.optimizer import MasterAdamW, learning_rate_at
 from distilsql.runs.prepare import Prepared, prepare
 from distilsql.runs.recipe import Recipe, load_recipe
@@ -412,6 +413,7 @@ class _Trainer:
                 unfinished,
                 merge_adapter=self.recipe.student.save_merged,
             )
+            write_model_card(self.recipe, unfinished, steps=self.steps, examples_seen=self.examples_seen)
         except Exception as error:  # safetensors reports a full disk as its own error type
             shutil.rmtree(unfinished, ignore_errors=True)
             raise RunError(

@@ -232,6 +232,7 @@ class WindowTrainer:
         self, item: WindowTree, completions: list[Completion], denominators: Denominators, result: WindowLoss
     ) -> list[LossParts]:
         row = self.recipe.row
+        self.ledger.count("prompt_tokens", item.tree.prompt_tokens)
         state: PromptState | None = None
         if row.source.is_rewritten and self.engines.student.layout == "tree":
             # Prompts run once with gradient; the rewriting pass and the training pass both continue from them.
@@ -255,6 +256,7 @@ class WindowTrainer:
         with self.ledger.phase(Phase.TEACHER):
             if self.engines.teacher_hidden is not None:
                 return self.engines.teacher_hidden.of(item.numbers)
+            self.ledger.count("teacher_tokens", sum(map(len, completions)))
             return run_teacher(teacher, cache, item.prefix_key, item.tree, completions)
 
     def _losses(
@@ -277,6 +279,7 @@ class WindowTrainer:
         hidden_ND = student_hidden(
             self.engines.student, item.tree, trained + golds if own_gold else trained, state
         )
+        self.ledger.count("student_tokens", len(hidden_ND))
         rows = sum(map(len, completions))
         distillation = self._distillation(teacher_hidden_NE, completions, denominators.trained)
         likelihood = self._likelihood(item.golds, gold_weight, denominators.gold) if gold_weight > 0 else None

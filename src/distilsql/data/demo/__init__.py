@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from distilsql.data.demo.build import write_demo
 from distilsql.data.demo.domain import schema_of
 from distilsql.data.demo.domains import SEEN, UNSEEN
 from distilsql.data.example import Example
+from distilsql.data.pairs import pairs_source
+from distilsql.data.source import Source
 from distilsql.databases.database import Database
+from distilsql.databases.file_cache import default_cache_folder
 from distilsql.errors import DataError
 
 # Split as it is asked for → file it is read from, and the databases it keeps.
@@ -34,13 +38,10 @@ DEMO_SPLITS = tuple(_SPLITS)
 def load_demo(split: str, root: Path | None = None) -> SqlBenchmark:
     """The demo benchmark's `split`: train, valid, test, or test's part on seen or on unseen databases.
 
-    Generated on first use (a few seconds) under `root/demo`, or under `~/.cache/distilsql/demo` without a root.
+    Generated on first use (a few seconds) under `root/demo`, or in the user's cache folder without a root.
     Raises DataError for an unknown split and for a generated folder that somebody changed.
     """
-    if split not in _SPLITS:
-        raise DataError(f"The demo has no split '{split}'. Use one of: {', '.join(_SPLITS)}.")
-    folder = _generated((root or Path.home() / ".cache" / "distilsql") / "demo")
-    file_name, db_ids = _SPLITS[split]
+    folder, file_name, db_ids = _split(split, root)
     databases = {
         domain.db_id: Database(
             domain.db_id,
@@ -57,6 +58,24 @@ def load_demo(split: str, root: Path | None = None) -> SqlBenchmark:
         databases=databases,
         evaluator="spider",
     )
+
+
+def demo_source(split: str, root: Path | None = None) -> Source:
+    """The files of a split, to be checked as own pairs are. Generates and raises as `load_demo` does."""
+    folder, file_name, db_ids = _split(split, root)
+    return replace(
+        pairs_source(folder / f"{file_name}.jsonl", folder / "databases"),
+        name=f"demo:{split}",
+        evaluator="spider",
+        part=lambda examples: [example for example in examples if example.db_id in db_ids],
+    )
+
+
+def _split(split: str, root: Path | None) -> tuple[Path, str, frozenset[str]]:
+    """The generated folder, the name of the split's file, and the databases it keeps."""
+    if split not in _SPLITS:
+        raise DataError(f"The demo has no split '{split}'. Use one of: {', '.join(_SPLITS)}.")
+    return _generated((root or default_cache_folder()) / "demo"), *_SPLITS[split]
 
 
 def _read_examples(folder: Path, file_name: str) -> list[Example]:
