@@ -192,6 +192,11 @@ def _load_instructions(spec: str, file: Path) -> InstructBenchmark:
 
 def find_source(spec: str, *, root: Path | None = None, database: Path | None = None) -> Source:
     """Where the text-to-SQL benchmark `spec` lies. Raises DataError if there is no such benchmark or no data folder."""
+    if spec in DEMO_SPECS:
+        # Imported here, as above.
+        from distilsql.data.demo import demo_source
+
+        return demo_source(spec.removeprefix("demo:"), root)
     if spec in SPIDER_SPECS:
         return spider_source(spec, data_folder(spec, root))
     if spec in BIRD_SPECS:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distilsql.data.benchmark import DEMO_SPECS, Task, benchmark_names, find_instructions, find_source
+from distilsql.data.benchmark import Task, benchmark_names, find_instructions, find_source
 from distilsql.data.instruct import (
     INSTRUCT_FOLDER,
     INSTRUCT_SPECS,
@@ -104,11 +104,6 @@ def _found(
 
 
 def _one(spec: str, root: Path | None, database: Path | None) -> Source | InstructFile:
-    if spec in DEMO_SPECS:
-        # Imported here: it generates the demo's files.
-        from distilsql.data.demo import demo_source
-
-        return demo_source(spec.removeprefix("demo:"), root)
     file = find_instructions(spec, root)
     return (spec, file) if file is not None else find_source(spec, root=root, database=database)
 

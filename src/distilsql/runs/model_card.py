@@ -15,9 +15,9 @@ def _card(recipe: Recipe, steps: int, examples_seen: int) -> str:
     layers = " with fewer of its layers" if recipe.student.keep_layers is not None else ""
     tuning = f"LoRA of rank {recipe.student.lora_rank}" if recipe.student.tuning == "lora" else "all weights"
     opened = (
-        "`AutoModelForCausalLM.from_pretrained` opens this folder"
-        if recipe.student.tuning == "full" or recipe.student.save_merged
-        else "`PeftModel.from_pretrained` adds this adapter to the model it was trained on"
+        "`PeftModel.from_pretrained` adds this adapter to the model it was trained on"
+        if recipe.student.saves_adapter_alone
+        else "`AutoModelForCausalLM.from_pretrained` opens this folder"
     )
     return f"""---
 library_name: transformers

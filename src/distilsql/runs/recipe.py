@@ -44,6 +44,10 @@ class StudentOptions(_Section):
     )
     save_merged: bool = Field(True, description="save merged weights rather than the adapter alone")
 
+    @property
+    def saves_adapter_alone(self) -> bool:
+        return self.tuning == "lora" and not self.save_merged
+
 
 class TeacherOptions(_Section):
     path: str = Field(description="folder or hub name of the teacher")
@@ -258,8 +262,7 @@ class Recipe(_Section):
             raise ValueError(
                 "teacher.adapter cannot be merged into a quantised teacher: save the merged model and name that"
             )
-        is_adapter_alone = self.student.tuning == "lora" and not self.student.save_merged
-        if self.student.keep_layers is not None and is_adapter_alone:
+        if self.student.keep_layers is not None and self.student.saves_adapter_alone:
             raise ValueError(
                 "student.save_merged = false keeps an adapter of the layers in student.keep_layers, but no model of "
                 "these layers that it belongs to: save the merged model (student.save_merged = true)"
