@@ -215,7 +215,9 @@ class TrainOptions(_Section):
         "bfloat16", description="of computing; trained weights stay float32 (ASSUMED)"
     )
     share_prefix: Literal["auto", "on", "off"] = Field(
-        "auto", description="run trees, or the padded layout (off)"
+        "auto",
+        description="on: run trees; off: the padded layout, every sequence by itself; auto: trees where a check at "
+        "start-up, which `on` leaves out, finds them exact for the model",
     )
     loss_chunk_rows: int = Field(128, ge=1, description="completion positions whose logits exist at a time")
     teacher_cache_mb: int = Field(2048, ge=0, description="budget of the teacher's prefix cache")
