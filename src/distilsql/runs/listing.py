@@ -6,9 +6,15 @@ from rich.text import Text
 
 from distilsql.runs.experiment import Book
 from distilsql.runs.plan import Plan
-from distilsql.runs.state import Standing, State, standings
+from distilsql.runs.state import NOTHING_TO_TRAIN, Standing, State, standings
 
-_STYLES = {State.DONE: "green", State.TRAINED: "cyan", State.PART_DONE: "yellow", State.OTHER: "bold red"}
+_STYLES = {
+    State.DONE: "green",
+    State.MEASURED: "green",
+    State.TRAINED: "cyan",
+    State.PART_DONE: "yellow",
+    State.OTHER: "bold red",
+}
 
 
 def print_experiments(book: Book) -> None:
@@ -47,13 +53,13 @@ def _steps(standing: Standing) -> str:
 
 
 def _left(standing: Standing) -> str:
-    if standing.state in (State.DONE, State.TRAINED):
+    if standing.state in NOTHING_TO_TRAIN:
         return ""
     return "unknown" if standing.seconds_left is None else f"about {duration(standing.seconds_left)}"
 
 
 def _total(known: list[Standing]) -> str:
-    left = [one for one in known if one.state not in (State.DONE, State.TRAINED)]
+    left = [one for one in known if one.state not in NOTHING_TO_TRAIN]
     finished = f"{len(known) - len(left)} of {len(known)} runs are trained."
     if not left:
         return finished

@@ -1,7 +1,8 @@
 """Reproduce tables and figures: make the runs that are missing, judge them, and render what is there.
 
 Everything is kept in run folders, so the same command goes on after any interruption: a finished run is not trained
-again, a part-done one goes on from its checkpoint, answered questions are not asked again. Several processes may make
+again, a part-done one goes on from its checkpoint, answered questions are not asked again. A run that is measured and
+has lost its weights is made again only if another run has to load them. Several processes may make
 the same plan at once, one on each GPU, say: each works on runs that no other is at work on.
 """
 
@@ -35,6 +36,7 @@ from distilsql.runs.state import (
     say_the_same,
     scores_path,
     state_of,
+    states_of,
     suite_folder,
 )
 from distilsql.runs.train import train
@@ -60,7 +62,9 @@ def reproduce(plan: Plan, out: Path, *, console: Console | None = None) -> list[
         )
     console = console or Console(stderr=True)
     maker = _Maker(plan, out, console)
-    waiting, told = list(plan.runs.values()), ""
+    states = states_of(plan.runs)
+    waiting = [run for name, run in plan.runs.items() if states[name] is not State.MEASURED]
+    told = ""
     while waiting:
         postponed = maker.make_all(waiting)
         if len(postponed) == len(waiting):

@@ -21,10 +21,14 @@ SUITE = "ts"
 
 class State(Enum):
     DONE = "done"
+    MEASURED = "measured"  # all that is asked of it is there but its weights
     TRAINED = "trained"
     PART_DONE = "part done"
     MISSING = "missing"
     OTHER = "another recipe"
+
+
+NOTHING_TO_TRAIN = frozenset({State.DONE, State.MEASURED, State.TRAINED})
 
 
 @dataclass(frozen=True)
@@ -48,24 +52,43 @@ def standings(runs: Mapping[str, PlannedRun]) -> dict[str, Standing]:
     """Where every run stands. Rates of training are taken from the run itself, else from one of the same method."""
     rates = {name: rate for name, run in runs.items() if (rate := _rate(run.folder)) is not None}
     lengths = {name: steps for name, run in runs.items() if (steps := _steps(run)) is not None}
-    return {name: _standing(run, runs, rates, lengths) for name, run in runs.items()}
+    states = states_of(runs)
+    return {name: _standing(run, states[name], runs, rates, lengths) for name, run in runs.items()}
 
 
 def _standing(
-    run: PlannedRun, runs: Mapping[str, PlannedRun], rates: Mapping[str, float], lengths: Mapping[str, int]
+    run: PlannedRun,
+    state: State,
+    runs: Mapping[str, PlannedRun],
+    rates: Mapping[str, float],
+    lengths: Mapping[str, int],
 ) -> Standing:
-    state = state_of(run)
     judged = sum(is_judged(run.folder, judgement) for judgement in run.judged_on)
     steps = lengths.get(run.name)
-    done = steps or 0 if state in (State.DONE, State.TRAINED) else _checkpoint_step(run.folder)
+    done = steps or 0 if state in NOTHING_TO_TRAIN else _checkpoint_step(run.folder)
     left: float | None = 0.0
     basis = ""
-    if state not in (State.DONE, State.TRAINED):
+    if state not in NOTHING_TO_TRAIN:
         source = next(_alike(run, runs, rates), None)
         steps = steps or next((lengths[name] for name in _names_alike(run, runs) if name in lengths), None)
         left = (steps - done) * rates[source] if source and steps else None
         basis = source or ""
     return Standing(state, done, steps, judged, len(run.judged_on), left, basis)
+
+
+def states_of(runs: Mapping[str, PlannedRun]) -> dict[str, State]:
+    """The state of every run of a plan, where each comes after those it needs. One whose weights are gone and that a
+    run which is not done is to load is part done: it has to be trained again."""
+    found: dict[str, State] = {}
+    needed: set[str] = set()
+    for name, run in reversed(list(runs.items())):
+        state = state_of(run)
+        if state is State.MEASURED and name in needed:
+            state = State.PART_DONE
+        if state not in (State.DONE, State.MEASURED):
+            needed.update(run.needs)
+        found[name] = state
+    return {name: found[name] for name in runs}
 
 
 def state_of(run: PlannedRun) -> State:
@@ -75,9 +98,11 @@ def state_of(run: PlannedRun) -> State:
         return State.OTHER if folder.others() or folder.path.is_file() else State.MISSING
     if not is_same_recipe(run):
         return State.OTHER
-    if not folder.is_finished():
+    if not folder.summary.exists():
         return State.PART_DONE
     judged = all(is_judged(folder, judgement) for judgement in run.judged_on)
+    if not folder.model.exists():
+        return State.MEASURED if judged else State.PART_DONE
     return State.DONE if judged else State.TRAINED
 
 
@@ -119,11 +144,12 @@ def predictions_paths(run: RunFolder, judgement: Judgement) -> dict[int, Path]:
 
 
 def is_judged(run: RunFolder, judgement: Judgement) -> bool:
-    """Whether a measurement is there (on how many questions accuracy is, is looked at when the benchmark is loaded)."""
+    """Whether a measurement is there (on how many questions accuracy is, is looked at when the benchmark is loaded).
+    Answers have to be there, too, as long as there is a model to answer again."""
     if judgement.exposure_limit is not None:
         return read_exposure(run, judgement) is not None
-    paths = [scores_path(run, judgement), *predictions_paths(run, judgement).values()]
-    return all(path.exists() for path in paths)
+    answers = predictions_paths(run, judgement).values() if run.model.exists() else ()
+    return all(path.exists() for path in (scores_path(run, judgement), *answers))
 
 
 def read_exposure(run: RunFolder, judgement: Judgement) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 
 import pytest
 import torch
@@ -208,6 +209,45 @@ def test_another_tables_runs_are_used_and_what_only_left_out_is_shown(book, worl
     render(plan_of(book, world, "main", only=["sft"]), world / "out")
     assert "| kid | ours | 0, 1 |" in (world / "out" / "main.md").read_text()
     assert "| sft | ours | not run |" in (world / "out" / "main.md").read_text()
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_weights_that_are_gone_are_made_again_only_where_another_run_needs_them(
+    book, world, plan_of, trained
+):
+    """Scores, logs and summaries are what is kept of published runs."""
+    plan = plan_of(book, world, "shares")
+    reproduce(plan, world / "out", console=QUIET)
+    table = (world / "out" / "shares.md").read_bytes()
+    for run in plan.runs.values():
+        for part in ("model", "predictions", "checkpoints"):
+            shutil.rmtree(run.folder.path / part, ignore_errors=True)
+    assert {standing.state for standing in standings(plan.runs).values()} == {State.MEASURED}
+    trained.clear()
+    reproduce(plan, world / "out", console=QUIET)
+    assert trained == []
+    assert (world / "out" / "shares.md").read_bytes() == table
+
+    half, kept = "kid_small_from-teacher_mask_share-0.5_seed0", plan.runs["kid_small_from-teacher_seed0"]
+    shutil.rmtree(world / "runs" / half)
+    found = {name: standing.state for name, standing in standings(plan.runs).items()}
+    assert (found["teacher"], found["start"], found[half]) == (
+        State.PART_DONE,
+        State.PART_DONE,
+        State.MISSING,
+    )
+    written = [path.stat().st_mtime_ns for path in (kept.folder.summary, *kept.folder.path.glob("scores/*"))]
+    reproduce(plan, world / "out", console=QUIET)
+    assert trained == ["teacher", "start", half]
+    assert state_of(kept) is State.MEASURED
+    assert written == [
+        path.stat().st_mtime_ns for path in (kept.folder.summary, *kept.folder.path.glob("scores/*"))
+    ]
+    steps = [json.loads(line)["step"] for line in (world / "runs/teacher/log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3], "the log of the training that was lost is not gone on with"
+    # What a run without weights was never judged on has to be trained for.
+    next(kept.folder.path.glob("scores/*")).unlink()
+    assert state_of(kept) is State.PART_DONE
 
 
 @pytest.mark.usefixtures("no_figures")
