@@ -58,7 +58,8 @@ def draw_paper_figure(
     titles = {column.key: column.title for column in table.columns}
     figure = new_figure(theme, min(4.6 * len(panels) + 0.6, 16), 4.6)
     # Bars begin at zero and can share an axis; elsewhere levels as different as ours and the paper's would hide order.
-    grid = figure.subplots(1, len(panels), sharey=kind == "bars", squeeze=False)[0]
+    # What a sweep sweeps over is the same everywhere.
+    grid = figure.subplots(1, len(panels), sharex=kind == "sweep", sharey=kind == "bars", squeeze=False)[0]
     draw: Callable[[Axes, _Panel, Theme], None] = {
         "cost": _cost, "bars": _bars, "sweep": _sweep, "curve": _curves,
     }[kind]  # fmt: skip
