@@ -2,8 +2,8 @@
 
 Everything is kept in run folders, so the same command goes on after any interruption: a finished run is not trained
 again, a part-done one goes on from its checkpoint, answered questions are not asked again. A run that is measured and
-has lost its weights is made again only if another run has to load them. Several processes may make
-the same plan at once, one on each GPU, say: each works on runs that no other is at work on.
+has lost its weights is made again only if another run has to load them. Several processes may make the same plan at
+once, one on each GPU, say: each works on runs that no other is at work on.
 """
 
 import json
@@ -103,7 +103,7 @@ class _Maker:
             missing = [name for name in run.needs if name in self.failed]
             if missing:
                 self.failed[run.name] = f"it needs {missing[0]}"
-            elif not all(_is_trained(self.plan.runs[name]) for name in run.needs):
+            elif not all(_has_weights(self.plan.runs[name]) for name in run.needs):
                 postponed.append(run)
             else:
                 try:
@@ -130,13 +130,13 @@ class _Maker:
             render(self.plan, self.out, touching=run.name)
 
 
-def _is_trained(run: PlannedRun) -> bool:
+def _has_weights(run: PlannedRun) -> bool:
     return state_of(run) in (State.DONE, State.TRAINED)
 
 
 def _trained(run: PlannedRun, title: str, console: Console) -> bool:
-    """Train the run if it is not finished; returns whether anything was done."""
-    if _is_trained(run):
+    """Train the run if its weights are not there; returns whether anything was done."""
+    if _has_weights(run):
         return False
     with training_bar(title, console) as report:
         train(run.recipe, run.folder.path, report=report, same=say_the_same)

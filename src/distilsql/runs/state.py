@@ -77,8 +77,8 @@ def _standing(
 
 
 def states_of(runs: Mapping[str, PlannedRun]) -> dict[str, State]:
-    """The state of every run of a plan, where each comes after those it needs. One whose weights are gone and that a
-    run which is not done is to load is part done: it has to be trained again."""
+    """The state of every run of a plan, where each comes after those it needs. A measured run that another one still
+    has to load is part done: it has to be trained again."""
     found: dict[str, State] = {}
     needed: set[str] = set()
     for name, run in reversed(list(runs.items())):

@@ -236,13 +236,12 @@ def test_weights_that_are_gone_are_made_again_only_where_another_run_needs_them(
         State.PART_DONE,
         State.MISSING,
     )
-    written = [path.stat().st_mtime_ns for path in (kept.folder.summary, *kept.folder.path.glob("scores/*"))]
+    results = (kept.folder.summary, *kept.folder.path.glob("scores/*"))
+    written = [path.stat().st_mtime_ns for path in results]
     reproduce(plan, world / "out", console=QUIET)
     assert trained == ["teacher", "start", half]
     assert state_of(kept) is State.MEASURED
-    assert written == [
-        path.stat().st_mtime_ns for path in (kept.folder.summary, *kept.folder.path.glob("scores/*"))
-    ]
+    assert [path.stat().st_mtime_ns for path in results] == written
     steps = [json.loads(line)["step"] for line in (world / "runs/teacher/log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3], "the log of the training that was lost is not gone on with"
     # What a run without weights was never judged on has to be trained for.
