@@ -121,9 +121,8 @@ def _recipe(arguments: argparse.Namespace, method: str, k: int) -> Any:
 
 def _windows(arguments: argparse.Namespace, recipe: Any, tokenizer: Any) -> tuple[Any, list[list[Any]]]:
     """The tokenised training set, and windows of exactly sixteen examples; window −1 is small, to warm up."""
-    from distilsql.runs.prepare import prepare
+    from distilsql.runs.prepare import load_data, prepare
     from distilsql.runs.sampling import Sampler, TreeOfExamples
-    from distilsql.runs.train import load_data
 
     benchmark, _ = load_data(recipe)
     prepared = prepare(benchmark, tokenizer, recipe.prompt, training=True)

@@ -40,7 +40,6 @@ def tiny_models(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture
 def vllm(monkeypatch):
     """`import vllm` finds a stand-in (see vllm_stand_in.py)."""
-    monkeypatch.syspath_prepend(Path(__file__).parent)
     import vllm_stand_in
 
     monkeypatch.setitem(sys.modules, "vllm", vllm_stand_in)

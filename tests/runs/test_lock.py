@@ -10,7 +10,8 @@ import pytest
 from distilsql.errors import RunError
 from distilsql.runs.folder import open_run
 from distilsql.runs.lock import RunInUse, contents, hold
-from distilsql.runs.train import Progress, train
+from distilsql.runs.progress import TrainingProgress
+from distilsql.runs.train import train
 
 HeldElsewhere = Callable[[Path], AbstractContextManager[subprocess.Popen[str]]]
 
@@ -61,7 +62,7 @@ def test_two_trainings_do_not_share_a_folder(tmp_path: Path, recipe, held_elsewh
     assert not contents(tmp_path / "run")
     seen: list[bool] = []
 
-    def look(progress: Progress) -> None:
+    def look(progress: TrainingProgress) -> None:
         with pytest.raises(RunInUse), held_elsewhere(tmp_path / "run"):
             pass
         seen.append(True)

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
 from distilsql.data.example import Example
 from distilsql.distill.tree import PromptTree
@@ -16,17 +15,14 @@ from distilsql.runs import writing
 from distilsql.runs.decode_batches import decode_batches, fill_batches
 from distilsql.runs.engines import load_engines
 from distilsql.runs.ledger import Ledger, Phase
-from distilsql.runs.prepare import TokenizedExample, prepare
+from distilsql.runs.prepare import TokenizedExample, load_data, prepare
+from distilsql.runs.progress import TrainingProgress
 from distilsql.runs.rollout import Rollout
 from distilsql.runs.sampling import Sampler, WindowStream
-from distilsql.runs.train import Progress, load_data, train
+from distilsql.runs.train import train
 from distilsql.runs.window import WindowTrainer
 from distilsql.runs.window_tree import WindowTree
-
-
-def losses(run) -> list[float]:
-    lines = [json.loads(line) for line in run.log.read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
+from run_folders import assert_same_weights, losses
 
 
 class Stopped(Exception):
@@ -98,15 +94,14 @@ def test_a_run_stopped_inside_a_round_resumes_to_the_same_bits(recipe, tmp_path,
     )
     whole = train(settings, tmp_path / "whole")
 
-    def stop_at_3(progress: Progress) -> None:
+    def stop_at_3(progress: TrainingProgress) -> None:
         if progress.step == 3:
             raise Stopped
 
     with pytest.raises(Stopped):
         train(settings, tmp_path / "stopped", report=stop_at_3)
     resumed = train(settings, tmp_path / "stopped")
-    mine, theirs = (load_file(run.model / "model.safetensors") for run in (whole, resumed))
-    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert_same_weights(whole, resumed)
     assert losses(resumed) == losses(whole)
     counts = [json.loads(run.summary.read_text())["counts"] for run in (whole, resumed)]
     assert counts[0] == counts[1]

@@ -7,8 +7,10 @@ import pytest
 from distilsql.data.benchmark import load_benchmark
 from distilsql.runs import teacher_check, writing
 from distilsql.runs.folder import RunFolder
+from distilsql.runs.progress import TrainingProgress
 from distilsql.runs.teacher_check import TeacherCheck, check_once, check_teacher_queries, parses
-from distilsql.runs.train import Progress, train
+from distilsql.runs.train import train
+from run_folders import log_lines
 
 
 @pytest.fixture
@@ -91,12 +93,11 @@ def test_the_check_is_made_once_and_kept_in_the_log(benchmark, tmp_path, monkeyp
 def test_f_distill_says_logs_and_sums_up_what_its_teacher_wrote(recipe, tmp_path):
     said: list[str] = []
 
-    def report(progress: Progress) -> None:
+    def report(progress: TrainingProgress) -> None:
         said.append(progress.message)
 
     run = train(recipe("f-distill"), tmp_path / "run", report=report)
-    lines = [json.loads(line) for line in run.log.read_text().splitlines()]
-    found = [line["teacher_completions"] for line in lines if line["step"] == 0]
+    found = [line["teacher_completions"] for line in log_lines(run) if line["step"] == 0]
     assert len(found) == 1
     assert found[0]["completions"] == 10
     assert found[0]["share_that_runs"] < 0.5, "a random teacher writes no SQL"

@@ -16,11 +16,12 @@ from distilsql.runs.calibration import Calibration
 from distilsql.runs.engines import load_engines
 from distilsql.runs.folder import RunFolder
 from distilsql.runs.ledger import Ledger
-from distilsql.runs.prepare import prepare
+from distilsql.runs.prepare import load_data, prepare
 from distilsql.runs.teacher_hidden import open_teacher_hidden
-from distilsql.runs.train import load_data, train
+from distilsql.runs.train import train
 from distilsql.runs.window import Denominators, WindowTrainer
 from distilsql.runs.window_tree import WindowTree
+from run_folders import assert_equal, log_lines, weights
 
 EPOCH_STEPS = 2  # ten examples: 6 + 4
 TWO_EPOCHS = f"train.steps={2 * EPOCH_STEPS}"
@@ -68,16 +69,6 @@ def entries(folder) -> list:
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / "cache" / "distilsql" / "teacher-hidden"
-
-
-def weights(run) -> dict[str, torch.Tensor]:
-    return load_file(run.model / "model.safetensors")
-
-
-def assert_equal(mine, theirs):
-    assert mine.keys() == theirs.keys()
-    for name, tensor in mine.items():
-        assert torch.equal(tensor, theirs[name]), name
 
 
 def counts(run) -> dict[str, float]:
@@ -332,11 +323,8 @@ def test_two_processes_give_the_loss_of_one(recipe, tmp_path, folder):
     result = subprocess.run([sys.executable, *launch.split()], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
     assert len(entries(folder)) == 4
-    logs = [
-        [json.loads(line) for line in run.log.read_text().splitlines()]
-        for run in (alone, RunFolder(tmp_path / "both"))
-    ]
-    for one, other in zip(*logs, strict=True):
+    both = RunFolder(tmp_path / "both")
+    for one, other in zip(log_lines(alone), log_lines(both), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
         assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-4)
 

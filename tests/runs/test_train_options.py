@@ -11,7 +11,9 @@ from distilsql.models.load import load_tokenizer
 from distilsql.models.tiny import save_tiny_llama, train_tokenizer
 from distilsql.runs.engines import load_engines
 from distilsql.runs.predict import load_any
-from distilsql.runs.train import Progress, train
+from distilsql.runs.progress import TrainingProgress
+from distilsql.runs.train import train
+from run_folders import log_lines
 
 
 def test_tensorboard_gets_the_numbers(recipe, tmp_path):
@@ -25,12 +27,11 @@ def test_evaluation_on_the_way_runs_the_sql_and_is_logged(recipe, world, tmp_pat
     said: list[str] = []
     settings = ("train.evaluate_every_steps=2", f"data.valid='{world / 'pairs.jsonl'}'", "data.valid_limit=4")
 
-    def report(progress: Progress) -> None:
+    def report(progress: TrainingProgress) -> None:
         said.append(progress.message)
 
     run = train(recipe("sft", *settings), tmp_path / "run", report=report)
-    logged = [json.loads(line) for line in run.log.read_text().splitlines()]
-    accuracies = {line["step"]: line["valid_accuracy"] for line in logged if "valid_accuracy" in line}
+    accuracies = {line["step"]: line["valid_accuracy"] for line in log_lines(run) if "valid_accuracy" in line}
     assert set(accuracies) == {2, 4}
     assert all(0 <= accuracy <= 1 for accuracy in accuracies.values())
     assert any("execution accuracy" in sentence for sentence in said)

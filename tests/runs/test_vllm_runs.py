@@ -6,13 +6,9 @@ import pytest
 
 from distilsql.errors import RecipeError
 from distilsql.runs.train import train
+from run_folders import losses
 
 GREEDY = ("generation.temperature=0", "train.steps=3")
-
-
-def losses(run) -> list[float]:
-    lines = [json.loads(line) for line in run.log.read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,6 @@ None may stop a run, and none may shift the loss of a window: it is the mean tha
 completions as they were written.
 """
 
-import json
-
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -15,18 +13,14 @@ from distilsql.distill.divergences import reverse_kl
 from distilsql.runs import writing
 from distilsql.runs.engines import load_engines
 from distilsql.runs.ledger import Ledger
-from distilsql.runs.prepare import prepare
+from distilsql.runs.prepare import load_data, prepare
 from distilsql.runs.sampling import TreeOfExamples
-from distilsql.runs.train import load_data, train
+from distilsql.runs.train import train
 from distilsql.runs.window import Denominators, Trained, WindowTrainer
 from distilsql.runs.window_tree import as_branches, as_window_trees
+from run_folders import step_lines
 
 REDUCTIONS = ["per_completion", "per_token"]
-
-
-def lines_of(run) -> list[dict]:
-    lines = [json.loads(line) for line in run.log.read_text().splitlines()]
-    return [line for line in lines if "loss" in line]
 
 
 def always(monkeypatch, make_completion) -> None:
@@ -54,7 +48,7 @@ def test_an_odd_student_stops_nothing(recipe, tmp_path, monkeypatch, method, stu
     always(monkeypatch, ODD_STUDENTS[student])
     keys = ("train.steps=2", f"distill.reduction={reduction}", "train.calibration_windows=1")
     run = train(recipe(method, *keys), tmp_path / "run")
-    for line in lines_of(run):
+    for line in step_lines(run):
         written_nothing = student == "writes nothing" and method != "imitkd"
         assert (line["loss"] == 0) if written_nothing else (line["loss"] > 0)
         assert line["gradient_norm"] < float("inf")
@@ -69,7 +63,7 @@ def test_under_switch_too_a_model_that_never_ends_or_ends_at_once_trains(recipe,
             switch, "choose_tokens", lambda logp_BV, *rest, token=token: torch.full(logp_BV.shape[:1], token)
         )
         run = train(recipe("switch", "train.steps=2"), tmp_path / name)
-        assert all(line["loss"] > 0 for line in lines_of(run))
+        assert all(line["loss"] > 0 for line in step_lines(run))
 
 
 def load_eos(recipe) -> int:

@@ -4,9 +4,8 @@ import torch
 
 from distilsql.models.generate import GenerationOptions
 from distilsql.runs.engines import load_engines
-from distilsql.runs.prepare import prepare
+from distilsql.runs.prepare import load_data, prepare
 from distilsql.runs.sampling import TreeOfExamples
-from distilsql.runs.train import load_data
 from distilsql.runs.window_tree import Use, as_window_trees
 from distilsql.runs.writing import write_completions
 

@@ -27,6 +27,7 @@ from distilsql.models.vllm_source import VllmSource
 from distilsql.runs.progress import Say, silent
 from distilsql.runs.recipe import PromptSettings, Recipe, TeacherOptions
 from distilsql.runs.teacher_hidden import TeacherHidden
+from distilsql.runs.window_tree import WindowTree, as_branches
 
 
 @dataclass
@@ -97,6 +98,28 @@ def _longest_tokens(recipe: Recipe) -> int:
     """The most tokens of one question that a model is fed; under SWITCH, with those that are drafted in vain."""
     drafted = recipe.switch.block_length or max(BlockLength.CHOICES)
     return recipe.prompt.longest_tokens + (drafted - 1 if recipe.row.source is Source.SWITCH else 0)
+
+
+def choose_layouts(engines: Engines, recipe: Recipe, item: WindowTree, *, say: Say = silent) -> None:
+    """`train.share_prefix`: run trees, or the padded layout where a model cannot run them, such as `item`, exactly;
+    `say` is told of that."""
+    choice = recipe.train.share_prefix
+    models = {"student": engines.student, "teacher": engines.teacher}
+    for role, model in models.items():
+        if model is None:
+            continue
+        exact = choice != "auto" or tree_is_exact(
+            model,
+            item.tree,
+            as_branches(item.golds),
+            engines.vocabulary_size,
+            longest_tokens=recipe.prompt.longest_tokens,
+            chunk_rows=recipe.train.loss_chunk_rows,
+        )
+        if choice == "off" or not exact:
+            model.layout = "padded"
+        if not exact:
+            say(f"The {role} does not give the same result on a tree: it runs padded (slower).")
 
 
 def check_asked_model(

@@ -1,11 +1,11 @@
-"""Benchmarks → tokens: prompts built, fitted into the length budget, and tokenised once per run."""
+"""Benchmarks of a recipe → tokens: prompts built, fitted into the length budget, and tokenised once per run."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from distilsql.data.benchmark import Benchmark, InstructBenchmark, SqlBenchmark, Task
+from distilsql.data.benchmark import Benchmark, InstructBenchmark, SqlBenchmark, Task, load_benchmark
 from distilsql.data.example import Example, Instruction
 from distilsql.databases.normalise import normalise_sql
 from distilsql.distill.tree import PromptTree
@@ -13,7 +13,7 @@ from distilsql.errors import DataError
 from distilsql.prompts.codes import Prompt, PromptOptions
 from distilsql.prompts.fit import fit_prompt
 from distilsql.prompts.instruct import build_instruct_prompt, fit_instruct_prompt
-from distilsql.runs.recipe import PromptSettings
+from distilsql.runs.recipe import PromptSettings, Recipe
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,20 @@ class Prepared:
         for number, example in enumerate(self.examples):
             groups.setdefault(example.prefix_key, []).append(number)
         return list(groups.values())
+
+
+def load_data(recipe: Recipe) -> tuple[Benchmark, Benchmark | None]:
+    """Training and validation examples of a recipe, limited as it says."""
+    options = recipe.data
+    root, database = options.root_path, options.database_path
+    train_set = load_benchmark(options.train, root=root, database=database, missing_databases="skip")
+    if options.train_limit:
+        train_set = train_set.take(options.train_limit, recipe.seed)
+    valid = None
+    if options.valid:
+        valid = load_benchmark(options.valid, root=root, database=database, missing_databases="skip")
+        valid = valid.take(options.valid_limit, 0)
+    return train_set, valid
 
 
 def prompt_options(settings: PromptSettings, *, special_tokens: int = 0) -> PromptOptions:

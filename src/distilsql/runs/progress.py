@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -14,21 +15,27 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-if TYPE_CHECKING:
-    from distilsql.runs.train import Progress as TrainingProgress
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """What training reports while it runs: a sentence, or a step of a known total."""
+
+    message: str = ""
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
 
 
 Say = Callable[[str], None]
+Report = Callable[[TrainingProgress], None]
 
 
-def silent(sentence: str) -> None:
+def silent(said: str | TrainingProgress) -> None:
     """Tell nobody."""
 
 
 @contextmanager
-def training_bar(
-    description: str = "training", console: Console | None = None
-) -> Iterator[Callable[["TrainingProgress"], None]]:
+def training_bar(description: str = "training", console: Console | None = None) -> Iterator[Report]:
     """A reporter for `train`. Where standard error is no terminal, only sentences are printed."""
     columns: list[Any] = [
         TextColumn("{task.description}"),
@@ -43,7 +50,7 @@ def training_bar(
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(description, total=None, loss="–")
 
-        def report(progress: "TrainingProgress") -> None:
+        def report(progress: TrainingProgress) -> None:
             if progress.message:
                 bar.console.print(progress.message, highlight=False, markup=False)
             if progress.steps:

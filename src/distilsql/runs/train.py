@@ -9,7 +9,6 @@ import operator
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,15 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType, gather_object
 
-from distilsql.data.benchmark import Benchmark, SqlBenchmark, load_benchmark
+from distilsql.data.benchmark import SqlBenchmark
 from distilsql.errors import RecipeError, RunError, TrainingError
 from distilsql.metrics.evaluate import run_golds
 from distilsql.metrics.golds import GoldResults
-from distilsql.models.layout_check import tree_is_exact
 from distilsql.models.load import save_model
 from distilsql.runs.across_processes import sum_gradients, sum_loss, sum_values
 from distilsql.runs.calibration import Calibration
 from distilsql.runs.checkpoint import load_checkpoint, save_checkpoint
-from distilsql.runs.engines import Engines, load_engines, vllm_source
+from distilsql.runs.engines import Engines, choose_layouts, load_engines, vllm_source
 from distilsql.runs.environment import environment, refuse_other_data, reset_peak_memory
 from distilsql.runs.folder import RunFolder, open_run, refuse_what_is_no_run, write_json
 from distilsql.runs.interrupt import StopRequest
@@ -35,7 +33,8 @@ from distilsql.runs.ledger import Ledger, Phase
 from distilsql.runs.lock import hold
 from distilsql.runs.model_card import write_model_card
 from distilsql.runs.optimizer import MasterAdamW, learning_rate_at
-from distilsql.runs.prepare import Prepared, prepare
+from distilsql.runs.prepare import Prepared, load_data, prepare
+from distilsql.runs.progress import Report, TrainingProgress, silent
 from distilsql.runs.recipe import Recipe, load_recipe
 from distilsql.runs.rollout import Rollout
 from distilsql.runs.sampling import Sampler, WindowStream
@@ -46,24 +45,7 @@ from distilsql.runs.teacher_data import ensure_teacher_completions
 from distilsql.runs.teacher_hidden import open_teacher_hidden
 from distilsql.runs.training_log import append_line, drop_lines_after, step_line
 from distilsql.runs.window import Denominators, WindowLoss, WindowTrainer
-from distilsql.runs.window_tree import WindowTree, as_branches, as_window_trees
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What training reports while it runs: a sentence, or a step of a known total."""
-
-    message: str = ""
-    step: int = 0
-    steps: int = 0
-    loss: float | None = None
-
-
-Report = Callable[[Progress], None]
-
-
-def _silent(progress: Progress) -> None:
-    """Report to nobody."""
+from distilsql.runs.window_tree import as_window_trees
 
 
 def train(
@@ -71,7 +53,7 @@ def train(
     out: Path,
     *,
     overwrite: bool = False,
-    report: Report = _silent,
+    report: Report = silent,
     same: Callable[[Recipe, Recipe], bool] = operator.eq,
 ) -> RunFolder:
     """Train by a recipe into the run folder `out`, resuming it if it holds the same recipe, as `same` has it.
@@ -95,7 +77,7 @@ def train(
                 out, _text_of(recipe, out, same), overwrite=overwrite and accelerator.is_main_process
             )
         if run.is_finished():
-            report(Progress(f"{out} is finished already; pass --overwrite to run it anew."))
+            report(TrainingProgress(f"{out} is finished already; pass --overwrite to run it anew."))
         else:
             try:
                 _Trainer(recipe, run, accelerator, report).loop()
@@ -138,7 +120,7 @@ class _Trainer:
 
     def __init__(self, recipe: Recipe, run: RunFolder, accelerator: Accelerator, report: Report) -> None:
         self.recipe, self.run, self.accelerator = recipe, run, accelerator
-        self.report: Report = report if accelerator.is_main_process else _silent
+        self.report: Report = report if accelerator.is_main_process else silent
         self.ledger = Ledger(accelerator.device)
         self.benchmark, self.valid = load_data(recipe)
         self.golds = GoldResults()
@@ -147,15 +129,13 @@ class _Trainer:
             # A gold that does not run is better said now than at the first evaluation.
             run_golds(self.valid, self.golds)
         for first in self.benchmark.skipped[:1]:
-            self.report(Progress(f"{len(self.benchmark.skipped)} examples left out: {first.reason}"))
-        self.engines: Engines = load_engines(
-            recipe, accelerator.device, say=lambda sentence: self.report(Progress(sentence))
-        )
+            self._say(f"{len(self.benchmark.skipped)} examples left out: {first.reason}")
+        self.engines: Engines = load_engines(recipe, accelerator.device, say=self._say)
         self.prepared: Prepared = prepare(
             self.benchmark, self.engines.tokenizer, recipe.prompt, training=True, filter_seed=recipe.seed
         )
         for sentence in self.prepared.lengths.sentences():
-            self.report(Progress(sentence))
+            self._say(sentence)
         self.windows = WindowStream(
             Sampler(
                 [example.prefix_key for example in self.prepared.examples],
@@ -191,9 +171,9 @@ class _Trainer:
         self.teacher_check: TeacherCheck | None = None
         self.teacher_writing_seconds = 0.0
         self.examples_seen = 0
-        self._choose_layout(
-            max(as_window_trees(self.prepared, self.windows.window(0)), key=lambda item: item.longest_tokens)
-        )
+        first_window = as_window_trees(self.prepared, self.windows.window(0))
+        longest = max(first_window, key=lambda item: item.longest_tokens)
+        choose_layouts(self.engines, recipe, longest, say=self._say)
         reset_peak_memory()
         if accelerator.is_main_process:
             found = [self.benchmark] + ([self.valid] if self.valid else [])
@@ -203,27 +183,8 @@ class _Trainer:
             if recipe.train.trackers:
                 accelerator.init_trackers(recipe.name or "distilsql")
 
-    def _choose_layout(self, item: WindowTree) -> None:
-        """share_prefix: run trees, or the padded layout where a model cannot run them, such as `item`, exactly."""
-        choice = self.recipe.train.share_prefix
-        models = [("student", self.engines.student)]
-        if self.engines.teacher is not None:
-            models.append(("teacher", self.engines.teacher))
-        for role, model in models:
-            exact = choice != "auto" or tree_is_exact(
-                model,
-                item.tree,
-                as_branches(item.golds),
-                self.engines.vocabulary_size,
-                longest_tokens=self.recipe.prompt.longest_tokens,
-                chunk_rows=self.recipe.train.loss_chunk_rows,
-            )
-            if choice == "off" or not exact:
-                model.layout = "padded"
-            if not exact:
-                self.report(
-                    Progress(f"The {role} does not give the same result on a tree: it runs padded (slower).")
-                )
+    def _say(self, sentence: str) -> None:
+        self.report(TrainingProgress(sentence))
 
     # ---- the loop ----------------------------------------------------------------------------------------
 
@@ -263,7 +224,7 @@ class _Trainer:
             self.prepared,
             is_longer_than_an_epoch=self.steps > self.windows.first_epoch_steps,
             ledger=self.ledger,
-            say=lambda sentence: self.report(Progress(sentence)),
+            say=self._say,
             rank=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
         )
@@ -289,7 +250,7 @@ class _Trainer:
             with self.ledger.phase(Phase.EVALUATION):
                 self.teacher_check = check_once(self.run, found.texts, self.benchmark)
             for sentence in self.teacher_check.sentences():
-                self.report(Progress(sentence))
+                self._say(sentence)
         self.accelerator.wait_for_everyone()
 
     def _step(self, step: int) -> tuple[WindowLoss, float, float]:
@@ -339,7 +300,7 @@ class _Trainer:
 
     def _log(self, step: int, loss: WindowLoss, learning_rate: float, norm: float) -> None:
         done = step + 1
-        self.report(Progress(step=done, steps=self.steps, loss=loss.total))
+        self.report(TrainingProgress(step=done, steps=self.steps, loss=loss.total))
         if not self.accelerator.is_main_process:
             return
         if done % self.recipe.train.log_every_steps and done != self.steps and done != 1:
@@ -355,7 +316,7 @@ class _Trainer:
             with self.ledger.phase(Phase.EVALUATION):
                 accuracy = score_during_training(self.recipe, self.engines, self.valid, self.golds)
             metric = "execution accuracy" if self.valid.task == "sql" else "ROUGE-L"
-            self.report(Progress(f"step {done}: {metric} {accuracy:.1%} on {self.valid.name}"))
+            self._say(f"step {done}: {metric} {accuracy:.1%} on {self.valid.name}")
             append_line(self.run, {"step": done, "valid_accuracy": accuracy})
         self.accelerator.wait_for_everyone()
 
@@ -388,7 +349,7 @@ class _Trainer:
                 self.trainer.switch_trace.load(state["switch"])
             self.examples_seen = state["examples_seen"]
             done = int(state["step"])
-            self.report(Progress(f"resuming {self.run.path} after step {done} of {self.steps}"))
+            self._say(f"resuming {self.run.path} after step {done} of {self.steps}")
         if self.accelerator.is_main_process:
             drop_lines_after(self.run, done)
         self.accelerator.wait_for_everyone()
@@ -438,17 +399,3 @@ class _Trainer:
             switch_trace=self.trainer.switch_trace,
             teacher_check=self.teacher_check,
         )
-
-
-def load_data(recipe: Recipe) -> tuple[Benchmark, Benchmark | None]:
-    """Training and validation examples of a recipe, limited as it says."""
-    options = recipe.data
-    root, database = options.root_path, options.database_path
-    train_set = load_benchmark(options.train, root=root, database=database, missing_databases="skip")
-    if options.train_limit:
-        train_set = train_set.take(options.train_limit, recipe.seed)
-    valid = None
-    if options.valid:
-        valid = load_benchmark(options.valid, root=root, database=database, missing_databases="skip")
-        valid = valid.take(options.valid_limit, 0)
-    return train_set, valid

@@ -1,0 +1,34 @@
+"""What tests read from a run folder."""
+
+import json
+
+import torch
+from safetensors.torch import load_file
+
+
+def log_lines(run) -> list[dict]:
+    return [json.loads(line) for line in run.log.read_text().splitlines()]
+
+
+def step_lines(run) -> list[dict]:
+    """The log without what is not of a step: evaluations, what the teacher wrote."""
+    return [line for line in log_lines(run) if "loss" in line]
+
+
+def losses(run) -> list[float]:
+    return [line["loss"] for line in step_lines(run)]
+
+
+def weights(run) -> dict[str, torch.Tensor]:
+    return load_file(run.model / "model.safetensors")
+
+
+def assert_equal(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    """The same names and the same bits."""
+    assert mine.keys() == theirs.keys()
+    for name, tensor in mine.items():
+        assert torch.equal(tensor, theirs[name]), name
+
+
+def assert_same_weights(one, other) -> None:
+    assert_equal(weights(one), weights(other))
