@@ -1,0 +1,3 @@
+from distilsql.cli import main
+
+main()

@@ -1,0 +1,98 @@
+"""Commands that ask a model: a benchmark's questions, or one of your own."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited, say
+from distilsql.errors import DataError
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run folder, or any model folder together with --recipe")],
+    on: On,
+    data: Root = None,
+    database: OwnDatabase = None,
+    beams: Annotated[int, typer.Option(min=1, help="1 is greedy")] = 1,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Sample at this temperature; 0 is greedy")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples; each seed has its own file")] = 0,
+    limit: Limit = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Recipe whose prompt settings a plain model is asked with")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Prediction file; default: inside the run")] = None,
+) -> None:
+    """Answer a benchmark's questions and write predictions/<benchmark>.jsonl."""
+    from distilsql.errors import RunError
+    from distilsql.runs.folder import RunFolder
+    from distilsql.runs.predict import benchmark_for, load_any, load_student, recipe_of
+    from distilsql.runs.predict import predict as run_predict
+    from distilsql.runs.progress import counting_bar
+    from distilsql.runs.recipe import load_recipe
+
+    if beams > 1 and out is None:
+        raise RunError(
+            "The predictions in a run's folder are greedy or sampled ones, and comparable with other runs'. Say where "
+            f"those of {beams} beams go: --out predictions.jsonl"
+        )
+    folder = RunFolder(run)
+    if recipe is None:
+        resolved = recipe_of(folder)
+        benchmark = limited(benchmark_for(resolved, on, data, database), limit)
+        model = load_student(folder, beams=beams, temperature=temperature, seed=seed, say=say)
+    else:
+        resolved = load_recipe(recipe)
+        benchmark = limited(benchmark_for(resolved, on, data, database), limit)
+        model = load_any(
+            str(run),
+            resolved.prompt,
+            beams=beams,
+            precision=resolved.train.precision,
+            temperature=temperature,
+            seed=seed,
+            say=say,
+        )
+        if out is None:
+            raise RunError(f"{run} is not a run folder, so say where predictions go: --out predictions.jsonl")
+    path = out or folder.predictions(benchmark.name, temperature, seed)
+    with counting_bar("predicting") as on_progress:
+        run_predict(model, benchmark, path, on_progress=on_progress)
+    by_file = out is not None or (temperature > 0 and benchmark.task == "sql")
+    options = {
+        "--data": data,
+        "--database": database or (resolved.data.database_path if by_file else None),
+        "--limit": limit,
+        "--temperature": f"{temperature:g}" if temperature and not by_file else None,
+    }
+    given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    command = ["distilsql", "evaluate", str(path if by_file else run), "--on", on, *given]
+    print(f"Wrote {path}. Next: {shlex.join(command)}")
+
+
+def ask(
+    run: Annotated[Path, typer.Argument(help="A finished run")],
+    question: Annotated[str, typer.Argument(help="In quotes")],
+    database: OwnDatabase = None,
+    evidence: Annotated[str, typer.Option(help="What the question takes for granted")] = "",
+    rows: Annotated[int, typer.Option(min=1, help="Show at most this many rows")] = 20,
+) -> None:
+    """Answer one question: the SQL that the student writes, and what it returns, read-only and under tight limits."""
+    from rich.console import Console
+
+    from distilsql.runs.ask import ask as ask_student
+    from distilsql.runs.ask import own_database, rows_table
+    from distilsql.runs.folder import RunFolder
+    from distilsql.runs.predict import load_student, recipe_of
+
+    folder = RunFolder(run)
+    database = database or recipe_of(folder).data.database_path
+    if database is None:
+        raise DataError("The run's recipe names no database of its own; give one: --database shop.sqlite.")
+    asked = own_database(database)
+    answer = ask_student(load_student(folder, say=say), question, asked, evidence=evidence)
+    print(answer.sql)
+    Console().print(rows_table(answer, rows))

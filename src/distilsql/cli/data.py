@@ -1,0 +1,64 @@
+"""Commands about data: checking it, and test suites."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distilsql.cli.options import On, OwnDatabase, Root
+from distilsql.errors import DataError
+
+
+def data_check(
+    target: Annotated[str, typer.Argument(help="A data folder, a benchmark's name, or a file of own pairs")],
+    data: Root = None,
+    database: OwnDatabase = None,
+) -> None:
+    """Report every missing database, malformed record and gold query that does not run, all at once."""
+    from distilsql.data.check import check
+    from distilsql.runs.progress import counting_bar
+
+    with counting_bar("running golds") as on_progress:
+        report = check(target, data, database=database, progress=on_progress)
+    for checked in report.benchmarks:
+        golds = (
+            f", {checked.databases} databases, {checked.gold_runs} golds run "
+            f"({checked.gold_empty} with an empty result)"
+        )
+        print(f"{checked.name}: {checked.examples} examples{golds if checked.task == 'sql' else ''}")
+    for problem in report.problems:
+        print(f"  {problem}")
+    if report.problems:
+        raise DataError(f"{len(report.problems)} problems in {target}, listed above.")
+
+
+def suite_build(
+    on: On,
+    out: Annotated[Path, typer.Option(help="Folder of the suite")],
+    data: Root = None,
+    database: OwnDatabase = None,
+    name: Annotated[str, typer.Option(help="Scores on the suite are labelled with this name")] = "",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same suite")] = 0,
+) -> None:
+    """Make variants of each database that tell wrong queries from the gold ones. An interrupted build resumes."""
+    from distilsql.data.benchmark import load_sql_benchmark
+    from distilsql.metrics.build_suite import build_suite
+    from distilsql.runs.progress import counting_bar
+
+    benchmark = load_sql_benchmark(on, root=data, database=database, missing_databases="skip")
+    with counting_bar("databases") as on_progress:
+        suite = build_suite(
+            benchmark,
+            out,
+            name=name or out.name,
+            seed=seed,
+            on_progress=lambda _, done, total: on_progress(done, total),
+        )
+    for db_id, report in suite.reports.items():
+        print(f"{db_id}: {len(report['variants'])} databases for {len(report['golds'])} gold queries")
+    if not suite.size:
+        print(
+            "No wrong neighbour of a gold query was told apart by a variant: on this suite, TS says what EX says."
+        )
+    own = f" --database {database}" if database else ""
+    print(f"Suite {suite.label} in {out}. Next: distilsql evaluate PREDICTIONS --on {on}{own} --suite {out}")

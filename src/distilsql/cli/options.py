@@ -1,0 +1,31 @@
+"""Options that several commands have, and what they do with them."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from distilsql.data.benchmark import Benchmark
+
+Root = Annotated[
+    Path | None, typer.Option("--data", help="Folder that holds spider/, bird/, … [DISTILSQL_DATA]")
+]
+OwnDatabase = Annotated[Path | None, typer.Option("--database", help="SQLite file that own pairs are about")]
+On = Annotated[
+    str, typer.Option("--on", help="Benchmark such as spider:dev or dolly:valid, or a file of own examples")
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Replace a recipe key: --set train.steps=200")
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only this many examples (a seeded draw)")]
+
+
+def say(sentence: str) -> None:
+    """Standard output is for what was asked for."""
+    print(sentence, file=sys.stderr)
+
+
+def limited(benchmark: "Benchmark", limit: int | None) -> "Benchmark":
+    return benchmark if limit is None else benchmark.take(limit, 0)
