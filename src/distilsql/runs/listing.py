@@ -11,6 +11,7 @@ from distilsql.runs.state import NOTHING_TO_TRAIN, Standing, State, standings
 _STYLES = {
     State.DONE: "green",
     State.MEASURED: "green",
+    State.ANSWERED: "cyan",
     State.TRAINED: "cyan",
     State.PART_DONE: "yellow",
     State.OTHER: "bold red",

@@ -153,10 +153,16 @@ def predict(
                 file.flush()
                 if on_progress is not None:
                     on_progress(len(known), len(benchmark.examples))
-    lines = [_line(example, field, known[example.example_id]) for example in benchmark.examples]
-    write_text(out, "".join(lines))
+    write_predictions(known, benchmark, out)
     unfinished.unlink(missing_ok=True)
     return [known[example.example_id] for example in benchmark.examples]
+
+
+def write_predictions(answers: Mapping[str, str], benchmark: Benchmark, out: Path) -> None:
+    """One line for each example of the benchmark. `answers` are by example id."""
+    field = ANSWER_FIELDS[benchmark.task]
+    lines = [_line(example, field, answers[example.example_id]) for example in benchmark.examples]
+    write_text(out, "".join(lines))
 
 
 def _line(example: Example | Instruction, field: str, answer: str) -> str:

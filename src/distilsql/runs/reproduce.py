@@ -1,9 +1,9 @@
 """Reproduce tables and figures: make the runs that are missing, judge them, and render what is there.
 
 Everything is kept in run folders, so the same command goes on after any interruption: a finished run is not trained
-again, a part-done one goes on from its checkpoint, answered questions are not asked again. A run that is measured and
-has lost its weights is made again only if another run has to load them. Several processes may make the same plan at
-once, one on each GPU, say: each works on runs that no other is at work on.
+again, a part-done one goes on from its checkpoint, answered questions are not asked again. A run that has lost its
+weights is made again only if another run has to load them, or something is to be measured that its answers do not tell.
+Several processes may make the same plan at once, one on each GPU, say: each works on runs that no other is at work on.
 """
 
 import json
@@ -25,12 +25,13 @@ from distilsql.runs.exposure import ExposureOptions, expose_run
 from distilsql.runs.folder import RunFolder, file_name, lines_of
 from distilsql.runs.lock import RunInUse, hold
 from distilsql.runs.plan import Judgement, Plan, PlannedRun
-from distilsql.runs.predict import Model, load_student, predict
+from distilsql.runs.predict import Model, load_student, predict, write_predictions
 from distilsql.runs.progress import counting_bar, training_bar
 from distilsql.runs.render import render
 from distilsql.runs.state import (
     State,
     is_judged,
+    kept_queries,
     predictions_paths,
     read_score,
     say_the_same,
@@ -62,8 +63,7 @@ def reproduce(plan: Plan, out: Path, *, console: Console | None = None) -> list[
         )
     console = console or Console(stderr=True)
     maker = _Maker(plan, out, console)
-    states = states_of(plan.runs)
-    waiting = [run for name, run in plan.runs.items() if states[name] is not State.MEASURED]
+    waiting = [run for name, run in plan.runs.items() if maker.states[name] is not State.MEASURED]
     told = ""
     while waiting:
         postponed = maker.make_all(waiting)
@@ -88,11 +88,13 @@ def reproduce(plan: Plan, out: Path, *, console: Console | None = None) -> list[
 
 
 class _Maker:
-    """Trains and judges runs, and renders what each of them changes. `failed`: the runs left out, and why."""
+    """Trains and judges runs, and renders what each of them changes. `failed`: the runs left out, and why; `states`:
+    those at the start."""
 
     def __init__(self, plan: Plan, out: Path, console: Console) -> None:
         self.plan, self.out, self.console = plan, out, console
         self.judge = Judge(plan, console)
+        self.states = states_of(plan.runs)
         self.failed: dict[str, str] = {}
         self._places = {name: place for place, name in enumerate(plan.runs, start=1)}
 
@@ -100,10 +102,11 @@ class _Maker:
         """Make `runs` in order; returns those that another process is at work on, and those that need these."""
         postponed: list[PlannedRun] = []
         for run in runs:
-            missing = [name for name in run.needs if name in self.failed]
+            needs = () if self._needs_no_model(run) else run.needs
+            missing = [name for name in needs if name in self.failed]
             if missing:
                 self.failed[run.name] = f"it needs {missing[0]}"
-            elif not all(_has_weights(self.plan.runs[name]) for name in run.needs):
+            elif not all(_has_weights(self.plan.runs[name]) for name in needs):
                 postponed.append(run)
             else:
                 try:
@@ -125,22 +128,24 @@ class _Maker:
                 "train it anew."
             )
         with hold(run.folder.path):
-            changed = _trained(run, title, self.console) | self.judge.judge(run, title)
+            changed = self._trained(run, title) | self.judge.judge(run, title)
         if changed:
             render(self.plan, self.out, touching=run.name)
+
+    def _trained(self, run: PlannedRun, title: str) -> bool:
+        """Train the run if its weights are needed and not there; returns whether anything was done."""
+        if self._needs_no_model(run) or _has_weights(run):
+            return False
+        with training_bar(title, self.console) as report:
+            train(run.recipe, run.folder.path, report=report, same=say_the_same)
+        return True
+
+    def _needs_no_model(self, run: PlannedRun) -> bool:
+        return self.states[run.name] is State.ANSWERED
 
 
 def _has_weights(run: PlannedRun) -> bool:
     return state_of(run) in (State.DONE, State.TRAINED)
-
-
-def _trained(run: PlannedRun, title: str, console: Console) -> bool:
-    """Train the run if its weights are not there; returns whether anything was done."""
-    if _has_weights(run):
-        return False
-    with training_bar(title, console) as report:
-        train(run.recipe, run.folder.path, report=report, same=say_the_same)
-    return True
 
 
 class Judge:
@@ -162,7 +167,13 @@ class Judge:
                 loaded.append(load_student(run.folder, say=self._say))
             return loaded[0]
 
-        done = [self._measure(run, judgement, title, model) for judgement in run.judged_on]
+        # Whether a judgement is up to date is told by answers, which a run without weights need not have kept.
+        wanted = [
+            judgement
+            for judgement in run.judged_on
+            if run.folder.model.exists() or not is_judged(run.folder, judgement)
+        ]
+        done = [self._measure(run, judgement, title, model) for judgement in wanted]
         return any(done)
 
     def _say(self, sentence: str) -> None:
@@ -207,6 +218,10 @@ class Judge:
                 if _ids(path) == asked:
                     continue
                 path.replace(path.with_name(path.name + ".unfinished"))
+            kept = kept_queries(run, judgement)
+            if kept.keys() == asked and not run.model.exists():
+                write_predictions(kept, benchmark, path)
+                continue
             student = model()
             decoder = replace(student.decoder, temperature=judgement.temperature, seed=seed)
             with counting_bar(f"{title}: answering {benchmark.name}", self.console) as on_progress:

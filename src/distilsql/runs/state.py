@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,16 @@ SUITE = "ts"
 class State(Enum):
     DONE = "done"
     MEASURED = "measured"  # all that is asked of it is there but its weights
+    ANSWERED = (
+        "answered"  # its weights are gone; what is left to measure is measured on the answers that are kept
+    )
     TRAINED = "trained"
     PART_DONE = "part done"
     MISSING = "missing"
     OTHER = "another recipe"
 
 
-NOTHING_TO_TRAIN = frozenset({State.DONE, State.MEASURED, State.TRAINED})
+NOTHING_TO_TRAIN = frozenset({State.DONE, State.MEASURED, State.ANSWERED, State.TRAINED})
 
 
 @dataclass(frozen=True)
@@ -77,15 +80,15 @@ def _standing(
 
 
 def states_of(runs: Mapping[str, PlannedRun]) -> dict[str, State]:
-    """The state of every run of a plan, where each comes after those it needs. A measured run that another one still
-    has to load is part done: it has to be trained again."""
+    """The state of every run of a plan, where each comes after those it needs. A run without weights that another one
+    still has to load is part done: it has to be trained again."""
     found: dict[str, State] = {}
     needed: set[str] = set()
     for name, run in reversed(list(runs.items())):
         state = state_of(run)
-        if state is State.MEASURED and name in needed:
+        if state in (State.MEASURED, State.ANSWERED) and name in needed:
             state = State.PART_DONE
-        if state not in (State.DONE, State.MEASURED):
+        if state not in (State.DONE, State.MEASURED, State.ANSWERED):
             needed.update(run.needs)
         found[name] = state
     return {name: found[name] for name in runs}
@@ -100,10 +103,12 @@ def state_of(run: PlannedRun) -> State:
         return State.OTHER
     if not folder.summary.exists():
         return State.PART_DONE
-    judged = all(is_judged(folder, judgement) for judgement in run.judged_on)
-    if not folder.model.exists():
-        return State.MEASURED if judged else State.PART_DONE
-    return State.DONE if judged else State.TRAINED
+    left = [judgement for judgement in run.judged_on if not is_judged(folder, judgement)]
+    if folder.model.exists():
+        return State.TRAINED if left else State.DONE
+    if not left:
+        return State.MEASURED
+    return State.ANSWERED if all(_is_answered(folder, judgement) for judgement in left) else State.PART_DONE
 
 
 def is_same_recipe(run: PlannedRun) -> bool:
@@ -132,7 +137,7 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
 def scores_path(run: RunFolder, judgement: Judgement) -> Path:
     """Where the accuracy of `judgement` is kept."""
     suite = f"-{SUITE}" if judgement.suite else ""
-    return run.scores(judgement.benchmark + suite, judgement.temperature)
+    return run.scores(file_name(judgement.benchmark) + suite, judgement.temperature)
 
 
 def predictions_paths(run: RunFolder, judgement: Judgement) -> dict[int, Path]:
@@ -150,6 +155,22 @@ def is_judged(run: RunFolder, judgement: Judgement) -> bool:
         return read_exposure(run, judgement) is not None
     answers = predictions_paths(run, judgement).values() if run.model.exists() else ()
     return all(path.exists() for path in (scores_path(run, judgement), *answers))
+
+
+def _is_answered(run: RunFolder, judgement: Judgement) -> bool:
+    """Whether a measurement needs no model, since its answers are there, or scores of them are, which hold them."""
+    if judgement.exposure_limit is not None:
+        return False
+    is_predicted = all(path.exists() for path in predictions_paths(run, judgement).values())
+    return is_predicted or bool(kept_queries(run, judgement))
+
+
+def kept_queries(run: RunFolder, judgement: Judgement) -> dict[str, str]:
+    """The queries that the EX scores of the same questions hold, by example; none where there are no such scores."""
+    if not judgement.suite:
+        return {}
+    scores = _json(scores_path(run, replace(judgement, suite=False))) or {"verdicts": []}
+    return {one["example_id"]: one["predicted_sql"] for one in scores["verdicts"]}
 
 
 def read_exposure(run: RunFolder, judgement: Judgement) -> dict[str, Any] | None:

@@ -126,6 +126,7 @@ def book(world: Path, tiny_models, monkeypatch) -> Book:
     (folder / "tiny" / "scale.toml").write_text(SCALE.format(test=test, talk=talk))
     files = {"main": TABLE, "shares": FIGURE, "published": PUBLISHED}
     files |= {"talk": TALK.replace("COLUMN", "rouge"), "suites": TALK.replace("COLUMN", "ts")}
+    files |= {"both": TALK.replace("COLUMN", 'ex", "ts')}
     for name, text in files.items():
         (folder / f"{name}.toml").write_text(text)
     return Book(folder)

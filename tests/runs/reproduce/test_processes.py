@@ -86,7 +86,6 @@ def test_two_processes_share_one_plan(book, world, plan_of):
     assert not list(world.rglob("*.part"))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_a_run_is_judged_later_while_another_process_builds_the_suite(
     book, world, plan_of, held_elsewhere, monkeypatch

@@ -185,7 +185,6 @@ def test_a_task_of_its_own_is_trained_for_and_sampled_with_every_seed(book, worl
     assert score.stat().st_mtime_ns > written == answers.stat().st_mtime_ns
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_a_suite_is_built_once_and_its_scores_carry_its_name(book, world, plan_of):
     plan = plan_of(book, world, "suites")
@@ -198,6 +197,36 @@ def test_a_suite_is_built_once_and_its_scores_carry_its_name(book, world, plan_o
     assert standings(plan.runs)["sft_small_seed0"].state is State.DONE
     reproduce(plan, world / "out", console=QUIET)
     assert suite.stat().st_mtime_ns == built
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_without_weights_a_suite_is_judged_on_the_queries_that_scores_hold(book, world, plan_of, trained):
+    plan = plan_of(book, world, "both")
+    reproduce(plan, world / "out", console=QUIET)
+    sft = plan.runs["sft_small_seed0"].folder.path
+    on_suite, on_database = sft / "scores" / "test-ts.json", sft / "scores" / "test.json"
+    judged = on_suite.read_bytes()
+    for run in plan.runs.values():
+        for part in ("model", "predictions", "checkpoints"):
+            shutil.rmtree(run.folder.path / part, ignore_errors=True)
+    on_suite.unlink()
+    found = {name: standing.state for name, standing in standings(plan.runs).items()}
+    assert found == {
+        "teacher": State.MEASURED,
+        "start": State.MEASURED,
+        "sft_small_seed0": State.ANSWERED,
+    }
+    trained.clear()
+    written = on_database.stat().st_mtime_ns
+    reproduce(plan, world / "out", console=QUIET)
+    assert trained == []
+    assert on_suite.read_bytes() == judged
+    assert on_database.stat().st_mtime_ns == written
+    # Neither answers nor what holds them.
+    shutil.rmtree(sft / "predictions")
+    on_suite.unlink()
+    on_database.unlink()
+    assert state_of(plan.runs["sft_small_seed0"]) is State.PART_DONE
 
 
 @pytest.mark.usefixtures("no_figures")
