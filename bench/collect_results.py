@@ -27,7 +27,8 @@ def collect(name: str, runs: list[Path]) -> Path:
         for scores in sorted((run / "scores").glob("*.json")):
             document = json.loads(scores.read_text(encoding="utf-8"))
             for verdict in document.get("verdicts", ()):
-                del verdict["question"], verdict["gold_sql"]
+                for theirs in ("question", "gold_sql"):
+                    verdict.pop(theirs, None)  # gone already in what was collected before
             for judged in document.get("instructions", ()):
                 judged["instruction"] = judged["input"] = ""
                 # Tables by length need to know how long a reference is.

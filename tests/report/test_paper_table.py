@@ -146,9 +146,23 @@ def test_points_are_the_numbers_of_the_table():
     assert points == [{(1.0, 20.04), (1.43, 25.0)}, {(1.0, 57.8), (2.3, 65.8)}]
 
 
-def test_curves_have_a_line_for_each_seed():
-    ours = draw_paper_figure(TABLE, "curve", y="spider_ex").axes[0]
-    assert [list(line.get_ydata()) for line in ours.get_lines()] == [[10.0, 20.0], [12.0, 18.0]]
+def test_curves_are_means_over_seeds_beside_each_seeds_marks():
+    ours, theirs = draw_paper_figure(TABLE, "curve", y="spider_ex").axes
+    drawn = {line.get_linestyle(): [] for line in ours.get_lines()}
+    for line in ours.get_lines():
+        drawn[line.get_linestyle()].append((list(line.get_xdata()), list(line.get_ydata())))
+    assert drawn == {
+        "None": [([50, 100], [10.0, 20.0]), ([50, 100], [12.0, 18.0])],
+        "-": [([50, 100], [11.0, 19.0])],
+    }
+    assert (ours.get_xlabel(), theirs.get_xlabel()) == ("optimizer step", "")
+
+
+def test_a_mean_curve_has_the_steps_that_every_seed_has():
+    unequal = replace(SFT, curves=(((50, 10.0), (100, 20.0)), ((100, 18.0), (150, 30.0))))
+    table = PaperTable("t", "s", "cpu", COLUMNS, (Group("g", {}, (unequal,)),))
+    lines = draw_paper_figure(table, "curve", y="spider_ex").axes[0].get_lines()
+    assert [list(line.get_ydata()) for line in lines if line.get_linestyle() == "-"] == [[19.0]]
 
 
 def test_dots_show_every_column_and_row_and_mark_the_papers_hollow():

@@ -5,6 +5,7 @@ A figure is drawn from the same `PaperTable` as the table, so that the two canno
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -70,7 +71,12 @@ def draw_paper_figure(
             draw(axes, panel, theme)
         else:
             axes.text(0.5, 0.5, NOT_RUN, transform=axes.transAxes, ha="center", color=theme.faint)
-        axes.set_xlabel(x_title or {"cost": titles.get(x, ""), "curve": "optimizer step"}.get(kind, ""))
+        axes.set_xlabel(
+            x_title
+            or {"cost": titles.get(x, ""), "curve": "optimizer step" if _is_curve(panel) else ""}.get(
+                kind, ""
+            )
+        )
     grid[0].set_ylabel(titles.get(y, y))
     if kind == "cost":
         # Labels are placed last, when the limits of every panel are final.
@@ -183,24 +189,40 @@ def _sweep(axes: Axes, panel: _Panel, theme: Theme) -> None:
 
 
 def _curves(axes: Axes, panel: _Panel, theme: Theme) -> None:
-    """Ours: a line for each seed, as logged. The paper's: final values as bars, its curves having no numbers."""
-    if not any(point.line.curves for point in panel.points) or not panel.is_ours:
+    """Ours: the mean over seeds, as logged, and each of several seeds as faint marks. The paper's: final values as
+    bars, its curves having no numbers."""
+    if not _is_curve(panel):
         _bars(axes, panel, theme)
         return
     for point in panel.points:
         color, marker, size = method_style(point.line.method, theme)
-        for number, curve in enumerate(point.line.curves):
+        curves = point.line.curves
+        for curve in curves if len(curves) > 1 else ():
+            axes.plot(*zip(*curve, strict=True), marker, color=color, markersize=size / 2, alpha=0.3)
+        mean = _mean_curve(curves)
+        if mean:
+            steps, values = zip(*mean, strict=True)
             axes.plot(
-                [step for step, _ in curve],
-                [value for _, value in curve],
+                steps,
+                values,
                 color=color,
                 marker=marker,
                 markersize=size / 2,
-                linewidth=1.4,
-                alpha=1.0 if number == 0 else 0.5,
-                label=point.line.title if number == 0 else "_again",
+                linewidth=1.6,
+                label=point.line.title,
             )
     axes.legend(frameon=False, fontsize=8, labelcolor=theme.text)
+
+
+def _is_curve(panel: _Panel) -> bool:
+    return panel.is_ours and any(point.line.curves for point in panel.points)
+
+
+def _mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> list[tuple[int, float]]:
+    """Over seeds, at the steps that all of them have."""
+    by_seed = [dict(curve) for curve in curves]
+    shared = set.intersection(*(set(values) for values in by_seed)) if by_seed else set()
+    return [(step, fmean(values[step] for values in by_seed)) for step in sorted(shared)]
 
 
 # ---- every column --------------------------------------------------------------------------------------------
