@@ -1,9 +1,28 @@
-"""What tests read from a run folder."""
+"""What tests do with run folders: stop a training on its way, and read what a run left."""
 
 import json
 
+import pytest
 import torch
 from safetensors.torch import load_file
+
+from distilsql.runs.progress import TrainingProgress
+from distilsql.runs.train import train
+
+
+class Killed(Exception):
+    """Stands for a kill: raised where nothing catches it."""
+
+
+def train_killed_at(step: int, settings, folder) -> None:
+    """Train until `step` is reported, which is before it is logged and saved."""
+
+    def kill(progress: TrainingProgress) -> None:
+        if progress.step == step:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(settings, folder, report=kill)
 
 
 def log_lines(run) -> list[dict]:

@@ -13,13 +13,8 @@ import pytest
 from distilsql.errors import RunError
 from distilsql.runs import train as train_module
 from distilsql.runs.folder import RunFolder
-from distilsql.runs.progress import TrainingProgress
 from distilsql.runs.train import train
-from run_folders import assert_same_weights, losses, step_lines
-
-
-class Killed(Exception):
-    """Stands for a kill: raised where nothing catches it, between two steps."""
+from run_folders import assert_same_weights, losses, step_lines, train_killed_at
 
 
 @pytest.mark.parametrize("method", ["kid", "gkd-rkl", "f-distill", "switch"])
@@ -27,12 +22,7 @@ def test_a_killed_run_resumes_to_the_same_bits(recipe, tmp_path, method):
     settings = recipe(method, "train.steps=6", "train.save_every_steps=2", "train.precision=bfloat16")
     whole = train(settings, tmp_path / "whole")
 
-    def kill_at_5(progress: TrainingProgress) -> None:
-        if progress.step == 5:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train(settings, tmp_path / "killed", report=kill_at_5)
+    train_killed_at(5, settings, tmp_path / "killed")
     resumed = train(settings, tmp_path / "killed")
     assert_same_weights(whole, resumed)
     assert [line["step"] for line in step_lines(resumed)] == [1, 2, 3, 4, 5, 6]

@@ -16,18 +16,12 @@ from distilsql.runs.decode_batches import decode_batches, fill_batches
 from distilsql.runs.engines import load_engines
 from distilsql.runs.ledger import Ledger, Phase
 from distilsql.runs.prepare import TokenizedExample, load_data, prepare
-from distilsql.runs.progress import TrainingProgress
 from distilsql.runs.rollout import Rollout
 from distilsql.runs.sampling import Sampler, WindowStream
 from distilsql.runs.train import train
 from distilsql.runs.window import WindowTrainer
 from distilsql.runs.window_tree import WindowTree
-from run_folders import assert_same_weights, losses
-
-
-class Stopped(Exception):
-    """Stands for a kill."""
-
+from run_folders import assert_same_weights, losses, train_killed_at
 
 RESUMED = [("switch", 1), ("gkd-rkl", 2), ("imitkd", 1), ("imitkd", 2), ("f-distill", 2)]
 
@@ -94,12 +88,7 @@ def test_a_run_stopped_inside_a_round_resumes_to_the_same_bits(recipe, tmp_path,
     )
     whole = train(settings, tmp_path / "whole")
 
-    def stop_at_3(progress: TrainingProgress) -> None:
-        if progress.step == 3:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        train(settings, tmp_path / "stopped", report=stop_at_3)
+    train_killed_at(3, settings, tmp_path / "stopped")
     resumed = train(settings, tmp_path / "stopped")
     assert_same_weights(whole, resumed)
     assert losses(resumed) == losses(whole)

@@ -10,7 +10,7 @@ from distilsql.runs.folder import RunFolder
 from distilsql.runs.progress import TrainingProgress
 from distilsql.runs.teacher_check import TeacherCheck, check_once, check_teacher_queries, parses
 from distilsql.runs.train import train
-from run_folders import log_lines
+from run_folders import Killed, log_lines
 
 
 @pytest.fixture
@@ -114,10 +114,6 @@ def test_the_teacher_writes_for_the_examples_that_training_sees_and_no_others(re
     written = [json.loads(line)["example_id"] for line in run.teacher_completions.read_text().splitlines()]
     seen = json.loads(run.summary.read_text())["examples_seen"]
     assert len(written) == len(set(written)) == seen == 3
-
-
-class Killed(Exception):
-    pass
 
 
 @pytest.mark.parametrize("cut_off", [pytest.param(0, marks=pytest.mark.slow), 7])

@@ -21,7 +21,7 @@ from distilsql.runs.teacher_hidden import open_teacher_hidden
 from distilsql.runs.train import train
 from distilsql.runs.window import Denominators, WindowTrainer
 from distilsql.runs.window_tree import WindowTree
-from run_folders import assert_equal, log_lines, weights
+from run_folders import Killed, assert_equal, log_lines, train_killed_at, weights
 
 EPOCH_STEPS = 2  # ten examples: 6 + 4
 TWO_EPOCHS = f"train.steps={2 * EPOCH_STEPS}"
@@ -164,10 +164,6 @@ def test_entries_that_vanish_during_training_are_computed_again_to_the_same_bits
     assert len(entries(folder)) == 4
 
 
-class Killed(Exception):
-    """Stands for a kill: raised where nothing catches it."""
-
-
 def test_a_run_killed_while_filling_and_while_training_resumes_to_the_same_bits(
     recipe, tmp_path, folder, monkeypatch
 ):
@@ -190,12 +186,7 @@ def test_a_run_killed_while_filling_and_while_training_resumes_to_the_same_bits(
     assert len(entries(folder)) == 1
     monkeypatch.setattr(hidden_store, "_write_whole", real)
 
-    def kill_at_5(progress) -> None:
-        if progress.step == 5:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train(settings, tmp_path / "killed", report=kill_at_5)
+    train_killed_at(5, settings, tmp_path / "killed")
     assert_equal(weights(whole), weights(train(settings, tmp_path / "killed")))
 
 

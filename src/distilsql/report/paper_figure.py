@@ -67,16 +67,11 @@ def draw_paper_figure(
     for axes, panel in zip(grid, panels, strict=True):
         dress(axes, theme)
         axes.set_title(panel.title, fontsize=10, color=theme.text if panel.is_ours else theme.faint)
+        axes.set_xlabel(x_title or titles.get(x, ""))
         if panel.points:
             draw(axes, panel, theme)
         else:
             axes.text(0.5, 0.5, NOT_RUN, transform=axes.transAxes, ha="center", color=theme.faint)
-        axes.set_xlabel(
-            x_title
-            or {"cost": titles.get(x, ""), "curve": "optimizer step" if _is_curve(panel) else ""}.get(
-                kind, ""
-            )
-        )
     grid[0].set_ylabel(titles.get(y, y))
     if kind == "cost":
         # Labels are placed last, when the limits of every panel are final.
@@ -191,7 +186,7 @@ def _sweep(axes: Axes, panel: _Panel, theme: Theme) -> None:
 def _curves(axes: Axes, panel: _Panel, theme: Theme) -> None:
     """Ours: the mean over seeds, as logged, and each of several seeds as faint marks. The paper's: final values as
     bars, its curves having no numbers."""
-    if not _is_curve(panel):
+    if not any(point.line.curves for point in panel.points) or not panel.is_ours:
         _bars(axes, panel, theme)
         return
     for point in panel.points:
@@ -211,11 +206,8 @@ def _curves(axes: Axes, panel: _Panel, theme: Theme) -> None:
                 linewidth=1.6,
                 label=point.line.title,
             )
+    axes.set_xlabel(axes.get_xlabel() or "optimizer step")
     axes.legend(frameon=False, fontsize=8, labelcolor=theme.text)
-
-
-def _is_curve(panel: _Panel) -> bool:
-    return panel.is_ours and any(point.line.curves for point in panel.points)
 
 
 def _mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> list[tuple[int, float]]:

@@ -1,7 +1,6 @@
 """Several processes on one plan: each takes what no other works on."""
 
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from distilsql.errors import RunError
 from distilsql.runs import reproduce as reproduction
 from distilsql.runs.reproduce import reproduce
 from distilsql.runs.state import State, standings, state_of
+from run_folders import log_lines
 
 QUIET = Console(quiet=True)
 
@@ -79,7 +79,7 @@ def test_two_processes_share_one_plan(book, world, plan_of):
         assert "main.md" in said
     plan = plan_of(book, world)
     for name, run in plan.runs.items():
-        steps = [json.loads(line)["step"] for line in run.folder.log.read_text().splitlines()]
+        steps = [line["step"] for line in log_lines(run.folder)]
         assert sorted(set(steps)) == [1, 2, 3], name
         assert run.folder.is_finished()
     assert "| kid | ours | 0, 1 |" in (world / "runs" / "report" / "main.md").read_text()

@@ -17,6 +17,7 @@ from distilsql.runs.plan import make_plan
 from distilsql.runs.render import render
 from distilsql.runs.reproduce import reproduce
 from distilsql.runs.state import State, standings, state_of
+from run_folders import log_lines
 
 QUIET = Console(quiet=True)
 
@@ -271,7 +272,7 @@ def test_weights_that_are_gone_are_made_again_only_where_another_run_needs_them(
     assert trained == ["teacher", "start", half]
     assert state_of(kept) is State.MEASURED
     assert [path.stat().st_mtime_ns for path in results] == written
-    steps = [json.loads(line)["step"] for line in (world / "runs/teacher/log.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in log_lines(plan.runs["teacher"].folder)]
     assert steps == [1, 2, 3], "the log of the training that was lost is not gone on with"
     # What a run without weights was never judged on has to be trained for.
     next(kept.folder.path.glob("scores/*")).unlink()
