@@ -3,22 +3,41 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test slow check bench docs clean
+PYTEST = $(BIN)/python -m pytest -n auto --dist worksteal -rs
+
+.PHONY: demo test check format lint types processors slow bench docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/distilsql demo
 
+# In parallel, one process a core. `pytest FILE` alone is not, which suits a debugger.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow
+check: format lint types test
 
-check: $(VENV)/.installed-dev
+format: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
+
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
+
+types: $(VENV)/.installed-dev
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+
+# Whatever computes, as other processors compute it: with AVX2 and nothing newer, with nothing newer than SSE 4, and with
+# last bits of another kind (tests/other_rounding.py). ROUNDING is any number; CI takes another one every day.
+NUMERIC = tests/distill tests/models tests/runs --ignore tests/runs/reproduce --ignore tests/runs/test_experiment.py
+ROUNDING ?= 0
+processors: $(VENV)/.installed-dev
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(PYTEST) $(NUMERIC)
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE $(PYTEST) $(NUMERIC)
+	$(PYTEST) --rounding $(ROUNDING) $(NUMERIC)
+
+# make slow PART=2/3: the second third of them.
+PART ?= 1/1
+slow: $(VENV)/.installed-dev
+	$(PYTEST) -m slow --part $(PART)
 
 # make bench DATA=… STUDENT=… TEACHER=… [NAME=…]: the folder that holds spider/, and two transformers folders; NAME is what
 # the pair is called in the results. Alone on the machine, about an hour for a 135M pair; Qwen2.5-Coder-0.5B with a 1.5B

@@ -1,15 +1,24 @@
-"""Shared by all tests: shape annotations of `distilsql.distill` are checked, and tiny real models are built once."""
+"""Shared by all tests: one thread a process, a cache folder of their own, shape annotations of `distilsql.distill`
+checked, and tiny real models built once."""
 
 import os
 import sys
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
+# Before torch and numpy are loaded. Tests run in parallel, one process a core (`make test`), and what they compute is
+# too small for threads. The processes that tests start inherit this.
+for library in ("OMP", "MKL", "OPENBLAS"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# matplotlib's list of fonts is slow to make: it is kept from run to run, beside what pytest keeps.
+os.environ.setdefault("MPLCONFIGDIR", str(Path(__file__).parents[1] / ".pytest_cache" / "matplotlib"))
 _hook = install_import_hook("distilsql.distill", "beartype.beartype")
 _hook.__enter__()
 
@@ -18,6 +27,50 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 SHARED = Path(__file__).parents[2] / "shared"
+MOST_WORKERS = 8  # each holds torch and the tiny models, about 600 MB
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--rounding", type=int, metavar="SEED", help="compute as another processor: other_rounding.py"
+    )
+    parser.addoption("--part", default="1/1", metavar="2/3", help="run the second third of the tests")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    part, parts = map(int, config.getoption("--part").split("/"))
+    chosen = [item for item in items if zlib.crc32(item.nodeid.encode()) % parts == part % parts]
+    if len(chosen) < len(items):
+        config.hook.pytest_deselected(items=list(set(items) - set(chosen)))
+        items[:] = chosen
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """`-n auto`: a process for each core that this one may use, which are not always all that there are."""
+    return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing is read from the user's cache folder or left there; the processes of one run share one."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def rounding(request: pytest.FixtureRequest) -> Iterator[None]:
+    seed = request.config.getoption("--rounding")
+    if seed is None:
+        yield
+        return
+    from other_rounding import OtherRounding
+
+    with OtherRounding(seed):
+        yield
 
 
 @pytest.fixture(scope="session")

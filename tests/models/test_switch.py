@@ -115,10 +115,19 @@ def test_sampled_blocks_follow_the_definition_s_distribution():
         jsd(next_probabilities(teacher.causal_lm, ids), next_probabilities(student.causal_lm, ids))
         for ids in ([*prompt, token] for token in range(VOCABULARY))
     ]
-    options = SwitchOptions(float(np.median(divergences)), decay=0.0, block_length=2)
-    count, short = 6_000, replace(SAMPLED, max_new_tokens=2)
-    many = PromptTree(tree.prefix, tree.questions * count)
-    written = switched(student, teacher, many, short, options, streams=streams(count))
+    # Halfway between two of them: rounding decides at no prefix whether the teacher takes over.
+    below, above = np.sort(divergences)[VOCABULARY // 2 :][:2]
+    options = SwitchOptions(float(below + above) / 2, decay=0.0, block_length=2)
+    count, at_once, short = 6_000, 100, replace(SAMPLED, max_new_tokens=2)
+    many = PromptTree(tree.prefix, tree.questions * at_once)
+    draws = streams(count)
+    written = [
+        completion
+        for start in range(0, count, at_once)
+        for completion in switched(
+            student, teacher, many, short, options, streams=draws[start : start + at_once]
+        )
+    ]
     first, taken = chosen_distribution(student.causal_lm, teacher.causal_lm, prompt, options.at(0))
     expected = np.zeros((VOCABULARY, VOCABULARY))
     takes = {taken}

@@ -4,9 +4,10 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, HyperCLOVAXConfig
 
-from distilsql.errors import ModelError
+from distilsql.errors import ModelError, RunError
 from distilsql.models.load import load_tokenizer
 from distilsql.models.tiny import save_tiny_llama, train_tokenizer
 from distilsql.runs.engines import load_engines
@@ -14,6 +15,13 @@ from distilsql.runs.predict import load_any
 from distilsql.runs.progress import TrainingProgress
 from distilsql.runs.train import train
 from run_folders import log_lines
+
+
+def test_a_tracker_that_is_not_installed_is_named_with_the_extra(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("distilsql.runs.train.get_available_trackers", list)
+    with pytest.raises(RunError, match=r"pip install 'distilsql\[tensorboard\]'"):
+        train(recipe("sft", "train.trackers=['tensorboard']"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_tensorboard_gets_the_numbers(recipe, tmp_path):
@@ -45,15 +53,20 @@ def test_a_teacher_with_its_adapter_is_another_teacher(recipe, tmp_path, tiny_mo
         f"student.path='{tiny_models['teacher']}'",
         "student.tuning=lora",
         "student.save_merged=false",
-        "train.learning_rate=0.05",
+        "train.steps=1",
     )
     adapter = train(lora, tmp_path / "adapter").model
-    assert (adapter / "adapter_config.json").exists()
+    # What a step changes is small and the processor's own: an adapter of the same shapes changes every logit instead.
+    file = adapter / "adapter_model.safetensors"
+    draws = torch.Generator().manual_seed(0)
+    save_file(
+        {name: torch.randn(each.shape, generator=draws) for name, each in load_file(file).items()}, file
+    )
     plain = train(recipe("rkd", "train.steps=1"), tmp_path / "plain")
     adapted = train(recipe("rkd", "train.steps=1", f"teacher.adapter='{adapter}'"), tmp_path / "adapted")
     first = [json.loads(run.log.read_text().splitlines()[0]) for run in (plain, adapted)]
     assert first[0]["negative_log_likelihood"] == pytest.approx(first[1]["negative_log_likelihood"])
-    assert first[0]["divergence"] != pytest.approx(first[1]["divergence"], rel=1e-3)
+    assert first[0]["divergence"] != pytest.approx(first[1]["divergence"], rel=0.01)
 
 
 def test_a_student_of_fewer_layers_opens_in_transformers(recipe, tmp_path, tiny_models):

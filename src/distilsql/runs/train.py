@@ -101,8 +101,9 @@ def _check_trackers(names: Sequence[str]) -> None:
                 f"train.trackers: there is no tracker {name!r}. Known: {', '.join(sorted(known))}."
             )
         if name not in installed:
+            package = "'distilsql[tensorboard]'" if name == LoggerType.TENSORBOARD.value else name
             raise RunError(
-                f"train.trackers: {name} is not installed, so nothing would be tracked. Install it."
+                f"train.trackers: {name} is not installed, so nothing would be tracked: pip install {package}."
             )
 
 
