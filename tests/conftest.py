@@ -62,9 +62,18 @@ def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 
 @pytest.fixture(autouse=True)
+def seeded() -> None:
+    """A test draws the same numbers alone, and after any other in its process."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def rounding(request: pytest.FixtureRequest) -> Iterator[None]:
     seed = request.config.getoption("--rounding")
-    if seed is None:
+    if seed is None or request.node.get_closest_marker(
+        "compiled"
+    ):  # dynamo compiles nothing under such a mode
         yield
         return
     from other_rounding import OtherRounding

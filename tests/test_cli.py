@@ -21,7 +21,7 @@ PAPER = str(ROOT / "recipes" / "paper")
 
 def distilsql(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "distilsql.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=600)
 
 
 def test_help_names_every_command_and_methods_lists_every_row():

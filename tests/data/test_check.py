@@ -87,7 +87,7 @@ def test_a_damaged_database_is_named(data_folder: Path) -> None:
 def test_a_gold_that_never_ends_is_stopped_and_named(data_folder: Path) -> None:
     endless = "WITH RECURSIVE n AS (SELECT 1 UNION ALL SELECT 1 FROM n) SELECT count(*) FROM n"
     add(data_folder / "spider/dev.json", {"db_id": "zoo", "question": "?", "query": endless})
-    (problem,) = check("spider:dev", data_folder, timeout_s=0.5).problems
+    (problem,) = check("spider:dev", data_folder, timeout_s=2.0).problems
     assert (problem.kind, problem.record) == ("gold_fails", 3)
     assert "timeout" in problem.message
 

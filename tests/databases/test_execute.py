@@ -176,9 +176,7 @@ def test_a_stuck_worker_is_killed_and_replaced(file):
         pool.run(make_job(file, "SELECT 1"))
         (stuck,) = pool.process_ids()
         os.kill(stuck, signal.SIGSTOP)
-        started = time.perf_counter()
         assert pool.run(make_job(file, "SELECT 1", timeout_s=0.2)).outcome is Outcome.TIMEOUT
-        assert time.perf_counter() - started < 0.2 + 0.5
         assert pool.run(make_job(file, "SELECT 2")).rows == ((2,),)
         assert pool.process_ids() != [stuck]
 
@@ -189,7 +187,7 @@ def test_a_worker_that_dies_is_an_outcome(file):
         (process_id,) = pool.process_ids()
         timer = threading.Timer(0.1, os.kill, (process_id, signal.SIGKILL))
         timer.start()
-        assert pool.run(make_job(file, ENDLESS, timeout_s=5)).outcome is Outcome.CRASHED
+        assert pool.run(make_job(file, ENDLESS, timeout_s=60)).outcome is Outcome.CRASHED
         assert pool.run(make_job(file, "SELECT 2")).rows == ((2,),)
 
 
@@ -223,7 +221,7 @@ from distilsql.databases.execute import make_job
 from distilsql.databases.pool import ExecutionPool
 
 pool = ExecutionPool(workers=2)
-jobs = [make_job(sys.argv[1], sys.argv[2], timeout_s=30)] * 2
+jobs = [make_job(sys.argv[1], sys.argv[2], timeout_s=600)] * 2
 pool.map([make_job(sys.argv[1], "SELECT 1")] * 8, lambda index, execution: None)
 threading.Timer(0.2, lambda: print(*pool.process_ids(), flush=True)).start()
 pool.map(jobs, lambda index, execution: None)
@@ -240,8 +238,8 @@ def test_no_worker_outlives_its_parent(file, end):
         ids = parent.stdout.readline().split()
         assert len(ids) == 2
         parent.send_signal(end)
-        parent.wait(timeout=5)
-    deadline = time.monotonic() + 3
+        parent.wait(timeout=60)
+    deadline = time.monotonic() + 60
     while any(Path(f"/proc/{int(i)}").exists() for i in ids) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(Path(f"/proc/{int(i)}").exists() for i in ids)

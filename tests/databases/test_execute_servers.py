@@ -17,7 +17,7 @@ pytest.importorskip("sqlalchemy", reason="server databases need `pip install 'di
 
 ATTACKS = json.loads(Path(__file__).with_name("attacks_servers.json").read_text())
 TIMEOUT_S = 0.5
-OVERTIME_S = 0.5
+OVERTIME_S = 20.0  # on a busy machine; what is not stopped takes minutes, or for ever
 PATIENT_S = 20.0  # for what has to answer on a busy machine too
 MEMORY_BYTES = 256 * MIB
 SETUP = """
@@ -63,7 +63,7 @@ def postgresql(tmp_path_factory):
 
     def run(program, *arguments):
         command = [str(programs / program), *arguments]
-        done = subprocess.run(command, user=account, capture_output=True, text=True, cwd="/", timeout=60)
+        done = subprocess.run(command, user=account, capture_output=True, text=True, cwd="/", timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
 
     cluster = str(folder / "cluster")

@@ -46,7 +46,7 @@ def test_outcomes_are_told_apart(shop, pool):
         HANG,
         "SELECT name FROM shop",
     ]
-    scores = evaluate(predictions, shop, timeout_s=0.3, pool=pool)
+    scores = evaluate(predictions, shop, timeout_s=2.0, pool=pool)
     assert [verdict.outcome for verdict in scores.verdicts] == [
         VerdictOutcome.CORRECT,
         VerdictOutcome.SQL_ERROR,

@@ -134,6 +134,7 @@ def test_filling_leaves_no_keys_behind():
     assert {key.shape[2] for key, _ in state.rest} == {sum(map(len, tree.questions))}
 
 
+@pytest.mark.compiled
 def test_one_compilation_per_bucket_not_per_tree(monkeypatch):
     """Trees of every length share a few compiled shapes, and torch's limit of eight is not in the way."""
     counter = CompileCounter()

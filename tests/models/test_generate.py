@@ -5,7 +5,8 @@ import random
 import numpy as np
 import pytest
 import torch
-from families import VOCABULARY, generate, make_model, random_tree, tokens
+from families import VOCABULARY, generate, random_tree, tokens
+from families import make_model as make_float32_model
 
 from distilsql.distill.tree import PromptTree
 from distilsql.errors import ModelError
@@ -23,6 +24,11 @@ from distilsql.models.tree_model import TreeModel
 EOS = 2
 GREEDY = GenerationOptions(eos_token_id=EOS, vocabulary_size=VOCABULARY, max_new_tokens=12)
 SAMPLED = GenerationOptions(eos_token_id=EOS, vocabulary_size=VOCABULARY, max_new_tokens=12, temperature=1.0)
+
+
+def make_model(family, **options):
+    """In float64: tokens are compared with those of other computations, and rounding must choose none."""
+    return make_float32_model(family, **options).double()
 
 
 def reference(model, prompt, **options):

@@ -26,7 +26,10 @@ def streams(count, seed=0):
 
 
 def models(family, seed=5, spread=4.0, layout="tree"):
-    student, teacher = (make_model(family, seed=number, spread=spread) for number in (seed, seed + 1))
+    """In float64: tokens are compared with those of other computations, and rounding must choose none."""
+    student, teacher = (
+        make_model(family, seed=number, spread=spread).double() for number in (seed, seed + 1)
+    )
     return TreeModel(student, layout=layout), TreeModel(teacher, layout=layout)
 
 

@@ -118,7 +118,7 @@ def test_room_is_made_by_what_was_used_least_recently(store, tmp_path, said):
         os.utime(path, (time.time() - seconds_ago,) * 2)
     store.make_room([KEYS[0]], new_bytes=size, budget_bytes=3 * size)
     assert store.path(KEYS[0]).exists(), "the oldest, but needed"
-    assert store.path(KEYS[0]).stat().st_mtime > time.time() - 60, "needed counts as used"
+    assert store.path(KEYS[0]).stat().st_mtime > time.time() - 3600, "needed counts as used"
     assert not other.path(KEYS[1]).exists()
     assert not store.path(KEYS[2]).exists()
     assert other.path(KEYS[3]).exists(), "nothing more than necessary"
@@ -143,7 +143,7 @@ assert not said, said
 """
     processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(2)]
     for process in processes:
-        _, errors = process.communicate(timeout=90)
+        _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors.decode()[-2000:]
     assert [path.suffix for path in store.path(KEYS[0]).parent.iterdir()] == [".safetensors"]
 

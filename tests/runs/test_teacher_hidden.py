@@ -316,8 +316,9 @@ def test_two_processes_give_the_loss_of_one(recipe, tmp_path, folder):
     assert len(entries(folder)) == 4
     both = RunFolder(tmp_path / "both")
     for one, other in zip(log_lines(alone), log_lines(both), strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
-        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-4)
+        growth = 1 if one["step"] == 1 else 100  # of the difference in rounding, by the optimizer's steps
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5 * growth)
+        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-4 * growth)
 
 
 def test_times_sft_charges_what_the_states_cost_whoever_paid(recipe):

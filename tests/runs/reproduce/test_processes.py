@@ -74,7 +74,7 @@ def test_two_processes_share_one_plan(book, world, plan_of):
         for _ in range(2)
     ]
     for process in both:
-        said, errors = process.communicate(timeout=300)
+        said, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
         assert "main.md" in said
     plan = plan_of(book, world)

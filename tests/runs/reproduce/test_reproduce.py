@@ -106,7 +106,7 @@ def test_a_kill_at_any_place_trains_nothing_twice_and_asks_nothing_twice(
     found = standings(plan.runs)
     assert found["start"].state is State.PART_DONE
     assert (found["start"].steps_done, found["start"].steps) == (2, 3)
-    assert 0 < found["start"].seconds_left < 60
+    assert found["start"].seconds_left > 0
     assert "start" in found["start"].basis
 
     def die_while_answering(model, benchmark, out, *, on_progress=None):
