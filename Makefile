@@ -26,7 +26,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 # Whatever computes, as other processors compute it: with AVX2 and nothing newer, with nothing newer than SSE 4, and with
-# last bits of another kind (tests/other_rounding.py). ROUNDING is any number; CI takes another one every day.
+# last bits of another kind (tests/other_rounding.py). ROUNDING is any number; CI takes another one for every commit.
 NUMERIC = tests/distill tests/models tests/runs --ignore tests/runs/reproduce --ignore tests/runs/test_experiment.py
 ROUNDING ?= 0
 processors: $(VENV)/.installed-dev
@@ -67,7 +67,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,sql]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
