@@ -254,8 +254,8 @@ def _sql_lines(scores: Scores, tables: bool) -> Iterator[str]:
     undecided = scores.outcomes()[VerdictOutcome.UNDECIDED]
     if undecided:
         yield (
-            f"{undecided} counted as wrong only because the machine was too busy; judge again when it is idle, or with "
-            "a longer --timeout"
+            f"{undecided} could not be decided, as the machine was too busy, and score nothing; judge again when it is "
+            "idle, or with a longer --timeout"
         )
     near = Counter(v.message for v in scores.verdicts if v.message.startswith("the gold's rows "))
     for how, count in near.items():
