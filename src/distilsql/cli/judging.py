@@ -1,5 +1,6 @@
 """Commands that measure: accuracy, ExAccErr, and runs against each other."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ from distilsql.errors import DataError
 
 if TYPE_CHECKING:
     from distilsql.data.benchmark import Benchmark
+    from distilsql.runs.evaluate import AnyScores
 
 
 def evaluate(
@@ -88,7 +90,9 @@ def evaluate(
         "gold_timeout_s": gold_timeout,
         "whole": whole,
     }
-    judge_file = partial(evaluate_file, benchmark=benchmark, column=column, plug_values=plug_values, **rules)
+    judge_file: Callable[..., AnyScores] = partial(
+        evaluate_file, benchmark=benchmark, column=column, plug_values=plug_values, **rules
+    )
     place = None
     with counting_bar("judging") as on_progress:
         if target.is_dir():
