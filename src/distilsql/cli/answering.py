@@ -28,7 +28,7 @@ def predict(
 ) -> None:
     """Answer a benchmark's questions and write predictions/<benchmark>.jsonl."""
     from distilsql.errors import RunError
-    from distilsql.runs.folder import RunFolder
+    from distilsql.runs.folder import RunFolder, refuse_unwritable
     from distilsql.runs.predict import benchmark_for, load_any, load_student, recipe_of
     from distilsql.runs.predict import predict as run_predict
     from distilsql.runs.progress import counting_bar
@@ -39,6 +39,8 @@ def predict(
             "The predictions in a run's folder are greedy or sampled ones, and comparable with other runs'. Say where "
             f"those of {beams} beams go: --out predictions.jsonl"
         )
+    if out is not None:
+        refuse_unwritable(out)
     folder = RunFolder(run)
     if recipe is None:
         resolved = recipe_of(folder)

@@ -1,7 +1,8 @@
 """Commands that measure: accuracy, ExAccErr, and runs against each other."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +11,7 @@ from distilsql.errors import DataError
 
 if TYPE_CHECKING:
     from distilsql.data.benchmark import Benchmark
+    from distilsql.runs.evaluate import AnyScores
 
 
 def evaluate(
@@ -40,14 +42,26 @@ def evaluate(
     tables: Annotated[
         bool, typer.Option(help="Also by hardness, clause and database, or by length of the reference")
     ] = False,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Do not judge this example (its id; may be repeated), or broken-golds: all that cannot be"
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds that a prediction may run  [default: 30]")
+    ] = None,
+    gold_timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds that a gold query may run  [default: 120]")
+    ] = None,
     limit: Limit = None,
     out: Annotated[Path | None, typer.Option(help="Also write the scores here (JSON)")] = None,
 ) -> None:
     """Judge predictions by running them, as the official evaluators do; responses to instructions by ROUGE-L."""
     from functools import partial
 
-    from distilsql.runs.evaluate import compare_scores, evaluate_file, evaluate_run, score_lines, with_r_ves
-    from distilsql.runs.folder import existing_run, write_text
+    from distilsql.runs.evaluate import compare_scores, evaluate_file, judge_run, score_lines, with_r_ves
+    from distilsql.runs.folder import existing_run, refuse_unwritable, write_text
     from distilsql.runs.progress import counting_bar
     from distilsql.runs.recipe import load_recipe
 
@@ -64,35 +78,38 @@ def evaluate(
         _refuse(
             "this option is for a run folder, which knows how each file was sampled", temperature=temperature
         )
+    if out is not None:
+        refuse_unwritable(out)
     whole = _load(on, data, database)
     benchmark = limited(whole, limit)
-    judge_file = partial(
-        evaluate_file,
-        benchmark=benchmark,
-        column=column,
-        keep_distinct=keep_distinct,
-        suite=suite,
-        plug_values=plug_values,
-        whole=whole,
+    rules: dict[str, Any] = {
+        "keep_distinct": keep_distinct,
+        "suite": suite,
+        "leave_out": tuple(leave_out or ()),
+        "timeout_s": timeout,
+        "gold_timeout_s": gold_timeout,
+        "whole": whole,
+    }
+    judge_file: Callable[..., AnyScores] = partial(
+        evaluate_file, benchmark=benchmark, column=column, plug_values=plug_values, **rules
     )
+    place = None
     with counting_bar("judging") as on_progress:
         if target.is_dir():
-            scores = evaluate_run(
-                existing_run(target),
-                benchmark,
-                keep_distinct=keep_distinct,
-                suite=suite,
-                temperature=temperature,
-                whole=whole,
-                on_progress=on_progress,
+            scores, place = judge_run(
+                existing_run(target), benchmark, temperature=temperature, on_progress=on_progress, **rules
             )
         else:
             scores = judge_file(target, on_progress=on_progress)
+    files = {place: scores.to_json()} if place else {}
     if r_ves:
         scores = with_r_ves(scores, benchmark)
     if out is not None:
-        write_text(out, scores.to_json())
-    print("\n".join(score_lines(scores, tables=tables)))
+        files[out] = scores.to_json()
+    # Printed first: a file that cannot be written after all takes no number along.
+    print("\n".join(score_lines(scores, tables=tables)), flush=True)
+    for path, text in files.items():
+        write_text(path, text)
     if against is not None:
         print(f"\nfrom {against} to {target}: {compare_scores(judge_file(against), scores)}")
 

@@ -37,12 +37,16 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one execution may use. `max_rows` None means no cap; a result of more than `max_bytes` is TOO_LARGE."""
+    """What one execution may use. `max_rows` None means no cap; a result of more than `max_bytes` is TOO_LARGE.
+
+    `timeout_s` is by the clock, and `cpu_s` of the processor's time if it is another limit; each ends in TIMEOUT.
+    """
 
     timeout_s: float
     memory_bytes: int
     max_rows: int | None
     max_bytes: int
+    cpu_s: float | None = None
 
 
 LIMITS: dict[Mode, Limits] = {
@@ -72,7 +76,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Execution:
-    """The result of one statement. `seconds` is the time inside the database, transfers not counted.
+    """The result of one statement. `seconds` is the time inside the database, transfers not counted; `cpu_seconds` what
+    of it the worker had the processor for, which a busy machine makes less (at a server, the server's is not in it).
 
     `rows` is the whole result where `outcome` is ROWS, the first `max_rows` of it where it is TOO_MANY_ROWS, and
     empty otherwise: read `outcome` first. `message` says why for every outcome but ROWS.
@@ -83,6 +88,7 @@ class Execution:
     columns: tuple[str, ...] = ()
     message: str = ""
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 def make_job(

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
+
 from distilsql.databases.execute import Execution, Job, Outcome, is_url
 from distilsql.errors import DataError, RunError
 
@@ -162,6 +164,7 @@ class WorkerProcess:
         self._poll = select.poll()
         self._poll.register(self._stdout, select.POLLIN | select.POLLHUP)
         self.process_id = self._process.pid
+        self._usage = psutil.Process(self.process_id)
 
     def wait_until_ready(self) -> None:
         """No query's clock runs before its process does. Raises RunError if the process does not come up."""
@@ -189,29 +192,41 @@ class WorkerProcess:
             raise DataError(
                 f"There is no database file {job.path}; check the path or fetch the databases first."
             )
-        started = time.perf_counter()
+        started, cpu_before = time.perf_counter(), self._cpu_seconds()
         request = {**vars(job), **vars(job.limits), "limits": None}
         try:
             self._send(json.dumps(request).encode())
             payload = self._receive(job.limits.timeout_s + GRACE_S, job.limits.max_bytes)
         except TimeoutError:
+            cpu_seconds = self._cpu_seconds() - cpu_before
             self.kill()
             message = "killed: it did not stop at its time limit"
-            return Execution(Outcome.TIMEOUT, message=message, seconds=time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            return Execution(Outcome.TIMEOUT, message=message, seconds=seconds, cpu_seconds=cpu_seconds)
         except (OSError, EOFError, ValueError):
-            return self._died(started)
+            return self._died(started, job)
         answer = json.loads(payload, object_hook=_restore_bytes)
         execution = _decode(answer)
         if execution.outcome is Outcome.TOO_LARGE or answer.get("leaves_traces"):
             self.kill()  # the next job gets a process with all of its memory and no settings but ours
         return execution
 
-    def _died(self, started: float) -> Execution:
+    def _cpu_seconds(self) -> float:
+        """What the process has used of the processor so far; 0 where that is not to be known."""
+        try:
+            times = self._usage.cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system)
+
+    def _died(self, started: float, job: Job) -> Execution:
         """The kernel's CPU limit ends a worker by signal 24; anything else is a crash."""
         self.kill()
         seconds, status = time.perf_counter() - started, self._process.returncode
         if status == -24:
-            return Execution(Outcome.TIMEOUT, message="killed at its CPU time limit", seconds=seconds)
+            cpu_s = job.limits.timeout_s if job.limits.cpu_s is None else job.limits.cpu_s
+            message = "killed at its CPU time limit"
+            return Execution(Outcome.TIMEOUT, message=message, seconds=seconds, cpu_seconds=cpu_s)
         return Execution(Outcome.CRASHED, message=f"the worker ended with status {status}", seconds=seconds)
 
     def _send(self, payload: bytes) -> None:
@@ -260,6 +275,7 @@ def _decode(answer: dict[str, Any]) -> Execution:
         tuple(answer.get("columns", ())),
         answer.get("message", ""),
         answer["seconds"],
+        cpu_seconds=answer.get("cpu_seconds", 0.0),
     )
 
 

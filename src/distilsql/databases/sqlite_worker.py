@@ -206,11 +206,14 @@ def fetch(connection: sqlite3.Connection, job: dict[str, Any], deadline: float) 
     dropped by a Python function, on this connection from then on.
     """
     taken, most = 0, job["max_steps"]
+    cpu_deadline = None if job["cpu_s"] is None else time.process_time() + job["cpu_s"]
 
     def is_over() -> bool:
         nonlocal taken
         taken += STEPS_BETWEEN_CLOCK_READS
-        return time.perf_counter() > deadline or (most is not None and taken > most)
+        if time.perf_counter() > deadline or (most is not None and taken > most):
+            return True
+        return cpu_deadline is not None and time.process_time() > cpu_deadline
 
     connection.set_progress_handler(is_over, STEPS_BETWEEN_CLOCK_READS)
     try:
@@ -284,7 +287,8 @@ def encode(answer: dict[str, Any], max_bytes: int) -> bytes:
         payload = None
     if payload is None or len(payload) > max_bytes:
         message = f"the result is larger than {max_bytes} bytes"
-        answer = {"outcome": "TOO_LARGE", "message": message, "seconds": answer["seconds"]}
+        times = {name: answer[name] for name in ("seconds", "cpu_seconds")}
+        answer = {"outcome": "TOO_LARGE", "message": message} | times
         payload = json.dumps(answer).encode()
     return frame_of(payload)
 
@@ -329,8 +333,11 @@ def serve(parent_id: int, memory_bytes: int, run: Callable[[dict[str, Any]], dic
     output.flush()
     while (frame := read_frame(sys.stdin.buffer)) is not None:
         job = json.loads(frame)
-        allow_cpu_seconds(job["timeout_s"])
-        output.write(encode(run(job), job["max_bytes"]))
+        allow_cpu_seconds(job["timeout_s"] if job["cpu_s"] is None else job["cpu_s"])
+        started_cpu = time.process_time()
+        answer = run(job)
+        answer["cpu_seconds"] = time.process_time() - started_cpu
+        output.write(encode(answer, job["max_bytes"]))
         output.flush()
 
 

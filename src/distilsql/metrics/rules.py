@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from sqlparse import lexer
 from sqlparse.tokens import Keyword, Punctuation
 
+from distilsql.data.golds import rounded
 from distilsql.data.source import Evaluator
 from distilsql.databases.execute import Row
 from distilsql.metrics import bird, execution
@@ -37,6 +38,20 @@ def results_equal(gold_sql: str, gold: Sequence[Row], predicted: Sequence[Row], 
     if evaluator == "spider":
         return execution.results_equal(gold, predicted, ordered=execution.order_matters(gold_sql))
     return execution.results_equal(gold, predicted, ordered=_orders_its_rows(gold_sql), official=False)
+
+
+def near_miss(gold: Sequence[Row], predicted: Sequence[Row], evaluator: Evaluator) -> str:
+    """What alone makes an own pair's wrong result differ, where a person may call it right; '' elsewhere.
+
+    It explains a verdict and changes none. Numbers count as the same to nine digits.
+    """
+    if evaluator != "plain":
+        return ""
+    if execution.results_equal(gold, predicted, ordered=False, official=False):
+        return "the gold's rows in another order"
+    if execution.results_equal(rounded(gold), rounded(predicted), ordered=False, official=False):
+        return "the gold's rows but for the last digits of numbers"
+    return ""
 
 
 def _orders_its_rows(sql: str) -> bool:

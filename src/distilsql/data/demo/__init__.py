@@ -67,6 +67,7 @@ def demo_source(split: str, root: Path | None = None) -> Source:
         pairs_source(folder / f"{file_name}.jsonl", folder / "databases"),
         name=f"demo:{split}",
         evaluator="spider",
+        ids_by_content=False,
         part=lambda examples: [example for example in examples if example.db_id in db_ids],
     )
 
