@@ -1,6 +1,7 @@
 """The precision of a run: chosen once where the recipe leaves it open, kept by its folder, and what it is asked in."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -51,7 +52,11 @@ def precision_in(run):
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 def test_what_is_chosen_is_said_written_and_computed_in(recipe, tmp_path, machine, precision):
     asked, said = machine(precision), []
-    run = train(recipe("kid", AUTO), tmp_path / "auto", report=lambda progress: said.append(progress.message))
+    run = train(
+        recipe("kid", AUTO, "train.steps=1"),
+        tmp_path / "auto",
+        report=lambda progress: said.append(progress.message),
+    )
     assert asked == [recipe("kid").student.path]
     assert said.count(f"Computes in {precision}: this machine is like that.") == 1
     assert f'precision = "{precision}"' in run.recipe.read_text()
@@ -168,8 +173,11 @@ print(seen)
 def test_several_processes_compute_as_the_first_decides(recipe, tmp_path):
     (tmp_path / "recipe.toml").write_text(recipe("sft", AUTO, "train.steps=2").to_toml())
     (tmp_path / "two.py").write_text(TWO)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
-    result = subprocess.run([*command, "two.py"], cwd=tmp_path, capture_output=True, text=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
+    result = subprocess.run(
+        [*command, "two.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout.splitlines() == ["['bfloat16']"] * 2
     assert precision_in(RunFolder(tmp_path / "run")) == "bfloat16"

@@ -22,7 +22,7 @@ def predict(
     seed: Annotated[int, typer.Option(min=0, help="Of the samples; each seed has its own file")] = 0,
     precision: Annotated[
         Literal["auto", "bfloat16", "float32"] | None,
-        typer.Option(help="Compute in another precision than the run was trained in; auto: a fast one"),
+        typer.Option(help="Compute in this one; default: as the run was trained. auto: but not slowly"),
     ] = None,
     limit: Limit = None,
     recipe: Annotated[
@@ -39,7 +39,7 @@ def predict(
     from distilsql.runs.recipe import load_recipe
 
     if out is None and (beams > 1 or precision is not None):
-        others = f"of {beams} beams" if beams > 1 else f"in {precision} precision"
+        others = f"of {beams} beams" if beams > 1 else f"in {precision}"
         raise RunError(
             "The predictions in a run's folder are greedy or sampled ones, in the run's precision, and comparable with "
             f"other runs'. Say where those {others} go: --out predictions.jsonl"
