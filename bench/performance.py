@@ -172,7 +172,7 @@ def steps(document: dict[str, Any]) -> str:
 
 
 def _capability(row: Row, document: dict[str, Any]) -> str:
-    return document["processor"] if row["capability"] == "as it is" else f"the same as {row['capability']}"
+    return document["processor"] if row["capability"] == "as it is" else f"the same, as {row['capability']}"
 
 
 def main() -> None:
