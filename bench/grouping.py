@@ -22,6 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from distilsql.runs.threads import wait_passively
+
+wait_passively()  # before torch is loaded
+
 import torch
 
 from distilsql.data.benchmark import Benchmark, load_benchmark

@@ -61,6 +61,22 @@ def test_ctrl_c_says_how_to_go_on():
         assert words in result.stderr
 
 
+@pytest.mark.parametrize(("options", "is_shown"), [([], False), (["-W", "default"], True)])
+def test_what_libraries_say_to_one_another_is_shown_to_who_asks(tiny_models, options, is_shown):
+    """Adding LoRA has peft call what transformers has renamed."""
+    program = (
+        "import sys, warnings\nfrom distilsql import cli\n@cli.app.command()\ndef adapt():\n"
+        "    from distilsql.models.load import add_lora, load_model\n"
+        f"    add_lora(load_model({str(tiny_models['student'])!r}, 'float32'), rank=2, scale=1.0)\n"
+        "    warnings.warn('of somebody else', FutureWarning)\n"
+        "sys.argv = ['distilsql', 'adapt']\ncli.main()\n"
+    )
+    command = [sys.executable, *options, "-c", program]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    assert ("is_gradient_checkpointing" in said) == is_shown
+    assert "of somebody else" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
@@ -76,6 +92,12 @@ def test_ctrl_c_says_how_to_go_on():
         (["train", "good.toml", "--set", "data.train=missing.jsonl"], 1, ["missing.jsonl"]),
         (["predict", "nowhere", "--on", "demo:test"], 1, ["nowhere is not a run folder"]),
         (["predict", "nowhere", "--on", "demo:test", "--beams", "4"], 1, ["4 beams", "--out"]),
+        (
+            ["predict", "nowhere", "--on", "demo:test", "--precision", "float32"],
+            1,
+            ["in float32", "the run's precision", "--out"],
+        ),
+        (["predict", "nowhere", "--on", "demo:test", "--precision", "half"], 2, ["--precision", "float32"]),
         (["evaluate", "missing.txt", "--on", "demo:test"], 1, ["missing.txt"]),
         (["evaluate", "short.txt", "--on", "demo:test"], 1, ["short.txt", "300"]),
         (["evaluate", "short.txt", "--on", "spider:nope"], 1, ["spider:nope", "spider:dev"]),

@@ -1,6 +1,7 @@
 """The command line: thin commands over `runs` and `report`. Nothing heavy is imported before a command needs it."""
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ from distilsql import __version__
 from distilsql.cli import answering, data, judging, training
 from distilsql.errors import DistilSQLError
 from distilsql.runs.allocator import keep_freed_memory
+from distilsql.runs.threads import wait_passively
 
 app = typer.Typer(
     help="Distil a large text-to-SQL language model into a small one, and judge it by running the SQL.",
@@ -47,10 +49,19 @@ _UsageError: type[Exception] = next(
 
 INTERRUPTED = 130
 
+# What libraries say to one another, and nobody who uses this command line can do anything about: the beginning of each
+# warning, and the module that it is given out by.
+_LIBRARIES_OWN_WARNINGS = (
+    (r"`is_gradient_checkpointing` is deprecated", r"transformers\.modeling_utils"),  # peft, adding LoRA
+    (r"fan_in_fan_out is set to", r"peft\."),  # peft, adding LoRA to GPT-2
+)
+
 
 def main() -> None:
     """Run the command line; errors are a sentence and a non-zero exit status, never a traceback."""
     keep_freed_memory()
+    wait_passively()
+    _keep_libraries_quiet()
     try:
         status = app(standalone_mode=False)
         if status == INTERRUPTED:  # typer answers KeyboardInterrupt so
@@ -69,6 +80,13 @@ def main() -> None:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         _fail(f"{error.strerror or error}{where}. Check the path, its permissions and the free disk space.")
+
+
+def _keep_libraries_quiet() -> None:
+    """Leave out the warnings that users can do nothing about, unless they asked for warnings (`python -W`)."""
+    if not sys.warnoptions:
+        for message, module in _LIBRARIES_OWN_WARNINGS:
+            warnings.filterwarnings("ignore", message=message, module=module)
 
 
 def _fail(message: str, status: int = 1) -> None:

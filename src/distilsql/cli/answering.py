@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,6 +20,10 @@ def predict(
         float, typer.Option(min=0.0, help="Sample at this temperature; 0 is greedy")
     ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the samples; each seed has its own file")] = 0,
+    precision: Annotated[
+        Literal["auto", "bfloat16", "float32"] | None,
+        typer.Option(help="Compute in this one; default: as the run was trained. auto: but not slowly"),
+    ] = None,
     limit: Limit = None,
     recipe: Annotated[
         Path | None, typer.Option(help="Recipe whose prompt settings a plain model is asked with")
@@ -34,10 +38,11 @@ def predict(
     from distilsql.runs.progress import counting_bar
     from distilsql.runs.recipe import load_recipe
 
-    if beams > 1 and out is None:
+    if out is None and (beams > 1 or precision is not None):
+        others = f"of {beams} beams" if beams > 1 else f"in {precision}"
         raise RunError(
-            "The predictions in a run's folder are greedy or sampled ones, and comparable with other runs'. Say where "
-            f"those of {beams} beams go: --out predictions.jsonl"
+            "The predictions in a run's folder are greedy or sampled ones, in the run's precision, and comparable with "
+            f"other runs'. Say where those {others} go: --out predictions.jsonl"
         )
     if out is not None:
         refuse_unwritable(out)
@@ -45,7 +50,9 @@ def predict(
     if recipe is None:
         resolved = recipe_of(folder)
         benchmark = limited(benchmark_for(resolved, on, data, database), limit)
-        model = load_student(folder, beams=beams, temperature=temperature, seed=seed, say=say)
+        model = load_student(
+            folder, beams=beams, precision=precision, temperature=temperature, seed=seed, say=say
+        )
     else:
         resolved = load_recipe(recipe)
         benchmark = limited(benchmark_for(resolved, on, data, database), limit)
@@ -53,7 +60,7 @@ def predict(
             str(run),
             resolved.prompt,
             beams=beams,
-            precision=resolved.train.precision,
+            precision=precision or resolved.train.precision,
             temperature=temperature,
             seed=seed,
             say=say,
@@ -95,6 +102,6 @@ def ask(
     if database is None:
         raise DataError("The run's recipe names no database of its own; give one: --database shop.sqlite.")
     asked = own_database(database)
-    answer = ask_student(load_student(folder, say=say), question, asked, evidence=evidence)
+    answer = ask_student(load_student(folder, precision="auto", say=say), question, asked, evidence=evidence)
     print(answer.sql)
     Console().print(rows_table(answer, rows))

@@ -20,6 +20,7 @@ from distilsql.models.load import (
     load_tokenizer,
     shared_vocabulary_size,
 )
+from distilsql.models.precision import settled_precision
 from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.switch import BlockLength
 from distilsql.models.tree_model import TreeModel
@@ -27,6 +28,7 @@ from distilsql.models.vllm_source import VllmSource
 from distilsql.runs.progress import Say, silent
 from distilsql.runs.recipe import PromptSettings, Recipe, TeacherOptions
 from distilsql.runs.teacher_hidden import TeacherHidden
+from distilsql.runs.threads import fit_threads
 from distilsql.runs.window_tree import WindowTree, as_branches
 
 
@@ -51,12 +53,14 @@ class Engines:
 
 
 def load_engines(recipe: Recipe, device: torch.device, *, say: Say = silent) -> Engines:
-    """Load everything a recipe names. `say` is told of lengths that a model was not trained on.
+    """Load everything a recipe names. `say` is told of lengths that a model was not trained on, and of a precision and
+    a number of threads that were chosen.
 
     Raises:
         ModelError: a model or tokenizer that is missing or does not fit.
     """
-    options, precision = recipe.student, recipe.train.precision
+    options = recipe.student
+    precision = settled_precision(recipe.train.precision, options.path, device, say)
     torch.manual_seed(recipe.seed)
     tokenizer = load_tokenizer(options.path)
     model: Any = load_model(options.path, precision)
@@ -78,6 +82,7 @@ def load_engines(recipe: Recipe, device: torch.device, *, say: Say = silent) -> 
         mask_token_id=mask_token_id(tokenizer, recipe.distill.mask_token),
         teacher=teacher,
     )
+    fit_threads(*(one.model for one in (engines.student, teacher) if one is not None), say=say)
     roles = [(engines.student, options.path)]
     if teacher is not None:
         roles.append((teacher, str(teacher_path)))
@@ -170,7 +175,7 @@ def vllm_source(recipe: Recipe, model: TreeModel, tokenizer: Any) -> VllmSource:
     return VllmSource(
         model.model,
         tokenizer,
-        precision=recipe.train.precision,
+        precision=model.precision,
         memory_share=recipe.generation.vllm_memory_share,
         max_tokens=recipe.prompt.max_prompt_tokens + recipe.prompt.max_completion_tokens,
     )

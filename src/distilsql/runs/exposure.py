@@ -21,6 +21,7 @@ from distilsql.runs.predict import load_student, recipe_of
 from distilsql.runs.prepare import prepare
 from distilsql.runs.progress import Say, silent
 from distilsql.runs.recipe import PromptSettings, TeacherOptions
+from distilsql.runs.threads import fit_threads
 from distilsql.runs.window_tree import as_branches
 
 
@@ -64,7 +65,8 @@ def expose_run(
             f"{run.path} has no teacher in its recipe to compare its student with: name one with --teacher."
         )
     student = load_student(run, say=say).decoder
-    other = load_teacher(source, recipe.train.precision, student.model.device)
+    other = load_teacher(source, student.model.precision, student.model.device)
+    fit_threads(student.model.model, other.model, say=say)
     vocabulary_size = shared_vocabulary_size(
         student.model.causal_lm, other.causal_lm, student.tokenizer, source.path
     )

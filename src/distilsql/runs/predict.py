@@ -13,7 +13,8 @@ from distilsql.data.benchmark import Benchmark, load_benchmark
 from distilsql.data.example import Example, Instruction
 from distilsql.errors import RunError
 from distilsql.metrics.predictions import ANSWER_FIELDS
-from distilsql.models.load import Precision, load_model, load_tokenizer, shared_vocabulary_size
+from distilsql.models.load import load_model, load_tokenizer, shared_vocabulary_size
+from distilsql.models.precision import AskedPrecision, choose_precision, settled_precision
 from distilsql.models.tree_model import TreeModel
 from distilsql.runs.engines import check_asked_model
 from distilsql.runs.folder import RunFolder, existing_run, lines_of, write_text
@@ -21,6 +22,7 @@ from distilsql.runs.prepare import prepare
 from distilsql.runs.progress import Say, silent
 from distilsql.runs.recipe import PromptSettings, Recipe, load_recipe
 from distilsql.runs.scoring import Decoder, answer_all
+from distilsql.runs.threads import fit_threads
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,15 @@ def load_student(
     run: RunFolder,
     *,
     beams: int = 1,
-    precision: Precision | None = None,
+    precision: AskedPrecision | None = None,
     temperature: float = 0.0,
     seed: int = 0,
     say: Say = silent,
 ) -> Model:
-    """The finished student of a run, with the prompt it was trained on.
+    """The finished student of a run, with the prompt it was trained on, in the precision it was trained in.
+
+    `precision` asks for another: `auto` is the run's, but float32 where this machine would compute in bfloat16 slowly.
+    Left out, that is said and nothing changed, since measurements are to be of the same model.
 
     Raises:
         RunError: the run has no model yet.
@@ -65,7 +70,7 @@ def load_student(
         path,
         recipe.prompt,
         beams=beams,
-        precision=precision or recipe.train.precision,
+        precision=_asked_precision(precision, recipe, str(run.model), say),
         adapter=adapter,
         temperature=temperature,
         seed=seed,
@@ -78,7 +83,7 @@ def load_any(
     prompt: PromptSettings,
     *,
     beams: int = 1,
-    precision: Precision = "bfloat16",
+    precision: AskedPrecision = "auto",
     adapter: str | None = None,
     temperature: float = 0.0,
     seed: int = 0,
@@ -86,7 +91,8 @@ def load_any(
 ) -> Model:
     """Any causal LM folder or hub name, asked with the given prompt settings: greedily unless told otherwise.
 
-    `say` is told of a model that cannot run a tree exactly and so runs padded, and of lengths it was not trained on.
+    `say` is told of a model that cannot run a tree exactly and so runs padded, of lengths it was not trained on, and of
+    a precision and a number of threads that were chosen.
 
     Raises:
         RunError: beams and a temperature: beam search does not sample.
@@ -96,7 +102,9 @@ def load_any(
     if beams > 1 and temperature:
         raise RunError(f"Beam search does not sample: give {beams} beams or temperature {temperature:g}.")
     tokenizer = load_tokenizer(path)
-    model = load_model(path, precision, adapter=adapter).to(Accelerator().device)
+    device = Accelerator().device
+    model = load_model(path, settled_precision(precision, path, device, say), adapter=adapter).to(device)
+    fit_threads(model, say=say)
     size = shared_vocabulary_size(model, None, tokenizer)
     tree_model = TreeModel(model)
     check_asked_model(tree_model, size, prompt, path, say)
@@ -109,7 +117,26 @@ def load_any(
         temperature=temperature,
         seed=seed,
     )
-    return Model(decoder, prompt, origin=f"{Path(path).absolute()} {adapter or ''}")
+    return Model(decoder, prompt, origin=f"{Path(path).absolute()} {adapter or ''} {tree_model.precision}")
+
+
+def _asked_precision(asked: AskedPrecision | None, recipe: Recipe, path: str, say: Say) -> AskedPrecision:
+    """What a run's student is asked in; see `load_student`."""
+    trained_in = recipe.train.precision
+    if asked in ("bfloat16", "float32"):
+        return asked
+    if trained_in != "bfloat16":
+        return trained_in
+    choice = choose_precision(path, Accelerator().device)
+    if choice.precision == trained_in:
+        return trained_in
+    if asked == "auto":
+        say(str(choice))
+        return choice.precision
+    say(
+        f"This run computes in bfloat16, slowly: {choice.reason}. --precision float32 rounds otherwise, and faster."
+    )
+    return trained_in
 
 
 def recipe_of(run: RunFolder) -> Recipe:

@@ -211,8 +211,10 @@ class TrainOptions(_Section):
         description="trees of one database that meet in a step share a forward pass up to this many questions; with "
         "several processes, at most a step's examples divided by their number, or some stay idle",
     )
-    precision: Literal["bfloat16", "float32"] = Field(
-        "bfloat16", description="of computing; trained weights stay float32 (ASSUMED)"
+    precision: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto",
+        description="of computing, student and teacher alike; trained weights stay float32 (ASSUMED); auto: bfloat16 "
+        "on a GPU that has it and a CPU that multiplies it faster, else float32; a run keeps what was chosen",
     )
     share_prefix: Literal["auto", "on", "off"] = Field(
         "auto",
@@ -295,6 +297,16 @@ class Recipe(_Section):
     def steps_per_round(self) -> int:
         """Optimizer steps that one round of generation serves; a method that generates nothing has no rounds."""
         return self.generation.rollout_window if self.row.source.is_on_policy else 1
+
+    def settled(self, precision: Literal["bfloat16", "float32"]) -> "Recipe":
+        """This recipe with `precision` in place of auto."""
+        if self.train.precision != "auto":
+            return self
+        return self.model_copy(update={"train": self.train.model_copy(update={"precision": precision})})
+
+    def settled_as(self, other: "Recipe") -> "Recipe":
+        """This recipe with what it leaves to the machine (`auto`) as `other` has it, to compare them by."""
+        return self if other.train.precision == "auto" else self.settled(other.train.precision)
 
     def to_toml(self) -> str:
         """The complete recipe; keys without a value are left out."""

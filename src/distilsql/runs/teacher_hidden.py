@@ -203,7 +203,7 @@ def identity_of(teacher: TreeModel) -> dict[str, str]:
     return {
         "format": FORMAT,
         "weights": model_fingerprint(teacher.causal_lm),
-        "precision": str(teacher.dtype).removeprefix("torch."),
+        "precision": teacher.precision,
         "layout": f"{teacher.layout}, attention {teacher.attention}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "torch": torch.__version__,

@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import LoggerType, gather_object
+from accelerate.utils import LoggerType, broadcast_object_list, gather_object
 
 from distilsql.data.benchmark import SqlBenchmark
 from distilsql.errors import RecipeError, RunError, TrainingError
 from distilsql.metrics.evaluate import run_golds
 from distilsql.metrics.golds import GoldResults
 from distilsql.models.load import save_model
+from distilsql.models.precision import choose_precision
 from distilsql.runs.across_processes import sum_gradients, sum_loss, sum_values
 from distilsql.runs.calibration import Calibration
 from distilsql.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -58,6 +59,9 @@ def train(
 ) -> RunFolder:
     """Train by a recipe into the run folder `out`, resuming it if it holds the same recipe, as `same` has it.
 
+    What the recipe leaves to the machine (`train.precision = auto`) is decided here, once: the recipe in the folder
+    says what was chosen.
+
     Raises:
         RunInUse: another process is at work in the folder.
         RunError: the folder holds another run or cannot be written.
@@ -67,6 +71,7 @@ def train(
     """
     _check_trackers(recipe.train.trackers)
     accelerator = Accelerator(log_with=recipe.train.trackers or None, project_dir=str(out))
+    recipe, why = _settled(recipe, None if overwrite else out, accelerator)
     with ExitStack() as held:
         with accelerator.main_process_first():
             if accelerator.is_main_process:
@@ -79,6 +84,8 @@ def train(
         if run.is_finished():
             report(TrainingProgress(f"{out} is finished already; pass --overwrite to run it anew."))
         else:
+            if why and accelerator.is_main_process:
+                report(TrainingProgress(why))
             try:
                 _Trainer(recipe, run, accelerator, report).loop()
             except torch.OutOfMemoryError as error:
@@ -110,10 +117,36 @@ def _check_trackers(names: Sequence[str]) -> None:
 def _text_of(recipe: Recipe, out: Path, same: Callable[[Recipe, Recipe], bool]) -> str:
     """The recipe's text, or that in the run folder if it says the same: an earlier version had fewer keys."""
     file = RunFolder(out).recipe
+    there = _recipe_in(out)
+    return file.read_text(encoding="utf-8") if there and same(there, recipe) else recipe.to_toml()
+
+
+def _recipe_in(out: Path) -> Recipe | None:
+    """The recipe in a run folder; None where there is none, or it is of another kind."""
     try:
-        return file.read_text(encoding="utf-8") if same(load_recipe(file), recipe) else recipe.to_toml()
-    except RecipeError:  # there is none, or it is of another kind
-        return recipe.to_toml()
+        return load_recipe(RunFolder(out).recipe)
+    except RecipeError:
+        return None
+
+
+def _settled(recipe: Recipe, resumed: Path | None, accelerator: Accelerator) -> tuple[Recipe, str]:
+    """The recipe with a precision in place of auto, the same in every process, and what is to be said of the choice.
+
+    A run that has begun in the folder `resumed` goes on in its own precision; otherwise the machine of the first
+    process decides.
+    """
+    if recipe.train.precision != "auto":
+        return recipe, ""
+    chosen: list[Any] = [recipe, ""]
+    if accelerator.is_main_process:
+        there = _recipe_in(resumed) if resumed and RunFolder(resumed).is_begun() else None
+        if there is not None and there.train.precision != "auto":
+            chosen = [recipe.settled_as(there), ""]
+        else:
+            choice = choose_precision(recipe.student.path, accelerator.device)
+            chosen = [recipe.settled(choice.precision), str(choice)]
+    settled, why = broadcast_object_list(chosen)
+    return settled, why
 
 
 class _Trainer:
