@@ -3,10 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test slow check bench docs clean
+.PHONY: demo teacher test slow check bench docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/distilsql demo
+
+# Train the demo's teacher anew and put it into the package; an hour of one core, after which the demo is run with it.
+TEACHER = src/distilsql/models/demo_teacher
+teacher: $(VENV)/.installed
+	$(BIN)/distilsql demo --train-teacher --out runs/teacher
+	rm -rf $(TEACHER)
+	cp -r runs/teacher/own-teacher/packed $(TEACHER)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
