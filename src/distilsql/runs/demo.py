@@ -33,7 +33,7 @@ from distilsql.runs.folder import RunFolder
 from distilsql.runs.side_by_side import Job, run_side_by_side
 
 METHODS = ("sft", "rkd", "kid", "gkd-rkl")
-STUDENT_STEPS = 450
+STUDENT_STEPS = 300
 # Differences that chance makes in fewer than one of twenty such demos are called larger than chance.
 _SIGNIFICANT = 0.05
 
