@@ -10,11 +10,14 @@ from distilsql.cli.options import Settings
 
 def demo(
     out: Annotated[Path, typer.Option(help="Where the demo's runs and report go")] = Path("runs/demo"),
+    train_teacher: Annotated[
+        bool, typer.Option("--train-teacher", help="Train the teacher anew (an hour) rather than use ours")
+    ] = False,
 ) -> None:
-    """The whole story on an embedded benchmark, in minutes, on a CPU."""
+    """The whole story on an embedded benchmark, in minutes, on a CPU. The same command resumes it."""
     from distilsql.runs.demo import run_demo
 
-    run_demo(out)
+    run_demo(out, train_teacher=train_teacher)
 
 
 def train(

@@ -24,7 +24,14 @@ from distilsql.databases.schema import describe, introspect
 from distilsql.errors import DataError
 
 DATA_VARIABLE = "DISTILSQL_DATA"
-DEMO_SPECS = ("demo:train", "demo:valid", "demo:test", "demo:test-seen", "demo:test-unseen")
+DEMO_SPECS = (
+    "demo:train",
+    "demo:valid",
+    "demo:test",
+    "demo:test-seen",
+    "demo:test-unseen",
+    "demo:teacher-train",
+)
 
 Task = Literal["sql", "instruct"]
 Missing = Literal["error", "skip"]

@@ -47,10 +47,12 @@ def render_page(
     entries: Sequence[Entry],
     illustrations: Sequence[Illustration],
     answers: Sequence[Answer] = (),
+    headline: str = "",
 ) -> str:
     """The page as text. Everything that a model, a run or a database wrote is escaped."""
     sections = [
         f"<h1>{escape(title)}</h1>",
+        *([f"<p><strong>{escape(headline)}</strong></p>"] if headline else []),
         f'<p class="faint">{_overview(entries)}</p>',
         _table(table),
         f'<p class="faint">{_legend(table)}</p>',

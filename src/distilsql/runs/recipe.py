@@ -26,7 +26,7 @@ class _Section(BaseModel):
 
 
 class StudentOptions(_Section):
-    path: str = Field(description="folder or hub name of the model that becomes the student")
+    path: str = Field(description="folder or hub name of the model that becomes the student, or demo:teacher")
     keep_layers: int | list[int] | None = Field(
         None, description="make the student from these decoder layers of the model (a count: evenly spaced)"
     )
@@ -50,7 +50,9 @@ class StudentOptions(_Section):
 
 
 class TeacherOptions(_Section):
-    path: str = Field(description="folder or hub name of the teacher")
+    path: str = Field(
+        description="folder or hub name of the teacher, or demo:teacher, which comes with the package"
+    )
     adapter: str | None = Field(None, description="LoRA adapter of the teacher")
     device_map: str | None = Field(
         None,
