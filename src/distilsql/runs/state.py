@@ -121,7 +121,7 @@ def is_same_recipe(run: PlannedRun) -> bool:
 
 
 def say_the_same(one: Recipe, other: Recipe) -> bool:
-    """Whether recipes differ in nothing but where the folder of all runs lies and in what one leaves to the machine."""
+    """Whether recipes differ in nothing but where the folder of all runs lies and in what one leaves to be settled."""
     return _comparable(one.settled_as(other)) == _comparable(other.settled_as(one))
 
 

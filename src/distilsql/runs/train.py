@@ -40,6 +40,7 @@ from distilsql.runs.recipe import Recipe, load_recipe
 from distilsql.runs.rollout import Rollout
 from distilsql.runs.sampling import Sampler, WindowStream
 from distilsql.runs.scoring import score_during_training
+from distilsql.runs.settle_prompt import settled_for_run
 from distilsql.runs.summary import training_summary
 from distilsql.runs.teacher_check import TeacherCheck, check_once
 from distilsql.runs.teacher_data import ensure_teacher_completions
@@ -59,8 +60,8 @@ def train(
 ) -> RunFolder:
     """Train by a recipe into the run folder `out`, resuming it if it holds the same recipe, as `same` has it.
 
-    What the recipe leaves to the machine (`train.precision = auto`) is decided here, once: the recipe in the folder
-    says what was chosen.
+    What the recipe leaves open (`auto`: precision, prompt) is decided here, once: the recipe in the folder says what was
+    chosen.
 
     Raises:
         RunInUse: another process is at work in the folder.
@@ -72,6 +73,7 @@ def train(
     _check_trackers(recipe.train.trackers)
     accelerator = Accelerator(log_with=recipe.train.trackers or None, project_dir=str(out))
     recipe, why = _settled(recipe, None if overwrite else out, accelerator)
+    recipe, prompt_said = settled_for_run(recipe, None if overwrite else out, accelerator)
     with ExitStack() as held:
         with accelerator.main_process_first():
             if accelerator.is_main_process:
@@ -84,8 +86,9 @@ def train(
         if run.is_finished():
             report(TrainingProgress(f"{out} is finished already; pass --overwrite to run it anew."))
         else:
-            if why and accelerator.is_main_process:
-                report(TrainingProgress(why))
+            if accelerator.is_main_process:
+                for sentence in filter(None, (why, prompt_said)):
+                    report(TrainingProgress(sentence))
             try:
                 _Trainer(recipe, run, accelerator, report).loop()
             except torch.OutOfMemoryError as error:
