@@ -2,6 +2,8 @@
 
 The retriever is CodeS's (Li et al. 2024) on other libraries: BM25 over the distinct short text values finds
 candidates for every 1- to 4-gram of the question, and a character match keeps those that the question spells out.
+Texts are compared in Unicode's compatibility form (NFKC), whatever their case. Where words are not apart, as in Chinese
+or in a German compound, values are looked for inside them: see `inner_values`.
 """
 
 import json
@@ -11,17 +13,20 @@ from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import bm25s
 import numpy as np
+import regex
 from bm25s.stopwords import STOPWORDS_EN_PLUS
 from rapidfuzz import fuzz, process
 
 from distilsql.databases.connection import open_read_only
 from distilsql.databases.file_cache import FileIdentity, default_cache_folder, derived_files
+from distilsql.databases.inner_values import folded, inner_values
 from distilsql.databases.schema import Schema, introspect, quoted_name
 from distilsql.errors import DataError
 
@@ -34,7 +39,10 @@ _SIMILARITY = 0.9
 _SIMILARITY_IF_CONTAINED = 0.85
 # Not worth a match though a column may hold them: a question has them for other reasons.
 _COMMON = frozenset([*STOPWORDS_EN_PLUS, "id", "many", "yes", "no"])
-_INDEX_VERSION = "2"
+_INDEX_VERSION = "3"
+_WORD = regex.compile(
+    r"\w+"
+)  # unlike re's, it keeps the vowel signs of Hindi and Thai and the points of Hebrew
 
 ColumnName = tuple[str, str]  # (table, column) as the database spells them
 
@@ -104,6 +112,14 @@ class ValueIndex:
     columns: tuple[tuple[ColumnName, ...], ...]
     retriever: bm25s.BM25 | None
 
+    @cached_property
+    def positions(self) -> Mapping[str, tuple[int, ...]]:
+        """The positions of the values that a folded spelling stands for."""
+        found: dict[str, tuple[int, ...]] = {}
+        for position, value in enumerate(self.values):
+            found[folded(value)] = (*found.get(folded(value), ()), position)
+        return found
+
     def candidates(self, text: str) -> list[int]:
         """The positions, ascending, of up to 10 values for each 1- to 4-gram of `text`."""
         if self.retriever is None:
@@ -142,11 +158,17 @@ def matched_values(
     index = load_value_index(path, cache_folder)
     question = _Text.of(text)
     matches: dict[ColumnName, list[_Match]] = defaultdict(list)
-    for position in index.candidates(text):
+    for position in index.candidates(question.text):
         match = question.spelling(index.values[position])
         if match is not None:
             for column in index.columns[position]:
                 matches[column].append(match)
+    for start, end in inner_values(question.text, lambda spelling: spelling in index.positions):
+        for position in index.positions[folded(question.text[start:end])]:
+            for column in index.columns[position]:
+                match = _Match(index.values[position], start, end, 1.0)
+                if match not in matches[column]:
+                    matches[column].append(match)
     return {
         column: tuple(match.value for match in _best(found)[:most_per_column])
         for column, found in sorted(matches.items())
@@ -175,22 +197,23 @@ def _best(matches: list[_Match]) -> list[_Match]:
 
 @dataclass(frozen=True)
 class _Text:
-    """A text and its runs of whole words that are short enough to spell a value: lower-case spelling to place."""
+    """A text in NFKC and its runs of whole words that are short enough to spell a value: folded spelling to place."""
 
     text: str
     runs: Mapping[str, tuple[int, int]]
 
     @classmethod
     def of(cls, text: str) -> "_Text":
-        words = [word.span() for word in re.finditer(r"\w+", text)]
+        text = normalize("NFKC", text)
+        words = [word.span() for word in _WORD.finditer(text)]
         runs: dict[str, tuple[int, int]] = {}
         for first, (start, _) in enumerate(words):
             for _, end in words[first:]:
                 if end - start > MAX_VALUE_CHARACTERS / _SIMILARITY_IF_CONTAINED:
                     break
                 # Of equal words the one in capitals stands for all: only it can spell a code or an initial.
-                if text[start:end].isupper() or text[start:end].lower() not in runs:
-                    runs[text[start:end].lower()] = (start, end)
+                if text[start:end].isupper() or text[start:end].casefold() not in runs:
+                    runs[text[start:end].casefold()] = (start, end)
         return cls(text, runs)
 
     def spelling(self, value: str) -> _Match | None:
@@ -199,7 +222,7 @@ class _Text:
         The similarity must be at least 0.9, or 0.85 where one contains the other ("dogs", "dog"). Numbers, values
         in capitals (codes) and single letters must be there exactly, the last with their case.
         """
-        lower = value.lower()
+        lower = folded(value)
         nearest = process.extractOne(
             lower, self.runs.keys(), scorer=fuzz.ratio, score_cutoff=100 * _SIMILARITY_IF_CONTAINED
         )
@@ -207,7 +230,7 @@ class _Text:
             return None
         run, similarity = nearest[0], nearest[1] / 100
         start, end = self.runs[run]
-        if len(value) == 1 and value != self.text[start:end]:
+        if len(value) == 1 and normalize("NFKC", value) != self.text[start:end]:
             return None
         exact = value.isupper() or re.search(r"\d", value + run)
         contained = lower in run or run in lower
@@ -217,7 +240,7 @@ class _Text:
 
 def _words(text: str) -> list[str]:
     """Lower-case words; a plural s is dropped so that "dogs" finds "dog"."""
-    words = re.findall(r"\w+", text.lower())
+    words = _WORD.findall(folded(text))
     return [word[:-1] if len(word) > 3 and word.endswith("s") else word for word in words]
 
 
