@@ -27,12 +27,15 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="Prediction file; default: inside the run")] = None,
 ) -> None:
     """Answer a benchmark's questions and write predictions/<benchmark>.jsonl."""
+    from accelerate import Accelerator
+
     from distilsql.errors import RunError
     from distilsql.runs.folder import RunFolder
     from distilsql.runs.predict import benchmark_for, load_any, load_student, recipe_of
     from distilsql.runs.predict import predict as run_predict
     from distilsql.runs.progress import counting_bar
     from distilsql.runs.recipe import load_recipe
+    from distilsql.runs.settle_prompt import settled_for_asking
 
     if beams > 1 and out is None:
         raise RunError(
@@ -49,7 +52,7 @@ def predict(
         benchmark = limited(benchmark_for(resolved, on, data, database), limit)
         model = load_any(
             str(run),
-            resolved.prompt,
+            settled_for_asking(resolved, str(run), Accelerator().device),
             beams=beams,
             precision=resolved.train.precision,
             temperature=temperature,

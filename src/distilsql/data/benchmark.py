@@ -105,6 +105,11 @@ def benchmark_names() -> tuple[str, ...]:
     return (*DEMO_SPECS, *SPIDER_SPECS, *BIRD_SPECS, *INSTRUCT_SPECS)
 
 
+def is_own(spec: str) -> bool:
+    """Whether `spec` names a user's own examples, not a published benchmark."""
+    return spec not in benchmark_names()
+
+
 def load_benchmark(
     spec: str,
     *,

@@ -83,7 +83,7 @@ def load_engines(recipe: Recipe, device: torch.device, *, say: Say = silent) -> 
         roles.append((teacher, str(teacher_path)))
         engines.teacher_prefixes = PrefixCache(teacher, recipe.train.teacher_cache_mb * 2**20)
     for tree_model, path in roles:
-        _check_model(tree_model, vocabulary_size, _longest_tokens(recipe), path, say)
+        _check_model(tree_model, vocabulary_size, longest_tokens(recipe), path, say)
     return engines
 
 
@@ -94,7 +94,7 @@ def _check_model(model: TreeModel, vocabulary_size: int, longest_tokens: int, pa
     check_head(model, vocabulary_size, path)
 
 
-def _longest_tokens(recipe: Recipe) -> int:
+def longest_tokens(recipe: Recipe) -> int:
     """The most tokens of one question that a model is fed; under SWITCH, with those that are drafted in vain."""
     drafted = recipe.switch.block_length or max(BlockLength.CHOICES)
     return recipe.prompt.longest_tokens + (drafted - 1 if recipe.row.source is Source.SWITCH else 0)
@@ -172,7 +172,7 @@ def vllm_source(recipe: Recipe, model: TreeModel, tokenizer: Any) -> VllmSource:
         tokenizer,
         precision=recipe.train.precision,
         memory_share=recipe.generation.vllm_memory_share,
-        max_tokens=recipe.prompt.max_prompt_tokens + recipe.prompt.max_completion_tokens,
+        max_tokens=recipe.prompt.budget_tokens + recipe.prompt.max_completion_tokens,
     )
 
 

@@ -121,8 +121,9 @@ def is_same_recipe(run: PlannedRun) -> bool:
 
 
 def say_the_same(one: Recipe, other: Recipe) -> bool:
-    """Whether two recipes differ in nothing but where the folder of all runs lies."""
-    return _comparable(one) == _comparable(other)
+    """Whether recipes differ in nothing but where the folder of all runs lies and in what one leaves to be settled."""
+    prompts = one.prompt.settled_as(other.prompt), other.prompt.settled_as(one.prompt)
+    return _comparable(one.with_prompt(prompts[0])) == _comparable(other.with_prompt(prompts[1]))
 
 
 def _comparable(recipe: Recipe) -> dict[str, Any]:

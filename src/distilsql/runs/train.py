@@ -39,6 +39,7 @@ from distilsql.runs.recipe import Recipe, load_recipe
 from distilsql.runs.rollout import Rollout
 from distilsql.runs.sampling import Sampler, WindowStream
 from distilsql.runs.scoring import score_during_training
+from distilsql.runs.settle_prompt import settled_for_run
 from distilsql.runs.summary import training_summary
 from distilsql.runs.teacher_check import TeacherCheck, check_once
 from distilsql.runs.teacher_data import ensure_teacher_completions
@@ -58,6 +59,8 @@ def train(
 ) -> RunFolder:
     """Train by a recipe into the run folder `out`, resuming it if it holds the same recipe, as `same` has it.
 
+    What the recipe leaves open about its prompts is decided here, once: the recipe in the folder says what was chosen.
+
     Raises:
         RunInUse: another process is at work in the folder.
         RunError: the folder holds another run or cannot be written.
@@ -67,6 +70,7 @@ def train(
     """
     _check_trackers(recipe.train.trackers)
     accelerator = Accelerator(log_with=recipe.train.trackers or None, project_dir=str(out))
+    recipe, prompt_said = settled_for_run(recipe, None if overwrite else out, accelerator)
     with ExitStack() as held:
         with accelerator.main_process_first():
             if accelerator.is_main_process:
@@ -79,6 +83,8 @@ def train(
         if run.is_finished():
             report(TrainingProgress(f"{out} is finished already; pass --overwrite to run it anew."))
         else:
+            if prompt_said and accelerator.is_main_process:
+                report(TrainingProgress(prompt_said))
             try:
                 _Trainer(recipe, run, accelerator, report).loop()
             except torch.OutOfMemoryError as error:
