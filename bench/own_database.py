@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--method", default="kid")
     parser.add_argument("--questions", type=int, default=16, help="questions of the step")
     parser.add_argument("--precision", default="float32")
+    parser.add_argument("--layers", type=int, help="of the student; by default all")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_world(Path(folder))
@@ -123,6 +124,7 @@ def main() -> None:
         "method": arguments.method,
         "model": Path(arguments.model).name,
         "precision": arguments.precision,
+        "student_layers": arguments.layers or "all",
         "questions": arguments.questions,
         **{key: described[key] for key in ("processor", "torch_threads", "packages")},
         "steps": measured,
@@ -142,6 +144,7 @@ def recipe_for(folder: Path, arguments: argparse.Namespace, overrides: list[str]
             f"data.valid={folder / 'pairs.jsonl'}",
             f"data.database={folder / 'shop.sqlite'}",
             f"train.precision={arguments.precision}",
+            *([f"student.keep_layers={arguments.layers}"] if arguments.layers else []),
             *overrides,
         ],
     )

@@ -80,17 +80,19 @@ CREATE TABLE Ann (a INT, b TEXT); CREATE TABLE bob (a INT, c TEXT); CREATE TABLE
 INSERT INTO Ann VALUES (1, 'x'), (2, 'y'), (2, 'x'), (NULL, 'Select');
 INSERT INTO bob VALUES (1, 'p'), (2, 'q'), (3, 'x');
 INSERT INTO cyd VALUES ('x', 'p'), ('y', 'x'), ('y', 'q');
+CREATE TABLE T3 (a INT, c TEXT); INSERT INTO T3 VALUES (1, 'x'), (3, 'q');
 """
-COLUMNS = {"Ann": ("a", "B"), "bob": ("a", "c"), "cyd": ("b", "C")}
+COLUMNS = {"Ann": ("a", "B"), "bob": ("a", "c"), "cyd": ("b", "C"), "T3": ("a", "c")}
 
 
 @st.composite
 def selects(draw: st.DrawFn, outer: tuple[tuple[str, str], ...] = (), depth: int = 0) -> str:
-    """A query that SQLite runs: joins, self-joins, nested and correlated, with the aliases reused at will."""
+    """A query that SQLite runs: joins, self-joins, nested and correlated, with the aliases reused at will, some of them
+    another table's name."""
     tables = draw(st.lists(st.sampled_from(sorted(COLUMNS)), min_size=1, max_size=3))
     names: list[str] = []
     for table in tables:
-        free = [name for name in ("T1", "t2", "T3", "z", "") if (name or table).lower() not in names]
+        free = [name for name in ("T1", "t2", "T3", "z", "Bob", "") if (name or table).lower() not in names]
         names.append((draw(st.sampled_from(free)) or table).lower())
     sources = [
         table if name == table.lower() else f"{table}{draw(st.sampled_from([' AS ', ' ']))}{name}"

@@ -60,8 +60,8 @@ def train(
 ) -> RunFolder:
     """Train by a recipe into the run folder `out`, resuming it if it holds the same recipe, as `same` has it.
 
-    What the recipe leaves open (`auto`: precision, prompt) is decided here, once: the recipe in the folder says what was
-    chosen.
+    What the recipe leaves open (`auto`: precision, prompt) is decided here, once: the recipe in the folder says what
+    was chosen.
 
     Raises:
         RunInUse: another process is at work in the folder.
