@@ -155,9 +155,11 @@ def _processor() -> str:
 def _busy_core() -> Iterator[None]:
     """One process that never rests, on the last core that we may use."""
     core = max(os.sched_getaffinity(0))
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True: pass"]
+    never_rests = (
+        f"import os\nos.sched_setaffinity(0, {{{core}}})\nparent = os.getppid()\n"
+        "while os.getppid() == parent: pass"  # it must not outlive a bench that was killed
     )
+    process = subprocess.Popen([sys.executable, "-c", never_rests])
     try:
         yield
     finally:
