@@ -65,7 +65,7 @@ def measure(data: Path, teacher_path: str, count: int, folder: str) -> dict[str,
         recipe.prompt,
         training=True,
     )
-    hidden = open_teacher_hidden(recipe, teacher, prefixes, prepared, steps=1, ledger=ledger, say=print)
+    hidden = open_teacher_hidden(recipe, teacher, prefixes, prepared, steps=1, ledger=ledger)
     assert hidden is not None
     keys = [example.prefix_key for example in prepared.examples]
     trees = [

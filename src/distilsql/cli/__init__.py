@@ -1,14 +1,18 @@
 """The command line: thin commands over `runs` and `report`. Nothing heavy is imported before a command needs it."""
 
+import shlex
 import sys
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from distilsql import __version__
 from distilsql.cli import answering, data, judging, training
+from distilsql.cli.display import displaying
 from distilsql.errors import DistilSQLError
 from distilsql.runs.allocator import keep_freed_memory
+from distilsql.runs.interrupt import StopRequest, watched
 
 app = typer.Typer(
     help="Distil a large text-to-SQL language model into a small one, and judge it by running the SQL.",
@@ -45,35 +49,49 @@ _UsageError: type[Exception] = next(
 )
 
 
-INTERRUPTED = 130
+TYPER_INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the command line; errors are a sentence and a non-zero exit status, never a traceback."""
     keep_freed_memory()
-    try:
-        status = app(standalone_mode=False)
-        if status == INTERRUPTED:  # typer answers KeyboardInterrupt so
-            raise KeyboardInterrupt
-        sys.exit(status or 0)
-    except _UsageError as error:
-        error.show()  # type: ignore[attr-defined]
-        sys.exit(2)
-    except DistilSQLError as error:
-        _fail(str(error))
-    except (KeyboardInterrupt, typer.Abort):
-        anew = " without --overwrite" if "--overwrite" in sys.argv else ""
-        _fail(
-            f"stopped. Run the same command again{anew} to go on from where it was saved.", status=INTERRUPTED
-        )
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        _fail(f"{error.strerror or error}{where}. Check the path, its permissions and the free disk space.")
+    with displaying(), watched(_say_stopped) as stop:
+        try:
+            status = app(standalone_mode=False)
+            if status == TYPER_INTERRUPTED:  # typer answers KeyboardInterrupt so
+                raise KeyboardInterrupt
+            sys.exit(status or 0)
+        except _UsageError as error:
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(2)
+        except DistilSQLError as error:
+            _fail(str(error))
+        except (KeyboardInterrupt, typer.Abort):
+            _say_stopped(stop)
+            sys.exit(stop.status)
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            _fail(
+                f"{error.strerror or error}{where}. Check the path, its permissions and the free disk space."
+            )
 
 
-def _fail(message: str, status: int = 1) -> None:
-    print(f"distilsql: {message}", file=sys.stderr)
-    sys.exit(status)
+def _say_stopped(stop: StopRequest) -> None:
+    """What is saved, and the command that goes on."""
+    words = [word for word in sys.argv[1:] if word != "--overwrite"]
+    kept = f" {stop.kept}" if stop.kept else ""
+    if sys.stderr.isatty():
+        Console(stderr=True).show_cursor()  # a bar that was cut off has hidden it
+    _say(f"stopped.{kept} To go on: {shlex.join(['distilsql', *words])}")
+
+
+def _fail(message: str) -> None:
+    _say(message)
+    sys.exit(1)
+
+
+def _say(message: str) -> None:
+    print(f"distilsql: {message}", file=sys.stderr, flush=True)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,15 +1,19 @@
 """Commands that measure: accuracy, ExAccErr, and runs against each other."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited, say
+from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited
 from distilsql.errors import DataError
+from distilsql.progress import progress
 
 if TYPE_CHECKING:
     from distilsql.data.benchmark import Benchmark
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -48,7 +52,6 @@ def evaluate(
 
     from distilsql.runs.evaluate import compare_scores, evaluate_file, evaluate_run, score_lines, with_r_ves
     from distilsql.runs.folder import existing_run, write_text
-    from distilsql.runs.progress import counting_bar
     from distilsql.runs.recipe import load_recipe
 
     if target.is_dir():
@@ -75,19 +78,17 @@ def evaluate(
         plug_values=plug_values,
         whole=whole,
     )
-    with counting_bar("judging") as on_progress:
-        if target.is_dir():
-            scores = evaluate_run(
-                existing_run(target),
-                benchmark,
-                keep_distinct=keep_distinct,
-                suite=suite,
-                temperature=temperature,
-                whole=whole,
-                on_progress=on_progress,
-            )
-        else:
-            scores = judge_file(target, on_progress=on_progress)
+    if target.is_dir():
+        scores = evaluate_run(
+            existing_run(target),
+            benchmark,
+            keep_distinct=keep_distinct,
+            suite=suite,
+            temperature=temperature,
+            whole=whole,
+        )
+    else:
+        scores = judge_file(target)
     if r_ves:
         scores = with_r_ves(scores, benchmark)
     if out is not None:
@@ -127,16 +128,15 @@ def exposure(
     seed: Annotated[int, typer.Option(min=0, help="Of the samples and the interval")] = 0,
 ) -> None:
     """ExAccErr: how much more a student errs along its own samples than along its teacher's (exposure bias)."""
-    from distilsql.runs.exposure import ExposureOptions, expose_run
-    from distilsql.runs.folder import RunFolder
-    from distilsql.runs.predict import benchmark_for, recipe_of
-    from distilsql.runs.progress import counting_bar
+    with progress("starting"):
+        from distilsql.runs.exposure import ExposureOptions, expose_run
+        from distilsql.runs.folder import RunFolder
+        from distilsql.runs.predict import benchmark_for, recipe_of
 
     folder = RunFolder(run)
     benchmark = limited(benchmark_for(recipe_of(folder), on, data, database), limit)
     options = ExposureOptions(length=length, samples_per_prompt=samples, seed=seed)
-    with counting_bar("sampling") as on_progress:
-        result = expose_run(folder, benchmark, options, teacher=teacher, on_progress=on_progress, say=say)
+    result = expose_run(folder, benchmark, options, teacher=teacher)
     low, high = result.interval
     print(f"ExAccErr({length}) on {on}: {result.excess_accumulated_error:.1f} % ({low:.1f} to {high:.1f})")
 
@@ -146,7 +146,7 @@ def _load(on: str, data: Path | None, database: Path | None) -> "Benchmark":
 
     benchmark = load_benchmark(on, root=data, database=database, missing_databases="skip")
     if benchmark.skipped:
-        say(f"{len(benchmark.skipped)} examples left out: {benchmark.skipped[0].reason}")
+        log.warning(f"{len(benchmark.skipped)} examples left out: {benchmark.skipped[0].reason}")
     return benchmark
 
 

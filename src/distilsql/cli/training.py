@@ -6,13 +6,15 @@ from typing import Annotated
 import typer
 
 from distilsql.cli.options import Settings
+from distilsql.progress import progress
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Where the demo's runs and report go")] = Path("runs/demo"),
 ) -> None:
     """The whole story on an embedded benchmark, in minutes, on a CPU."""
-    from distilsql.runs.demo import run_demo
+    with progress("starting"):
+        from distilsql.runs.demo import run_demo
 
     run_demo(out)
 
@@ -28,11 +30,10 @@ def train(
 
     resolved = load_recipe(recipe, settings or [])
     folder = out or Path("runs") / (resolved.name or recipe.stem)
-    from distilsql.runs.progress import training_bar
-    from distilsql.runs.train import train as run_training
+    with progress("starting"):
+        from distilsql.runs.train import train as run_training
 
-    with training_bar() as report:
-        run = run_training(resolved, folder, overwrite=overwrite, report=report)
+    run = run_training(resolved, folder, overwrite=overwrite)
     print(
         f"Finished: {run.path}. Next: distilsql predict {run.path} --on {resolved.data.valid or 'QUESTIONS'}"
     )
@@ -80,7 +81,8 @@ def reproduce(
     if render_only:
         paths = render(plan, out or folder / "report")
     else:
-        from distilsql.runs.reproduce import reproduce as run_reproduction
+        with progress("starting"):
+            from distilsql.runs.reproduce import reproduce as run_reproduction
 
         paths = run_reproduction(plan, out or folder / "report")
     print("\n".join(f"Wrote {path}" for path in paths))

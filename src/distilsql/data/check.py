@@ -1,7 +1,6 @@
 """Checking data before anything is trained or scored on it: every fault at once, and whether each gold runs."""
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from distilsql.databases.execute import Execution, Outcome, make_job
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.schema import introspect
 from distilsql.errors import DataError
+from distilsql.progress import progress
 
-Progress = Callable[[int, int], None]  # (golds run, golds in all)
 InstructFile = tuple[str, Path]  # the name of a benchmark of instructions, and its file
 
 
@@ -55,19 +54,18 @@ def check(
     *,
     database: Path | None = None,
     timeout_s: float = 30.0,
-    progress: Progress | None = None,
 ) -> CheckReport:
     """Read one benchmark, or every benchmark in a folder, and run its golds.
 
     A folder is a data folder (holding `spider/`, `bird/`, …), one of those, or one with own files; otherwise a
-    spec as `load_benchmark` takes it. `progress` is called from several threads. Raises DataError only if there
-    is nothing to check: all other faults are in the report.
+    spec as `load_benchmark` takes it. Raises DataError only if there is nothing to check: all other faults are in the
+    report.
     """
     found = list(_found(spec_or_folder, root, database))
     sources = [item for item in found if isinstance(item, Source)]
     readings = [read_source(source) for source in sources]
     with ExecutionPool() as pool:
-        golds = _run_golds(sources, readings, timeout_s, pool, progress)
+        golds = _run_golds(sources, readings, timeout_s, pool)
     return CheckReport(
         (
             *(_checked(source, reading, golds) for source, reading in zip(sources, readings, strict=True)),
@@ -122,7 +120,6 @@ def _run_golds(
     readings: Sequence[Reading],
     timeout_s: float,
     pool: ExecutionPool,
-    progress: Progress | None,
 ) -> dict[Gold, Execution]:
     """Every different gold of the examples that have a database, run once."""
     golds = list(
@@ -137,15 +134,13 @@ def _run_golds(
         make_job(path, sql, timeout_s=timeout_s, decoding=DECODING[evaluator])
         for path, sql, evaluator in golds
     ]
+    with progress("running gold queries", len(jobs)) as advance:
 
-    done = itertools.count(1)
+        def arrived(index: int, execution: Execution) -> Execution:
+            advance()
+            return replace(execution, rows=execution.rows[:1])  # enough to tell an empty result
 
-    def arrived(index: int, execution: Execution) -> Execution:
-        if progress:
-            progress(next(done), len(jobs))
-        return replace(execution, rows=execution.rows[:1])  # enough to tell an empty result
-
-    return dict(zip(golds, pool.map(jobs, arrived), strict=True))
+        return dict(zip(golds, pool.map(jobs, arrived), strict=True))
 
 
 def _checked(source: Source, reading: Reading, golds: dict[Gold, Execution]) -> CheckedBenchmark:

@@ -1,7 +1,6 @@
 """Judge predictions as the official evaluators do, in worker processes."""
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +18,13 @@ from distilsql.metrics.hardness import clauses_of, hardness
 from distilsql.metrics.plugging import plugged
 from distilsql.metrics.rules import is_result, read_gold, read_queries, results_equal
 from distilsql.metrics.scores import Scores, Verdict, VerdictOutcome
+from distilsql.progress import progress
 
 if TYPE_CHECKING:
     from distilsql.databases.suite import Suite
 
 DEFAULT_TIMEOUT_S = 30.0
 GOLD_TIMEOUT_S = 120.0
-OnProgress = Callable[[int, int], None]
 
 _OUTCOMES = {
     Outcome.SQL_ERROR: VerdictOutcome.SQL_ERROR,
@@ -55,7 +54,6 @@ class _Session:
     timeout_s: float
     pool: ExecutionPool
     golds: GoldResults
-    on_progress: OnProgress | None
 
 
 def evaluate(
@@ -67,7 +65,6 @@ def evaluate(
     workers: int | None = None,
     suite: "Suite | None" = None,
     plug_values: bool = False,
-    on_progress: OnProgress | None = None,
     pool: ExecutionPool | None = None,
     golds: GoldResults | None = None,
 ) -> Scores:
@@ -85,7 +82,7 @@ def evaluate(
         for prediction, example in zip(predictions, benchmark.examples, strict=True)
     ]
     with ExecutionPool(workers) if pool is None else nullcontext(pool) as open_pool:
-        session = _Session(benchmark.evaluator, timeout_s, open_pool, golds or GoldResults(), on_progress)
+        session = _Session(benchmark.evaluator, timeout_s, open_pool, golds or GoldResults())
         verdicts = _judge_everywhere(tasks, suite, session)
         if plug_values:
             verdicts = _judge_plugged(verdicts, tasks, suite, session)
@@ -157,7 +154,7 @@ def _read(prediction: str, example: Example, benchmark: SqlBenchmark, keep_disti
     return _Task(draft, database.path, gold_sql, sql)
 
 
-def _judge(tasks: Sequence[_Task], session: _Session) -> list[Verdict]:
+def _judge(tasks: Sequence[_Task], session: _Session, what: str = "judging") -> list[Verdict]:
     """The verdict on each task. Tasks that would run the same statement on the same file share one execution."""
     golds = _gold_executions(tasks, session)
     verdicts = [task.draft for task in tasks]
@@ -169,18 +166,14 @@ def _judge(tasks: Sequence[_Task], session: _Session) -> list[Verdict]:
             # BIRD runs an empty one, too: it has no rows, and is right if the gold has none.
             waiting.setdefault(_job(task, gold, session), []).append(index)
     jobs, done = list(waiting), len(tasks) - sum(map(len, waiting.values()))
-    lock = threading.Lock()
+    with progress(what, len(tasks), done=done) as advance:
 
-    def then(job_index: int, predicted: Execution) -> None:
-        nonlocal done
-        for index in waiting[jobs[job_index]]:
-            verdicts[index] = _verdict(tasks[index], golds[index], predicted, session)
-        with lock:
-            done += len(waiting[jobs[job_index]])
-            if session.on_progress is not None:
-                session.on_progress(done, len(tasks))
+        def then(job_index: int, predicted: Execution) -> None:
+            for index in waiting[jobs[job_index]]:
+                verdicts[index] = _verdict(tasks[index], golds[index], predicted, session)
+            advance(len(waiting[jobs[job_index]]))
 
-    session.pool.map(jobs, then)
+        session.pool.map(jobs, then)
     return verdicts
 
 
@@ -267,7 +260,8 @@ def _judge_on_suite(
         for path in _suite_databases(suite, tasks[index].draft, session.evaluator)
     ]
     found = list(verdicts)
-    for (index, copy), verdict in zip(copies, _judge([copy for _, copy in copies], session), strict=True):
+    judged = _judge([copy for _, copy in copies], session, "judging on the suite")
+    for (index, copy), verdict in zip(copies, judged, strict=True):
         if found[index].is_correct and not verdict.is_correct:
             message = f"on {copy.path.name}: {verdict.message or verdict.outcome.value}"
             found[index] = replace(verdict, message=message)

@@ -12,6 +12,7 @@ from distilsql.databases.execute import Execution, Job, Outcome
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.sqlite_worker import database_state
 from distilsql.errors import DataError
+from distilsql.progress import progress
 
 # Counts the changes to what a stored result means; a result stored by another count is run again.
 FORMAT = 1
@@ -41,13 +42,16 @@ class GoldResults:
         return [self._known[key] for key in keys]
 
     def _run(self, keys: Sequence[str], jobs: Sequence[Job], pool: ExecutionPool) -> None:
-        def keep(index: int, execution: Execution) -> None:
-            with self._lock:
-                self._known[keys[index]] = execution
-            if execution.outcome is Outcome.ROWS:
-                self._store(keys[index], execution)
+        with progress("running gold queries", len(jobs)) as advance:
 
-        pool.map(jobs, keep)
+            def keep(index: int, execution: Execution) -> None:
+                with self._lock:
+                    self._known[keys[index]] = execution
+                if execution.outcome is Outcome.ROWS:
+                    self._store(keys[index], execution)
+                advance()
+
+            pool.map(jobs, keep)
 
     def _load(self, key: str) -> bool:
         if key in self._known and self._known[key].outcome is Outcome.ROWS:

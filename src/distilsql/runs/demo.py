@@ -5,6 +5,7 @@ made of half of its layers are distilled by several methods with the same exampl
 every predicted query is run; and what was measured is shown, whatever the order. Run again, it resumes.
 """
 
+import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from distilsql.data.benchmark import SqlBenchmark, load_sql_benchmark
 from distilsql.databases.execute import Outcome, execute
 from distilsql.metrics.scores import Scores
 from distilsql.models.tiny import save_tiny_llama, train_tokenizer
+from distilsql.progress import titled
 from distilsql.prompts.codes import build_prefix, build_suffix
 from distilsql.report import (
     Answer,
@@ -30,9 +32,10 @@ from distilsql.runs.evaluate import evaluate_run
 from distilsql.runs.folder import RunFolder, read_json
 from distilsql.runs.predict import load_student, predict
 from distilsql.runs.prepare import prompt_options
-from distilsql.runs.progress import counting_bar, training_bar
 from distilsql.runs.recipe import PromptSettings, Recipe, make_recipe
 from distilsql.runs.train import train
+
+log = logging.getLogger(__name__)
 
 METHODS = ("sft", "rkd", "kid", "gkd-rkl")
 TEST = "demo:test"
@@ -40,23 +43,20 @@ _PROMPT = {"values": False, "max_prompt_tokens": 400, "max_completion_tokens": 6
 _VOCABULARY = 1200
 
 
-def run_demo(
-    out: Path, *, teacher_steps: int = 2300, student_steps: int = 150, console: Console | None = None
-) -> None:
+def run_demo(out: Path, *, teacher_steps: int = 2300, student_steps: int = 150) -> None:
     """Train, distil, judge and report into `out`. Interrupted, it goes on where it stopped."""
-    console = console or Console(stderr=True)
-    console.print("[bold]distilsql demo[/bold]: teacher, students by four methods, and what each is worth")
+    log.info("distilsql demo: a teacher, students by four methods, and what each is worth")
     test = load_sql_benchmark(TEST)
-    _make_start(out, console)
-    teacher = _trained(teacher_recipe(out, teacher_steps), out / "teacher", "1/5 teacher", console)
-    scores = {"teacher": _scored(teacher, test, "teacher", console)}
+    _make_start(out)
+    teacher = _trained(teacher_recipe(out, teacher_steps), out / "teacher", "1/5 teacher")
+    scores = {"teacher": _scored(teacher, test, "teacher")}
     runs: list[RunFolder] = []
     for number, method in enumerate(METHODS, start=2):
         recipe = student_recipe(out, method, student_steps)
-        run = _trained(recipe, out / method, f"{number}/5 {method}", console)
-        scores[method] = _scored(run, test, method, console)
+        run = _trained(recipe, out / method, f"{number}/5 {method}")
+        scores[method] = _scored(run, test, method)
         runs.append(run)
-    _show(out, runs, teacher, scores, test, console)
+    _show(out, runs, teacher, scores, test)
 
 
 def teacher_recipe(out: Path, steps: int) -> Recipe:
@@ -97,7 +97,7 @@ def _train(steps: int, **options: float) -> dict[str, Any]:
     }
 
 
-def _make_start(out: Path, console: Console) -> None:
+def _make_start(out: Path) -> None:
     """A tokenizer learnt from the training texts, and the randomly initialised model that becomes the teacher."""
     folder = out / "models" / "start"
     if folder.exists():
@@ -112,30 +112,30 @@ def _make_start(out: Path, console: Console) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     parameters = save_tiny_llama(unfinished, tokenizer, hidden_size=128, layers=4, heads=4, seed=1)
     unfinished.rename(folder)
-    console.print(
+    log.info(
         f"{len(benchmark.examples):,} training questions on "
         f"{len({example.db_id for example in benchmark.examples})} databases; "
         f"a teacher of {parameters / 1e6:.1f} M parameters"
     )
 
 
-def _trained(recipe: Recipe, folder: Path, title: str, console: Console) -> RunFolder:
-    with training_bar(title, console) as report:
-        return train(recipe, folder, report=report)
+def _trained(recipe: Recipe, folder: Path, title: str) -> RunFolder:
+    with titled(title):
+        return train(recipe, folder)
 
 
-def _scored(run: RunFolder, test: SqlBenchmark, name: str, console: Console) -> Scores:
+def _scored(run: RunFolder, test: SqlBenchmark, name: str) -> Scores:
     """Predictions (kept from an earlier start if they are there) and their verdicts."""
     if not run.predictions(TEST).exists():
-        with counting_bar(f"{name} answers", console) as on_progress:
-            predict(load_student(run), test, run.predictions(TEST), on_progress=on_progress)
-    scores = evaluate_run(run, test)
+        with titled(name):
+            predict(load_student(run), test, run.predictions(TEST))
+    with titled(name):
+        scores = evaluate_run(run, test)
     assert isinstance(scores, Scores)  # the demo is text-to-SQL
     low, high = scores.interval
-    console.print(
+    log.info(
         f"{name}: {scores.accuracy:.1%} of {len(scores.verdicts)} test queries right "
-        f"({low:.1%} to {high:.1%}), {scores.valid_sql_rate:.1%} valid SQL",
-        highlight=False,
+        f"({low:.1%} to {high:.1%}), {scores.valid_sql_rate:.1%} valid SQL"
     )
     return scores
 
@@ -146,7 +146,6 @@ def _show(
     teacher: RunFolder,
     scores: dict[str, Scores],
     test: SqlBenchmark,
-    console: Console,
 ) -> None:
     records = load_runs([run.path for run in runs])
     reference = _reference(teacher, scores["teacher"])

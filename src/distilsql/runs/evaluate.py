@@ -1,6 +1,6 @@
 """Judge predictions, each task by its own measure, and write scores/<benchmark>.json. Imports no torch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from distilsql.data.benchmark import Benchmark, InstructBenchmark, SqlBenchmark
@@ -16,7 +16,6 @@ from distilsql.metrics.scores import Scores
 from distilsql.runs.folder import RunFolder, file_name, write_text
 
 AnyScores = Scores | RougeScores
-OnProgress = Callable[[int, int], None]
 
 
 def judge(predictions: Sequence[str], benchmark: Benchmark, golds: GoldResults | None = None) -> float:
@@ -38,7 +37,6 @@ def evaluate_file(
     suite: Path | None = None,
     plug_values: bool = False,
     whole: Benchmark | None = None,
-    on_progress: OnProgress | None = None,
 ) -> AnyScores:
     """Scores of anyone's prediction file: EX, or TS on the test suite in the folder `suite`; or ROUGE-L.
 
@@ -51,7 +49,7 @@ def evaluate_file(
         _refuse_sql_options(benchmark, column, keep_distinct, suite, plug_values)
         assert whole is None or isinstance(whole, InstructBenchmark), "a draw is of its own kind"
         responses = read_responses(path, benchmark, whole=whole)
-        return judge_responses([responses], benchmark, on_progress=on_progress)
+        return judge_responses([responses], benchmark)
     assert whole is None or isinstance(whole, SqlBenchmark), "a draw is of its own kind"
     predictions = read_predictions(path, benchmark, column=column, whole=whole)
     return evaluate(
@@ -60,7 +58,6 @@ def evaluate_file(
         keep_distinct=keep_distinct,
         suite=load_suite(suite) if suite else None,
         plug_values=plug_values,
-        on_progress=on_progress,
     )
 
 
@@ -72,7 +69,6 @@ def evaluate_run(
     suite: Path | None = None,
     temperature: float = 0.0,
     whole: Benchmark | None = None,
-    on_progress: OnProgress | None = None,
 ) -> AnyScores:
     """Scores of a run's predictions, also written into the run: those on a suite, and those with DISTINCT kept, into
     files of their own. `whole` as in `evaluate_file`.
@@ -85,15 +81,13 @@ def evaluate_run(
     """
     if temperature:
         _refuse_sql_options(benchmark, keep_distinct, suite)
-        return _evaluate_samples(run, benchmark, temperature, whole, on_progress)
+        return _evaluate_samples(run, benchmark, temperature, whole)
     path = run.predictions(benchmark.name)
     if not path.exists():
         raise RunError(
             f"{path} does not exist: run `distilsql predict {run.path} --on {benchmark.name}` first."
         )
-    scores = evaluate_file(
-        path, benchmark, keep_distinct=keep_distinct, suite=suite, whole=whole, on_progress=on_progress
-    )
+    scores = evaluate_file(path, benchmark, keep_distinct=keep_distinct, suite=suite, whole=whole)
     rules = ("-distinct-kept" if keep_distinct else "") + ("" if suite is None else f"-{suite.name}")
     write_text(run.scores(file_name(benchmark.name) + rules), scores.to_json())
     return scores
@@ -104,7 +98,6 @@ def _evaluate_samples(
     benchmark: Benchmark,
     temperature: float,
     whole: Benchmark | None,
-    on_progress: OnProgress | None,
 ) -> RougeScores:
     files = run.samples(benchmark.name, temperature)
     if not files:
@@ -119,9 +112,7 @@ def _evaluate_samples(
         )
     assert whole is None or isinstance(whole, InstructBenchmark), "a draw is of its own kind"
     samples = [read_responses(path, benchmark, whole=whole) for path in files.values()]
-    scores = judge_responses(
-        samples, benchmark, temperature=temperature, seeds=tuple(files), on_progress=on_progress
-    )
+    scores = judge_responses(samples, benchmark, temperature=temperature, seeds=tuple(files))
     write_text(run.scores(benchmark.name, temperature), scores.to_json())
     return scores
 

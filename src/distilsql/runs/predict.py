@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,11 @@ from distilsql.errors import RunError
 from distilsql.metrics.predictions import ANSWER_FIELDS
 from distilsql.models.load import Precision, load_model, load_tokenizer, shared_vocabulary_size
 from distilsql.models.tree_model import TreeModel
+from distilsql.progress import progress
 from distilsql.runs.engines import check_asked_model
 from distilsql.runs.folder import RunFolder, existing_run, lines_of, write_text
+from distilsql.runs.interrupt import say_kept
 from distilsql.runs.prepare import prepare
-from distilsql.runs.progress import Say, silent
 from distilsql.runs.recipe import PromptSettings, Recipe, load_recipe
 from distilsql.runs.scoring import Decoder, answer_all
 
@@ -48,7 +49,6 @@ def load_student(
     precision: Precision | None = None,
     temperature: float = 0.0,
     seed: int = 0,
-    say: Say = silent,
 ) -> Model:
     """The finished student of a run, with the prompt it was trained on.
 
@@ -69,7 +69,6 @@ def load_student(
         adapter=adapter,
         temperature=temperature,
         seed=seed,
-        say=say,
     )
 
 
@@ -82,11 +81,8 @@ def load_any(
     adapter: str | None = None,
     temperature: float = 0.0,
     seed: int = 0,
-    say: Say = silent,
 ) -> Model:
     """Any causal LM folder or hub name, asked with the given prompt settings: greedily unless told otherwise.
-
-    `say` is told of a model that cannot run a tree exactly and so runs padded, and of lengths it was not trained on.
 
     Raises:
         RunError: beams and a temperature: beam search does not sample.
@@ -95,11 +91,12 @@ def load_any(
     """
     if beams > 1 and temperature:
         raise RunError(f"Beam search does not sample: give {beams} beams or temperature {temperature:g}.")
-    tokenizer = load_tokenizer(path)
-    model = load_model(path, precision, adapter=adapter).to(Accelerator().device)
-    size = shared_vocabulary_size(model, None, tokenizer)
-    tree_model = TreeModel(model)
-    check_asked_model(tree_model, size, prompt, path, say)
+    with progress(f"loading {path}"):
+        tokenizer = load_tokenizer(path)
+        model = load_model(path, precision, adapter=adapter).to(Accelerator().device)
+        size = shared_vocabulary_size(model, None, tokenizer)
+        tree_model = TreeModel(model)
+        check_asked_model(tree_model, size, prompt, path)
     decoder = Decoder(
         tree_model,
         tokenizer,
@@ -128,9 +125,7 @@ def benchmark_for(recipe: Recipe, spec: str, root: Path | None, database: Path |
     )
 
 
-def predict(
-    model: Model, benchmark: Benchmark, out: Path, *, on_progress: Callable[[int, int], None] | None = None
-) -> list[str]:
+def predict(model: Model, benchmark: Benchmark, out: Path) -> list[str]:
     """Answer every example and write `out`; an interrupted prediction goes on from its `.unfinished` file, but for what
     answers another question or is of another model or decoding.
 
@@ -144,15 +139,20 @@ def predict(
     todo = benchmark.without(known)
     if todo.examples:
         prepared = prepare(todo, model.decoder.tokenizer, model.prompt, training=False)
-        with unfinished.open("a" if known else "w", encoding="utf-8") as file, torch.no_grad():
+        count = len(benchmark.examples)
+        with (
+            unfinished.open("a" if known else "w", encoding="utf-8") as file,
+            progress(f"answering {benchmark.name}", count, done=len(known)) as advance,
+            torch.no_grad(),
+        ):
             if not known:
                 file.write(json.dumps(header) + "\n")
             for example, answer in answer_all(model.decoder, prepared):
                 known[example.example.example_id] = answer
                 file.write(_line(example.example, field, answer))
                 file.flush()
-                if on_progress is not None:
-                    on_progress(len(known), len(benchmark.examples))
+                say_kept(f"{len(known):,} of {count:,} answers are kept in {unfinished}.")
+                advance()
     write_predictions(known, benchmark, out)
     unfinished.unlink(missing_ok=True)
     return [known[example.example_id] for example in benchmark.examples]

@@ -10,6 +10,7 @@ from distilsql.data.example import Example, Instruction
 from distilsql.databases.normalise import normalise_sql
 from distilsql.distill.tree import PromptTree
 from distilsql.errors import DataError
+from distilsql.progress import progress
 from distilsql.prompts.codes import Prompt, PromptOptions
 from distilsql.prompts.fit import fit_prompt
 from distilsql.prompts.instruct import build_instruct_prompt, fit_instruct_prompt
@@ -124,18 +125,20 @@ def prepare(
     keys_by_text: dict[str, str] = {}
     shortened: Counter[str] = Counter()
     dropped: list[str] = []
-    for example, prompt, shared_name, gold_text in asked:
-        if prompt.rule != "whole":
-            shortened[prompt.rule] += 1
-        gold = (*text.plain(gold_text), tokenizer.eos_token_id)
-        key = keys_by_text.setdefault(prompt.prefix, shared_name or f"#{len(prefixes)}")
-        prefixes.setdefault(key, text.prefix(prompt.prefix))
-        question = text.plain(prompt.suffix)
-        problem = _too_long(len(prefixes[key]) + len(question), len(gold), settings)
-        if training and problem:
-            dropped.append(f"{example.example_id} ({problem})")
-            continue
-        examples.append(TokenizedExample(example, key, question, gold))
+    with progress(f"prompts of {benchmark.name}", len(benchmark.examples)) as advance:
+        for example, prompt, shared_name, gold_text in asked:
+            advance()
+            if prompt.rule != "whole":
+                shortened[prompt.rule] += 1
+            gold = (*text.plain(gold_text), tokenizer.eos_token_id)
+            key = keys_by_text.setdefault(prompt.prefix, shared_name or f"#{len(prefixes)}")
+            prefixes.setdefault(key, text.prefix(prompt.prefix))
+            question = text.plain(prompt.suffix)
+            problem = _too_long(len(prefixes[key]) + len(question), len(gold), settings)
+            if training and problem:
+                dropped.append(f"{example.example_id} ({problem})")
+                continue
+            examples.append(TokenizedExample(example, key, question, gold))
     report = LengthReport(len(benchmark.examples), dict(shortened), tuple(dropped))
     if dropped and settings.over_length == "error":
         raise DataError(
