@@ -324,8 +324,10 @@ def test_times_sft_charges_what_the_states_cost_whoever_paid(recipe):
     assert paid > 0
     assert second.open().seconds() == paid
     calibration = Calibration(first.recipe, first.engines, 4)
-    calibration.load({"sft": 2.0, "method": 3.0, "examples": 10.0})
+    windows = [[0.5, 2.0, 5.0], [1.5, 1.0, 5.0]]
+    calibration.load({"sft": 2.0, "method": 3.0, "examples": 10.0, "windows": windows})
     assert calibration.summary(0.1, 0.05) == {
         "x_sft": pytest.approx((0.3 + 0.05) / (0.2 + 0.1)),
+        "x_sft_range": [pytest.approx((0.2 + 0.05) / (0.3 + 0.1)), pytest.approx((0.4 + 0.05) / (0.1 + 0.1))],
         "sft_seconds_per_example": pytest.approx(0.3),
     }

@@ -25,11 +25,11 @@ def evaluate(
         str | None, typer.Option(help="Column of a CSV prediction file that holds the SQL")
     ] = None,
     keep_distinct: Annotated[
-        bool, typer.Option(help="Spider: do not remove DISTINCT before running")
+        bool, typer.Option("--keep-distinct", help="Spider: do not remove DISTINCT before running")
     ] = False,
     suite: Annotated[Path | None, typer.Option(help="Folder of a test suite: TS instead of EX")] = None,
     plug_values: Annotated[
-        bool, typer.Option(help="Spider: also try the gold's values (inflates scores)")
+        bool, typer.Option("--plug-values", help="Spider: also try the gold's values (inflates scores)")
     ] = False,
     r_ves: Annotated[
         bool, typer.Option("--r-ves", help="BIRD: also time right predictions against gold")
@@ -42,7 +42,8 @@ def evaluate(
         typer.Option(min=0.0, help="The run's predictions sampled at this temperature, all seeds together"),
     ] = 0.0,
     tables: Annotated[
-        bool, typer.Option(help="Also by hardness, clause and database, or by length of the reference")
+        bool,
+        typer.Option("--tables", help="Also by hardness, clause and database, or by length of the reference"),
     ] = False,
     limit: Limit = None,
     out: Annotated[Path | None, typer.Option(help="Also write the scores here (JSON)")] = None,

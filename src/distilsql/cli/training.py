@@ -23,7 +23,9 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe (TOML); see recipes/")],
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/<recipe's name>")] = None,
     settings: Settings = None,
-    overwrite: Annotated[bool, typer.Option(help="Delete the run that is there and start anew")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the run that is there and start anew")
+    ] = False,
 ) -> None:
     """Train by a recipe: any method, sft included. The same command resumes an interrupted run."""
     from distilsql.runs.recipe import load_recipe
@@ -89,7 +91,9 @@ def reproduce(
 
 
 def methods(
-    markdown: Annotated[bool, typer.Option(help="Print the method reference, docs/methods.md")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the method reference, docs/methods.md")
+    ] = False,
 ) -> None:
     """The table of methods: divergence, completions trained on, gold likelihood."""
     from distilsql.method_reference import method_reference, print_methods
