@@ -173,7 +173,7 @@ def measure(plan: Plan, precision: Precision) -> dict[tuple[Size, str], list[flo
     """Seconds of every timed step, by size and contender."""
     student = plan.student.build(0, precision)
     teachers = [shape.build(1, precision) for shape in plan.teachers]
-    fit_threads(student, *teachers, say=print)
+    fit_threads(student, *teachers)
     engines = _engines(plan, student, [teacher.requires_grad_(False) for teacher in teachers])
     recipes = {method: recipe_of(method) for method in ("sft", "rkd", "kid")}
     seconds: dict[tuple[Size, str], list[float]] = {task: [] for task in plan.tasks()}

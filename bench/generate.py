@@ -56,7 +56,7 @@ def main() -> None:
     tokenizer = load_tokenizer(arguments.model)
     precision = settled_precision(arguments.precision, arguments.model, torch.device("cpu"), print)
     model: Any = load_model(arguments.model, precision)
-    threads = fit_threads(model, say=print)
+    threads = fit_threads(model)
     prepared = prepare(
         load_sql_benchmark("spider:dev", root=arguments.data), tokenizer, PROMPT, training=False
     )

@@ -70,7 +70,7 @@ def measure(data: Path, teacher_path: str, count: int, folder: str) -> dict[str,
         training=True,
     )
     hidden = open_teacher_hidden(
-        recipe, teacher, prefixes, prepared, is_longer_than_an_epoch=True, ledger=ledger, say=print
+        recipe, teacher, prefixes, prepared, is_longer_than_an_epoch=True, ledger=ledger
     )
     assert hidden is not None
     keys = [example.prefix_key for example in prepared.examples]

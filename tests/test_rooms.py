@@ -11,14 +11,25 @@ SOURCE = Path(__file__).parents[1] / "src" / "distilsql"
 LIGHT_ROOMS = ("data", "databases", "prompts", "metrics", "report")
 HEAVY = ("torch", "transformers", "accelerate", "peft")
 MAY_IMPORT = {
-    "data": {"data", "databases", "errors"},
+    "data": {"data", "databases", "errors", "progress"},
     "databases": {"databases", "errors"},
     "prompts": {"prompts", "data", "databases", "errors"},
-    "metrics": {"metrics", "data", "databases", "errors"},
+    "metrics": {"metrics", "data", "databases", "errors", "progress"},
     "distill": {"distill"},
     "models": {"models", "distill", "errors"},
     "report": {"report", "metrics", "distill", "errors"},  # the method table; nothing that needs torch
-    "runs": {"runs", "data", "databases", "prompts", "models", "distill", "metrics", "report", "errors"},
+    "runs": {
+        "runs",
+        "data",
+        "databases",
+        "prompts",
+        "models",
+        "distill",
+        "metrics",
+        "report",
+        "errors",
+        "progress",
+    },
 }
 
 
@@ -57,6 +68,8 @@ def test_light_rooms_the_command_line_and_evaluation_load_no_torch():
     ]
     modules += [
         "distilsql.cli",
+        "distilsql.progress",
+        "distilsql.runs.interrupt",
         "distilsql.runs.evaluate",
         "distilsql.runs.listing",
         "distilsql.runs.plan",

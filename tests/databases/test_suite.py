@@ -17,6 +17,7 @@ from distilsql.databases.variants import read_template, write_variant
 from distilsql.errors import DataError
 from distilsql.metrics.build_suite import SuiteLimits, build_suite
 from distilsql.metrics.evaluate import evaluate
+from reporters import watching
 
 SCHOOL = """
 CREATE TABLE teacher (id INTEGER PRIMARY KEY, name TEXT NOT NULL, town TEXT, age INTEGER,
@@ -128,16 +129,9 @@ def test_a_suite_tells_what_the_original_lets_pass(school, tmp_path):
     folder = tmp_path / "suite"
     limits = SuiteLimits(candidates=60, patience=30)
     seen = []
-    suite = build_suite(
-        school,
-        folder,
-        name="tiny",
-        seed=1,
-        limits=limits,
-        workers=1,
-        on_progress=lambda *step: seen.append(step),
-    )
-    assert seen == [("school", 1, 1)]
+    with watching(lambda work: seen.append((work.done, work.total))):
+        suite = build_suite(school, folder, name="tiny", seed=1, limits=limits, workers=1)
+    assert seen == [(1, 1)]
     report = suite.reports["school"]
     told = sum(variant["tells_apart"] for variant in report["variants"])
     assert told > 5

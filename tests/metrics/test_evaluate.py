@@ -14,6 +14,7 @@ from distilsql.metrics.efficiency import measure_r_ves
 from distilsql.metrics.evaluate import evaluate
 from distilsql.metrics.golds import GoldResults
 from distilsql.metrics.scores import Scores, VerdictOutcome
+from reporters import watching
 
 HANG = "WITH RECURSIVE t(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM t) SELECT count(*) FROM t"
 
@@ -283,7 +284,8 @@ def test_r_ves_rewards_only_what_is_right(shop, bird_shop, pool):
 
 def test_progress_ends_at_the_total(shop, pool):
     seen = []
-    evaluate(["SELECT 1"] * 6, shop, pool=pool, on_progress=lambda done, total: seen.append((done, total)))
+    with watching(lambda work: seen.append((work.done, work.total)) if work.what == "judging" else None):
+        evaluate(["SELECT 1"] * 6, shop, pool=pool)
     assert seen[-1] == (6, 6)
     assert seen == sorted(seen)
 

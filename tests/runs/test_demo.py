@@ -125,7 +125,7 @@ def test_progress_into_a_file_is_lines(tmp_path, monkeypatch):
         (tmp_path / "log").open("w") as file,
         progress_of_jobs(["kid", "sft"], Console(file=file)) as on_event,
     ):
-        on_event("kid", {"doing": "training", "done": 3, "total": 9, "loss": 0.5})
+        on_event("kid", {"doing": "training", "done": 3, "total": 9, "detail": "loss 0.500"})
         on_event("kid", {"said": "resuming [after] step 3"})
         on_event("sft", {"ended": True})
     lines = (tmp_path / "log").read_text().splitlines()
@@ -137,7 +137,7 @@ def test_progress_into_a_file_is_lines(tmp_path, monkeypatch):
 def test_progress_in_a_terminal_takes_the_same_events():
     console = Console(force_terminal=True, record=True, width=100)
     with progress_of_jobs(["kid"], console) as on_event:
-        on_event("kid", {"doing": "training", "done": 3, "total": 9, "loss": 0.5})
+        on_event("kid", {"doing": "training", "done": 3, "total": 9, "detail": "loss 0.500"})
         on_event("kid", {"said": "resuming"})
         on_event("kid", {"ended": True})
     assert "kid: resuming" in console.export_text()

@@ -50,15 +50,15 @@ def precision_in(run):
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
-def test_what_is_chosen_is_said_written_and_computed_in(recipe, tmp_path, machine, precision):
-    asked, said = machine(precision), []
+def test_what_is_chosen_is_said_written_and_computed_in(recipe, tmp_path, machine, precision, caplog):
+    asked = machine(precision)
+    caplog.set_level("INFO", "distilsql")
     run = train(
         recipe("kid", AUTO, "train.steps=1"),
         tmp_path / "auto",
-        report=lambda progress: said.append(progress.message),
     )
     assert asked == [recipe("kid").student.path]
-    assert said.count(f"Computes in {precision}: this machine is like that.") == 1
+    assert caplog.messages.count(f"Computes in {precision}: this machine is like that.") == 1
     assert f'precision = "{precision}"' in run.recipe.read_text()
 
     machine("neither: the recipe says it")
@@ -108,27 +108,29 @@ def test_a_planned_run_is_known_by_whatever_precision_it_was_made_in(recipe, tmp
     assert say_the_same(made, recipe("sft", "train.precision=bfloat16")) is (precision == "bfloat16")
 
 
-def test_a_run_is_asked_in_its_own_precision_unless_another_is_asked_for(recipe, tmp_path, machine):
+def test_a_run_is_asked_in_its_own_precision_unless_another_is_asked_for(recipe, tmp_path, machine, caplog):
     trained = {
         name: train(recipe("sft", f"train.precision={name}", "train.steps=1"), tmp_path / name)
         for name in ("bfloat16", "float32")
     }
-    said: list[str] = []
+    caplog.set_level("INFO", "distilsql")
 
     def asked(name, precision=None):
-        said.clear()
-        return load_student(trained[name], precision=precision, say=said.append).decoder.model.precision
+        caplog.clear()
+        return load_student(trained[name], precision=precision).decoder.model.precision
 
     machine("float32")
     assert asked("bfloat16") == "bfloat16"
-    assert ["slowly" in sentence and "--precision float32" in sentence for sentence in said] == [True]
+    assert ["slowly" in sentence and "--precision float32" in sentence for sentence in caplog.messages] == [
+        True
+    ]
     assert asked("bfloat16", "auto") == "float32"
-    assert said == ["Computes in float32: this machine is like that."]
+    assert caplog.messages == ["Computes in float32: this machine is like that."]
     assert asked("bfloat16", "bfloat16") == "bfloat16"
     assert asked("float32") == asked("float32", "auto") == "float32"
     machine("bfloat16")
     assert asked("bfloat16") == asked("bfloat16", "auto") == "bfloat16"
-    assert said == []
+    assert caplog.messages == []
     assert asked("float32", "auto") == "float32", "never less exact than it was trained"
     one, other = (load_student(trained["float32"], precision=name) for name in ("float32", "bfloat16"))
     assert one.fingerprint() != other.fingerprint(), "answers of one are no unfinished answers of the other"

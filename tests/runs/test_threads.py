@@ -37,7 +37,7 @@ def look():
     import torch
     from distilsql.runs.threads import fit_threads
     before = torch.get_num_threads()
-    print(json.dumps([seen, before, fit_threads(torch.nn.Linear(2, 2), say=print)]))
+    print(json.dumps([seen, before, fit_threads(torch.nn.Linear(2, 2))]))
 sys.argv = ["distilsql", "look"]
 cli.main()
 """
@@ -100,15 +100,16 @@ class Counted(nn.Module):
 
 
 @pytest.mark.usefixtures("three_cores")
-def test_the_largest_model_decides_and_a_change_is_said_once():
-    said: list[str] = []
+def test_the_largest_model_decides_and_a_change_is_said_once(caplog):
+    caplog.set_level("INFO", "distilsql")
+    said = caplog.messages
     torch.set_num_threads(2)
     for _ in range(2):
-        assert fit_threads(Counted(1000), say=said.append, environment={}) == 1
+        assert fit_threads(Counted(1000), environment={}) == 1
         assert torch.get_num_threads() == 1
     assert len(said) == 1
     assert "1 of 3 cores" in said[0]
-    assert fit_threads(Counted(1000), Counted(10**9), say=said.append, environment={}) == 3
+    assert fit_threads(Counted(1000), Counted(10**9), environment={}) == 3
     assert torch.get_num_threads() == 3
     assert len(said) == 2
 
@@ -117,5 +118,5 @@ def test_the_largest_model_decides_and_a_change_is_said_once():
 def test_threads_are_left_alone_where_users_set_them_and_off_the_cpu():
     torch.set_num_threads(2)
     for models, environment in (([Counted(9)], {"OMP_NUM_THREADS": "2"}), ([Counted(9, "meta")], {})):
-        assert fit_threads(*models, say=pytest.fail, environment=environment) == 2
+        assert fit_threads(*models, environment=environment) == 2
         assert torch.get_num_threads() == 2

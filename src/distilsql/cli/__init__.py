@@ -1,15 +1,19 @@
 """The command line: thin commands over `runs` and `report`. Nothing heavy is imported before a command needs it."""
 
+import shlex
 import sys
 import warnings
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from distilsql import __version__
 from distilsql.cli import answering, data, judging, training
+from distilsql.cli.display import displaying
 from distilsql.errors import DistilSQLError
 from distilsql.runs.allocator import keep_freed_memory
+from distilsql.runs.interrupt import StopRequest, watched
 from distilsql.runs.threads import wait_passively
 
 app = typer.Typer(
@@ -47,7 +51,7 @@ _UsageError: type[Exception] = next(
 )
 
 
-INTERRUPTED = 130
+TYPER_INTERRUPTED = 130
 
 # What libraries say to one another, and nobody who uses this command line can do anything about: the beginning of each
 # warning, and the module that it is given out by.
@@ -62,24 +66,34 @@ def main() -> None:
     keep_freed_memory()
     wait_passively()
     _keep_libraries_quiet()
-    try:
-        status = app(standalone_mode=False)
-        if status == INTERRUPTED:  # typer answers KeyboardInterrupt so
-            raise KeyboardInterrupt
-        sys.exit(status or 0)
-    except _UsageError as error:
-        error.show()  # type: ignore[attr-defined]
-        sys.exit(2)
-    except DistilSQLError as error:
-        _fail(str(error))
-    except (KeyboardInterrupt, typer.Abort):
-        anew = " without --overwrite" if "--overwrite" in sys.argv else ""
-        _fail(
-            f"stopped. Run the same command again{anew} to go on from where it was saved.", status=INTERRUPTED
-        )
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        _fail(f"{error.strerror or error}{where}. Check the path, its permissions and the free disk space.")
+    with displaying(), watched(_say_stopped) as stop:
+        try:
+            status = app(standalone_mode=False)
+            if status == TYPER_INTERRUPTED:  # typer answers KeyboardInterrupt so
+                raise KeyboardInterrupt
+            sys.exit(status or 0)
+        except _UsageError as error:
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(2)
+        except DistilSQLError as error:
+            _fail(str(error))
+        except (KeyboardInterrupt, typer.Abort):
+            _say_stopped(stop)
+            sys.exit(stop.status)
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            _fail(
+                f"{error.strerror or error}{where}. Check the path, its permissions and the free disk space."
+            )
+
+
+def _say_stopped(stop: StopRequest) -> None:
+    """What is saved, and the command that goes on."""
+    words = [word for word in sys.argv[1:] if word != "--overwrite"]
+    kept = f" {stop.kept}" if stop.kept else ""
+    if sys.stderr.isatty():
+        Console(stderr=True).show_cursor()  # a bar that was cut off has hidden it
+    _say(f"stopped.{kept} To go on: {shlex.join(['distilsql', *words])}")
 
 
 def _keep_libraries_quiet() -> None:
@@ -89,9 +103,13 @@ def _keep_libraries_quiet() -> None:
             warnings.filterwarnings("ignore", message=message, module=module)
 
 
-def _fail(message: str, status: int = 1) -> None:
-    print(f"distilsql: {message}", file=sys.stderr)
-    sys.exit(status)
+def _fail(message: str) -> None:
+    _say(message)
+    sys.exit(1)
+
+
+def _say(message: str) -> None:
+    print(f"distilsql: {message}", file=sys.stderr, flush=True)
 
 
 @app.callback(invoke_without_command=True)

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited, say
+from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited
 from distilsql.errors import DataError
+from distilsql.progress import progress
 
 
 def predict(
@@ -35,9 +36,10 @@ def predict(
 
     from distilsql.errors import RunError
     from distilsql.runs.folder import RunFolder, refuse_unwritable
-    from distilsql.runs.predict import benchmark_for, load_any, load_student, recipe_of
-    from distilsql.runs.predict import predict as run_predict
-    from distilsql.runs.progress import counting_bar
+
+    with progress("starting"):
+        from distilsql.runs.predict import benchmark_for, load_any, load_student, recipe_of
+        from distilsql.runs.predict import predict as run_predict
     from distilsql.runs.recipe import load_recipe
     from distilsql.runs.settle_prompt import settled_for_asking
 
@@ -53,9 +55,7 @@ def predict(
     if recipe is None:
         resolved = recipe_of(folder)
         benchmark = limited(benchmark_for(resolved, on, data, database), limit)
-        model = load_student(
-            folder, beams=beams, precision=precision, temperature=temperature, seed=seed, say=say
-        )
+        model = load_student(folder, beams=beams, precision=precision, temperature=temperature, seed=seed)
     else:
         resolved = load_recipe(recipe)
         benchmark = limited(benchmark_for(resolved, on, data, database), limit)
@@ -66,13 +66,11 @@ def predict(
             precision=precision or resolved.train.precision,
             temperature=temperature,
             seed=seed,
-            say=say,
         )
         if out is None:
             raise RunError(f"{run} is not a run folder, so say where predictions go: --out predictions.jsonl")
     path = out or folder.predictions(benchmark.name, temperature, seed)
-    with counting_bar("predicting") as on_progress:
-        run_predict(model, benchmark, path, on_progress=on_progress)
+    run_predict(model, benchmark, path)
     by_file = out is not None or (temperature > 0 and benchmark.task == "sql")
     options = {
         "--data": data,
@@ -105,6 +103,6 @@ def ask(
     if database is None:
         raise DataError("The run's recipe names no database of its own; give one: --database shop.sqlite.")
     asked = own_database(database)
-    answer = ask_student(load_student(folder, precision="auto", say=say), question, asked, evidence=evidence)
+    answer = ask_student(load_student(folder, precision="auto"), question, asked, evidence=evidence)
     print(answer.sql)
     Console().print(rows_table(answer, rows))

@@ -20,10 +20,8 @@ def data_check(
     Golds that a tie decides are named, too, and are no problem: they can be judged.
     """
     from distilsql.data.check import check, problem_lines
-    from distilsql.runs.progress import counting_bar
 
-    with counting_bar("running golds") as on_progress:
-        report = check(target, data, database=database, timeout_s=gold_timeout, progress=on_progress)
+    report = check(target, data, database=database, timeout_s=gold_timeout)
     for checked in report.benchmarks:
         golds = (
             f", {checked.databases} databases, {checked.gold_runs} golds run "
@@ -52,17 +50,11 @@ def suite_build(
     """Make variants of each database that tell wrong queries from the gold ones. An interrupted build resumes."""
     from distilsql.data.benchmark import load_sql_benchmark
     from distilsql.metrics.build_suite import build_suite
-    from distilsql.runs.progress import counting_bar
+    from distilsql.runs.interrupt import say_kept
 
     benchmark = load_sql_benchmark(on, root=data, database=database, missing_databases="skip")
-    with counting_bar("databases") as on_progress:
-        suite = build_suite(
-            benchmark,
-            out,
-            name=name or out.name,
-            seed=seed,
-            on_progress=lambda _, done, total: on_progress(done, total),
-        )
+    say_kept(f"The databases that are finished are kept in {out}.")
+    suite = build_suite(benchmark, out, name=name or out.name, seed=seed)
     for db_id, report in suite.reports.items():
         print(f"{db_id}: {len(report['variants'])} databases for {len(report['golds'])} gold queries")
     if not suite.size:

@@ -1,17 +1,21 @@
 """Commands that measure: accuracy, ExAccErr, and runs against each other."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited, say
+from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited
 from distilsql.errors import DataError
+from distilsql.progress import progress
 
 if TYPE_CHECKING:
     from distilsql.data.benchmark import Benchmark
     from distilsql.runs.evaluate import AnyScores
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -23,11 +27,11 @@ def evaluate(
         str | None, typer.Option(help="Column of a CSV prediction file that holds the SQL")
     ] = None,
     keep_distinct: Annotated[
-        bool, typer.Option(help="Spider: do not remove DISTINCT before running")
+        bool, typer.Option("--keep-distinct", help="Spider: do not remove DISTINCT before running")
     ] = False,
     suite: Annotated[Path | None, typer.Option(help="Folder of a test suite: TS instead of EX")] = None,
     plug_values: Annotated[
-        bool, typer.Option(help="Spider: also try the gold's values (inflates scores)")
+        bool, typer.Option("--plug-values", help="Spider: also try the gold's values (inflates scores)")
     ] = False,
     r_ves: Annotated[
         bool, typer.Option("--r-ves", help="BIRD: also time right predictions against gold")
@@ -40,7 +44,8 @@ def evaluate(
         typer.Option(min=0.0, help="The run's predictions sampled at this temperature, all seeds together"),
     ] = 0.0,
     tables: Annotated[
-        bool, typer.Option(help="Also by hardness, clause and database, or by length of the reference")
+        bool,
+        typer.Option("--tables", help="Also by hardness, clause and database, or by length of the reference"),
     ] = False,
     leave_out: Annotated[
         list[str] | None,
@@ -62,7 +67,6 @@ def evaluate(
 
     from distilsql.runs.evaluate import compare_scores, evaluate_file, judge_run, score_lines, with_r_ves
     from distilsql.runs.folder import existing_run, refuse_unwritable, write_text
-    from distilsql.runs.progress import counting_bar
     from distilsql.runs.recipe import load_recipe
 
     if target.is_dir():
@@ -94,13 +98,10 @@ def evaluate(
         evaluate_file, benchmark=benchmark, column=column, plug_values=plug_values, **rules
     )
     place = None
-    with counting_bar("judging") as on_progress:
-        if target.is_dir():
-            scores, place = judge_run(
-                existing_run(target), benchmark, temperature=temperature, on_progress=on_progress, **rules
-            )
-        else:
-            scores = judge_file(target, on_progress=on_progress)
+    if target.is_dir():
+        scores, place = judge_run(existing_run(target), benchmark, temperature=temperature, **rules)
+    else:
+        scores = judge_file(target)
     files = {place: scores.to_json()} if place else {}
     if r_ves:
         scores = with_r_ves(scores, benchmark)
@@ -144,16 +145,15 @@ def exposure(
     seed: Annotated[int, typer.Option(min=0, help="Of the samples and the interval")] = 0,
 ) -> None:
     """ExAccErr: how much more a student errs along its own samples than along its teacher's (exposure bias)."""
-    from distilsql.runs.exposure import ExposureOptions, expose_run
-    from distilsql.runs.folder import RunFolder
-    from distilsql.runs.predict import benchmark_for, recipe_of
-    from distilsql.runs.progress import counting_bar
+    with progress("starting"):
+        from distilsql.runs.exposure import ExposureOptions, expose_run
+        from distilsql.runs.folder import RunFolder
+        from distilsql.runs.predict import benchmark_for, recipe_of
 
     folder = RunFolder(run)
     benchmark = limited(benchmark_for(recipe_of(folder), on, data, database), limit)
     options = ExposureOptions(length=length, samples_per_prompt=samples, seed=seed)
-    with counting_bar("sampling") as on_progress:
-        result = expose_run(folder, benchmark, options, teacher=teacher, on_progress=on_progress, say=say)
+    result = expose_run(folder, benchmark, options, teacher=teacher)
     low, high = result.interval
     print(f"ExAccErr({length}) on {on}: {result.excess_accumulated_error:.1f} % ({low:.1f} to {high:.1f})")
 
@@ -163,7 +163,7 @@ def _load(on: str, data: Path | None, database: Path | None) -> "Benchmark":
 
     benchmark = load_benchmark(on, root=data, database=database, missing_databases="skip")
     if benchmark.skipped:
-        say(f"{len(benchmark.skipped)} examples left out: {benchmark.skipped[0].reason}")
+        log.warning(f"{len(benchmark.skipped)} examples left out: {benchmark.skipped[0].reason}")
     return benchmark
 
 

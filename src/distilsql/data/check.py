@@ -1,9 +1,8 @@
 """Checking data before anything is trained or scored on it: every fault at once, and whether each gold runs."""
 
-import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,8 +31,8 @@ from distilsql.databases.neighbours import with_ties_broken
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.schema import introspect
 from distilsql.errors import DataError
+from distilsql.progress import progress
 
-Progress = Callable[[int, int], None]  # (golds run, golds in all)
 InstructFile = tuple[str, Path]  # the name of a benchmark of instructions, and its file
 
 
@@ -89,13 +88,12 @@ def check(
     *,
     database: Path | None = None,
     timeout_s: float = GOLD_TIMEOUT_S,
-    progress: Progress | None = None,
 ) -> CheckReport:
     """Read one benchmark, or every benchmark in a folder, and run its golds.
 
     A folder is a data folder (holding `spider/`, `bird/`, …), one of those, or one with own files; otherwise a
-    spec as `load_benchmark` takes it. `progress` is called from several threads. Raises DataError only if there
-    is nothing to check: all other faults are in the report.
+    spec as `load_benchmark` takes it. Raises DataError only if there is nothing to check: all other faults are in the
+    report.
     """
     found = list(_found(spec_or_folder, root, database))
     sources = [item for item in found if isinstance(item, Source)]
@@ -103,7 +101,7 @@ def check(
     faults = [_faults(source, reading) for source, reading in zip(sources, readings, strict=True)]
     unusable = {fault.file for of_source in faults for fault in of_source if fault.kind == "unreadable"}
     with ExecutionPool() as pool:
-        golds = _run_golds(sources, readings, unusable, timeout_s, pool, progress)
+        golds = _run_golds(sources, readings, unusable, timeout_s, pool)
     return CheckReport(
         (
             *(_checked(*parts, golds) for parts in zip(sources, readings, faults, strict=True)),
@@ -184,7 +182,6 @@ def _run_golds(
     unusable: set[Path],
     timeout_s: float,
     pool: ExecutionPool,
-    progress: Progress | None,
 ) -> dict[_Gold, _CheckedGold]:
     """Every different gold of the examples that have a database that can be read, run once; where ties may decide what
     comes out, also with ties broken otherwise."""
@@ -200,18 +197,17 @@ def _run_golds(
         make_job(path, sql, timeout_s=timeout_s, decoding=DECODING[evaluator])
         for path, sql, evaluator in golds
     ]
-    done = itertools.count(1)
+    with progress("running gold queries", len(jobs)) as advance:
 
-    def arrived(index: int, execution: Execution) -> _CheckedGold:
-        if is_held_up(execution, timeout_s):
-            execution = pool.run(with_patience(jobs[index]))
-        fault = gold_fault(execution, golds[index][2])
-        found = "" if fault else _tie(jobs[index], execution, golds[index][2], pool)
-        if progress:
-            progress(next(done), len(jobs))
-        return _CheckedGold(replace(execution, rows=execution.rows[:1]), fault, found)
+        def arrived(index: int, execution: Execution) -> _CheckedGold:
+            if is_held_up(execution, timeout_s):
+                execution = pool.run(with_patience(jobs[index]))
+            fault = gold_fault(execution, golds[index][2])
+            found = "" if fault else _tie(jobs[index], execution, golds[index][2], pool)
+            advance()
+            return _CheckedGold(replace(execution, rows=execution.rows[:1]), fault, found)
 
-    return dict(zip(golds, pool.map(jobs, arrived), strict=True))
+        return dict(zip(golds, pool.map(jobs, arrived), strict=True))
 
 
 def _tie(job: Job, gold: Execution, evaluator: Evaluator, pool: ExecutionPool) -> str:

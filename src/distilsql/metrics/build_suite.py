@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from distilsql.databases.suite import REPORT_FILE, SUITE_FILE, Suite, content_ch
 from distilsql.databases.variants import Template, read_template, write_variant
 from distilsql.errors import DataError
 from distilsql.metrics.rules import read_gold, results_equal
+from distilsql.progress import progress
 
 # A second or two; a limit in seconds would keep other variants on another machine.
 QUERY_STEPS = 100_000_000
@@ -71,13 +72,11 @@ def build_suite(
     seed: int = 0,
     limits: SuiteLimits | None = None,
     workers: int | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Suite:
     """A suite for all databases of `benchmark`, in `folder`. The same arguments give the same suite.
 
-    Databases that an earlier, interrupted build has finished are kept. `on_progress(db_id, done, total)` is called
-    as each database is finished. Raises DataError if `folder` holds a suite that was built otherwise, of other gold
-    queries or of databases that have changed since, or if `benchmark` is BIRD's.
+    Databases that an earlier, interrupted build has finished are kept. Raises DataError if `folder` holds a suite that
+    was built otherwise, of other gold queries or of databases that have changed since, or if `benchmark` is BIRD's.
     """
     if benchmark.evaluator == "bird":
         raise DataError(
@@ -91,18 +90,22 @@ def build_suite(
     todo = [db_id for db_id in sorted(golds) if not (folder / db_id / REPORT_FILE).is_file()]
     workers = workers or os.cpu_count() or 1
     # Each database is a thread with a worker process of its own; the threads mostly wait for their process.
-    with ExecutionPool(workers) as pool, ThreadPoolExecutor(workers) as threads:
+    with (
+        progress(
+            "building the test suite", len(golds), done=len(golds) - len(todo), unit="database"
+        ) as advance,
+        ExecutionPool(workers) as pool,
+        ThreadPoolExecutor(workers) as threads,
+    ):
         judge = _Judge(pool, benchmark.evaluator)
 
-        def build(db_id: str) -> str:
+        def build(db_id: str) -> None:
             path = benchmark.databases[db_id].path
             _build_database(path, golds[db_id], folder / db_id, f"{seed}/{db_id}", limits, judge)
-            return db_id
+            advance()
 
         try:
-            for done, db_id in enumerate(threads.map(build, todo), start=len(golds) - len(todo) + 1):
-                if on_progress is not None:
-                    on_progress(db_id, done, len(golds))
+            list(threads.map(build, todo))
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             pool.close()

@@ -1,7 +1,6 @@
 """Judge predictions as the official evaluators do, in worker processes."""
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,11 +19,11 @@ from distilsql.metrics.hardness import clauses_of, hardness
 from distilsql.metrics.plugging import plugged
 from distilsql.metrics.rules import is_result, near_miss, read_gold, read_queries, results_equal
 from distilsql.metrics.scores import LeftOut, Scores, Verdict, VerdictOutcome
+from distilsql.progress import progress
 
 if TYPE_CHECKING:
     from distilsql.databases.suite import Suite
 
-OnProgress = Callable[[int, int], None]
 
 _OUTCOMES = {
     Outcome.SQL_ERROR: VerdictOutcome.SQL_ERROR,
@@ -55,7 +54,6 @@ class _Session:
     gold_timeout_s: float
     pool: ExecutionPool
     golds: GoldResults
-    on_progress: OnProgress | None
     places: Mapping[str, str]  # of own pairs, by id: what a person finds in the file
 
 
@@ -70,7 +68,6 @@ def evaluate(
     workers: int | None = None,
     suite: "Suite | None" = None,
     plug_values: bool = False,
-    on_progress: OnProgress | None = None,
     pool: ExecutionPool | None = None,
     golds: GoldResults | None = None,
 ) -> Scores:
@@ -101,7 +98,6 @@ def evaluate(
             gold_timeout_s,
             open_pool,
             golds or GoldResults(),
-            on_progress,
             _places(benchmark),
         )
         verdicts = _judge_everywhere(tasks, suite, session)
@@ -225,7 +221,7 @@ def _read(prediction: str, example: Example, benchmark: SqlBenchmark, keep_disti
     return _Task(draft, database.path, gold_sql, sql)
 
 
-def _judge(tasks: Sequence[_Task], session: _Session) -> list[Verdict]:
+def _judge(tasks: Sequence[_Task], session: _Session, what: str = "judging") -> list[Verdict]:
     """The verdict on each task. Tasks that would run the same statement on the same file share one execution."""
     golds = _gold_executions(tasks, session)
     verdicts = [task.draft for task in tasks]
@@ -237,19 +233,15 @@ def _judge(tasks: Sequence[_Task], session: _Session) -> list[Verdict]:
             # BIRD runs an empty one, too: it has no rows, and is right if the gold has none.
             waiting.setdefault(_job(task, gold, session), []).append(index)
     jobs, done = list(waiting), len(tasks) - sum(map(len, waiting.values()))
-    lock = threading.Lock()
+    with progress(what, len(tasks), done=done) as advance:
 
-    def then(job_index: int, predicted: Execution) -> Execution:
-        nonlocal done
-        for index in waiting[jobs[job_index]]:
-            verdicts[index] = _verdict(tasks[index], golds[index], predicted, session)
-        with lock:
-            done += len(waiting[jobs[job_index]])
-            if session.on_progress is not None:
-                session.on_progress(done, len(tasks))
-        return replace(predicted, rows=())
+        def then(job_index: int, predicted: Execution) -> Execution:
+            for index in waiting[jobs[job_index]]:
+                verdicts[index] = _verdict(tasks[index], golds[index], predicted, session)
+            advance(len(waiting[jobs[job_index]]))
+            return replace(predicted, rows=())
 
-    executions = session.pool.map(jobs, then)
+        executions = session.pool.map(jobs, then)
     for job_index, execution in enumerate(executions):
         if is_held_up(execution, jobs[job_index].limits.timeout_s):
             again = session.pool.run(with_patience(jobs[job_index]))
@@ -353,7 +345,8 @@ def _judge_on_suite(
         for path in _suite_databases(suite, tasks[index].draft, session.evaluator)
     ]
     found = list(verdicts)
-    for (index, copy), verdict in zip(copies, _judge([copy for _, copy in copies], session), strict=True):
+    judged = _judge([copy for _, copy in copies], session, "judging on the suite")
+    for (index, copy), verdict in zip(copies, judged, strict=True):
         if found[index].is_correct and not verdict.is_correct:
             message = f"on {copy.path.name}: {verdict.message or verdict.outcome.value}"
             found[index] = replace(verdict, message=message)

@@ -16,6 +16,7 @@ from distilsql.databases.execute import Execution, Job, Outcome
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.sqlite_worker import database_state
 from distilsql.errors import DataError
+from distilsql.progress import progress
 
 # Counts the changes to what a stored result means; a result stored by another count is run again.
 FORMAT = 2
@@ -94,7 +95,13 @@ class GoldResults:
             if not gold_fault(execution, evaluator):
                 self._store(keys[index], execution)
 
-        pool.map(jobs, keep)
+        with progress("running gold queries", len(jobs)) as advance:
+
+            def arrived(index: int, execution: Execution) -> None:
+                keep(index, execution)
+                advance()
+
+            pool.map(jobs, arrived)
         for index, (key, job) in enumerate(zip(keys, jobs, strict=True)):
             if is_held_up(self._known[key], job.limits.timeout_s):
                 keep(index, pool.run(with_patience(job)))

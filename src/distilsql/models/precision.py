@@ -5,6 +5,7 @@ instructions that most do not have (AVX512-BF16, AMX): without them bfloat16 is 
 processor says it can do is not the whole answer, as it may be emulated or switched off; so a product is timed, too.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import torch
 from transformers import AutoConfig
 
 from distilsql.models.load import DTYPES, Precision
+
+log = logging.getLogger(__name__)
 
 AskedPrecision = Literal["auto", "bfloat16", "float32"]
 
@@ -66,14 +69,12 @@ def choose_on_cpu(
     return PrecisionChoice("bfloat16" if times_as_fast >= WORTH_IT else "float32", compared)
 
 
-def settled_precision(
-    asked: AskedPrecision, path: str, device: torch.device, say: Callable[[str], None]
-) -> Precision:
-    """What was asked for; for `auto` what suits the model at `path` on `device`, which `say` is told of."""
+def settled_precision(asked: AskedPrecision, path: str, device: torch.device) -> Precision:
+    """What was asked for; for `auto` what suits the model at `path` on `device`, which is said."""
     if asked != "auto":
         return asked
     choice = choose_precision(path, device)
-    say(str(choice))
+    log.info(str(choice))
     return choice.precision
 
 

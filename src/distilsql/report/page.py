@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from importlib import resources
 
+from distilsql.report.cost import MEANING, WHY_TWO
 from distilsql.report.entries import Entry
 from distilsql.report.table import ComparisonTable, human_count
 
@@ -92,12 +93,14 @@ def _legend(table: ComparisonTable) -> str:
     if any("T=" in title for title in table.titles):
         said.append("T: the temperature of sampled answers, of which the mean is taken.")
     meanings = {
-        "× SFT": "× SFT: training seconds per example relative to fine-tuning the same student on the same machine.",
+        "× SFT": MEANING,
         "samples/s": "samples/s: training examples per second.",
         "teacher share": "teacher share: tokens that the teacher wrote into the student's completions.",
         "teacher passes/token": "teacher passes/token: the teacher's forward passes for each token written.",
         "ExAccErr": "ExAccErr(l): how much larger the student's error, over l tokens, is along its own samples.",
     }
+    if any("; runs " in cell.text for row in table.rows for cell in row):
+        meanings["× SFT"] += f" {WHY_TWO}"
     said += [text for name, text in meanings.items() if any(title.startswith(name) for title in table.titles)]
     return " ".join(map(escape, said))
 

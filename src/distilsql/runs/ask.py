@@ -51,7 +51,7 @@ def rows_table(answer: Answer, most: int) -> Table:
     found = f"{'more than ' if is_cut else ''}{len(result.rows)} rows"
     table = Table(caption=f"the first {most} of {found}" if is_cut or len(result.rows) > most else found)
     for name in result.columns:
-        table.add_column(Text(name))  # Text, not markup: a name or a cell may hold brackets
+        table.add_column(Text(name), overflow="fold")  # Text, not markup: a name or a cell may hold brackets
     for row in result.rows[:most]:
         table.add_row(*(Text("NULL" if cell is None else str(cell)) for cell in row))
     return table

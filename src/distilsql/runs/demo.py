@@ -5,6 +5,7 @@ are distilled by several methods with the same examples, start and number of upd
 every predicted query is run; and what was measured is shown, whatever the order. Run again, it resumes.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -18,6 +19,7 @@ from distilsql.metrics.compare import compare_predictions
 from distilsql.metrics.scores import Scores
 from distilsql.metrics.statistics import holm
 from distilsql.models.embedded import DEMO_TEACHER, read_record, resolve
+from distilsql.progress import titled
 from distilsql.report import (
     Answer,
     Reference,
@@ -31,6 +33,8 @@ from distilsql.runs.demo_progress import progress_of_jobs
 from distilsql.runs.demo_task import TEST, DemoTask
 from distilsql.runs.folder import RunFolder
 from distilsql.runs.side_by_side import Job, run_side_by_side
+
+log = logging.getLogger(__name__)
 
 METHODS = ("sft", "rkd", "kid", "gkd-rkl")
 STUDENT_STEPS = 300
@@ -57,7 +61,7 @@ def run_demo(
     """
     console = console or Console(stderr=True)
     console.print("[bold]distilsql demo[/bold]: students by four methods, and what each is worth")
-    teacher = _own_teacher(out / "own-teacher", teacher_steps, console) if train_teacher else DEMO_TEACHER
+    teacher = _own_teacher(out / "own-teacher", teacher_steps) if train_teacher else DEMO_TEACHER
     task = DemoTask(teacher, questions=questions)
     test = task.test()
     record = read_record(Path(resolve(teacher)))
@@ -77,14 +81,13 @@ def run_demo(
     _show(out, runs, record["parameters"], scores, test, console)
 
 
-def _own_teacher(out: Path, steps: int | None, console: Console) -> str:
+def _own_teacher(out: Path, steps: int | None) -> str:
     # Imported here: only this needs torch, and everybody else need not wait for it.
     from distilsql.runs.demo_teacher import STEPS, make_teacher
-    from distilsql.runs.progress import training_bar
 
-    console.print(f"Training a teacher in {out}: this takes the better part of an hour. Ctrl-C is safe.")
-    with training_bar("teacher", console) as report:
-        return str(make_teacher(out, steps=steps or STEPS, report=report))
+    log.info(f"Training a teacher in {out}: this takes the better part of an hour. Ctrl-C is safe.")
+    with titled("teacher"):
+        return str(make_teacher(out, steps=steps or STEPS))
 
 
 def _job(run: RunFolder, task: DemoTask) -> Job:
@@ -129,7 +132,6 @@ def _show(
     teacher_parameters: int,
     scores: dict[str, Scores],
     test: SqlBenchmark,
-    console: Console,
 ) -> None:
     records = load_runs([run.path for run in runs])
     reference = _reference(teacher_parameters, scores["teacher"])

@@ -5,6 +5,7 @@ python -m distilsql.runs.demo_model FOLDER TASK: the TASK is a DemoTask as JSON.
 """
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -13,13 +14,13 @@ from typing import IO, Any
 
 from distilsql.data.benchmark import SqlBenchmark
 from distilsql.errors import DistilSQLError
+from distilsql.progress import Work, reporting_to
 from distilsql.runs.allocator import keep_freed_memory
 from distilsql.runs.demo_task import TEST, DemoTask
 from distilsql.runs.demo_teacher import PROMPT
 from distilsql.runs.evaluate import evaluate_run
 from distilsql.runs.folder import RunFolder
 from distilsql.runs.predict import Model, load_any, load_student, predict
-from distilsql.runs.progress import TrainingProgress
 from distilsql.runs.recipe import PromptSettings, Recipe, make_recipe
 from distilsql.runs.train import train
 
@@ -52,59 +53,71 @@ def student_recipe(method: str, teacher: str, steps: int) -> Recipe:
     )
 
 
-def make_student(folder: Path, recipe: Recipe, test: SqlBenchmark, tell: "Teller") -> None:
-    def report(progress: TrainingProgress) -> None:
-        if progress.message:
-            tell.say(progress.message)
-        if progress.steps:
-            tell.progress("training", progress.step, progress.steps, progress.loss)
-
-    run = train(recipe, folder, report=report)
-    judge(run, lambda: load_student(run), test, tell)
+def make_student(folder: Path, recipe: Recipe, test: SqlBenchmark) -> None:
+    run = train(recipe, folder)
+    judge(run, lambda: load_student(run), test)
 
 
-def judge(run: RunFolder, load: Callable[[], Model], test: SqlBenchmark, tell: "Teller") -> None:
+def judge(run: RunFolder, load: Callable[[], Model], test: SqlBenchmark) -> None:
     """Answers to the test and their verdicts; what an earlier start has written is kept."""
     if not run.predictions(TEST).exists():
-        predict(load(), test, run.predictions(TEST), on_progress=lambda *n: tell.progress("answering", *n))
+        predict(load(), test, run.predictions(TEST))
     if not run.scores(TEST).exists():
-        evaluate_run(run, test, on_progress=lambda *n: tell.progress("judging", *n))
+        evaluate_run(run, test)
 
 
-class Teller:
-    """Writes events, and of progress not more than people can read."""
+class Teller(logging.Handler):
+    """Writes sentences and progress as events; of progress not more than people can read."""
 
     def __init__(self, stream: IO[str]) -> None:
+        super().__init__()
         self._stream = stream
         self._last = 0.0
 
-    def say(self, sentence: str) -> None:
-        self._write({"said": sentence})
+    def emit(self, record: logging.LogRecord) -> None:
+        self._write({"said": self.format(record)})
 
     def error(self, sentence: str) -> None:
         self._write({"error": sentence})
 
-    def progress(self, doing: str, done: int, total: int, loss: float | None = None) -> None:
+    def began(self, work: Work) -> None:
+        self.advanced(work)
+
+    def advanced(self, work: Work) -> None:
         now = time.monotonic()
-        if done == total or now - self._last >= _SECONDS_BETWEEN_EVENTS:
+        if work.total is not None and (
+            work.done == work.total or now - self._last >= _SECONDS_BETWEEN_EVENTS
+        ):
             self._last = now
-            self._write({"doing": doing, "done": done, "total": total, "loss": loss})
+            self._write({"doing": work.what, "done": work.done, "total": work.total, "detail": work.detail})
+
+    def ended(self, work: Work) -> None:
+        """What comes next is an event of its own."""
 
     def _write(self, event: dict[str, Any]) -> None:
         print(json.dumps(event), file=self._stream, flush=True)
+
+
+def make(folder: Path, task: DemoTask) -> None:
+    """The task's model in its run folder: trained if it is a student, asked, judged."""
+    test = task.test()
+    if task.method is not None:
+        make_student(folder, student_recipe(task.method, task.teacher, task.steps), test)
+    else:
+        prompt = PromptSettings.model_validate(PROMPT)
+        judge(RunFolder(folder), lambda: load_any(task.teacher, prompt, precision="float32"), test)
 
 
 def main() -> None:
     keep_freed_memory()
     tell, sys.stdout = Teller(sys.stdout), sys.stderr  # nothing else may come between the events
     folder, task = Path(sys.argv[1]), DemoTask.from_json(sys.argv[2])
+    logger = logging.getLogger("distilsql")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(tell)
     try:
-        test = task.test()
-        if task.method is not None:
-            make_student(folder, student_recipe(task.method, task.teacher, task.steps), test, tell)
-        else:
-            prompt = PromptSettings.model_validate(PROMPT)
-            judge(RunFolder(folder), lambda: load_any(task.teacher, prompt, precision="float32"), test, tell)
+        with reporting_to(tell):
+            make(folder, task)
     except DistilSQLError as error:
         tell.error(str(error))
         sys.exit(1)

@@ -29,27 +29,28 @@ def _bars(names: Sequence[str], console: Console) -> Iterator[OnEvent]:
         TextColumn("{task.fields[name]:<8} {task.description:<10}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"),
+        TextColumn("{task.fields[detail]}"),
         TimeElapsedColumn(),
     ]
     with Progress(*columns, console=console, transient=True) as bar:
-        tasks = {name: bar.add_task("waiting", start=False, total=None, name=name, loss="") for name in names}
+        tasks = {
+            name: bar.add_task("waiting", start=False, total=None, name=name, detail="") for name in names
+        }
 
         def on_event(name: str, event: Event) -> None:
             if "said" in event:
                 bar.console.print(f"{name}: {event['said']}", highlight=False, markup=False)
             if "ended" in event:
-                bar.update(tasks[name], description="done", loss="")
+                bar.update(tasks[name], description="done", detail="")
                 bar.stop_task(tasks[name])
             if "doing" in event:
-                loss = "" if event["loss"] is None else f"loss {event['loss']:.3f}"
                 bar.start_task(tasks[name])
                 bar.update(
                     tasks[name],
                     description=event["doing"],
                     completed=event["done"],
                     total=event["total"],
-                    loss=loss,
+                    detail=event["detail"],
                 )
 
         yield on_event

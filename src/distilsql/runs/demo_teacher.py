@@ -20,7 +20,6 @@ from distilsql.runs.evaluate import evaluate_run
 from distilsql.runs.folder import RunFolder, read_json, write_json
 from distilsql.runs.predict import load_any, predict
 from distilsql.runs.prepare import prompt_options
-from distilsql.runs.progress import Report, silent
 from distilsql.runs.recipe import PromptSettings, Recipe, make_recipe
 from distilsql.runs.train import train
 
@@ -92,7 +91,7 @@ def teacher_recipe(start: Path, steps: int = STEPS) -> Recipe:
     )
 
 
-def make_teacher(out: Path, *, steps: int = STEPS, report: Report = silent) -> Path:
+def make_teacher(out: Path, *, steps: int = STEPS) -> Path:
     """Train a teacher in the run folder `out/run` and pack it into the folder `out/packed`, which is returned.
 
     `packed` is what the package ships: a `transformers` folder in half precision, with its recipe and its record.
@@ -104,7 +103,7 @@ def make_teacher(out: Path, *, steps: int = STEPS, report: Report = silent) -> P
     start = out / "start"
     if not start.exists():
         make_start(start)
-    run = train(teacher_recipe(start, steps), out / "run", report=report)
+    run = train(teacher_recipe(start, steps), out / "run")
     shutil.rmtree(packed, ignore_errors=True)
     save_in_half_precision(run.model, packed)
     shutil.copy(run.recipe, packed / "recipe.toml")

@@ -21,7 +21,6 @@ from distilsql.metrics.scores import Scores, VerdictOutcome
 from distilsql.runs.folder import RunFolder, file_name, refuse_unwritable, write_text
 
 AnyScores = Scores | RougeScores
-OnProgress = Callable[[int, int], None]
 # What --leave-out calls the examples whose gold cannot judge anything.
 BROKEN_GOLDS = "broken-golds"
 
@@ -49,7 +48,6 @@ def evaluate_file(
     gold_timeout_s: float | None = None,
     whole: Benchmark | None = None,
     is_own: bool = False,
-    on_progress: OnProgress | None = None,
 ) -> AnyScores:
     """Scores of anyone's prediction file: EX, or TS on the test suite in the folder `suite`; or ROUGE-L.
 
@@ -65,7 +63,7 @@ def evaluate_file(
         _refuse_sql_options(benchmark, *refused)
         assert whole is None or isinstance(whole, InstructBenchmark), "a draw is of its own kind"
         responses = read_responses(path, benchmark, whole=whole)
-        return judge_responses([responses], benchmark, on_progress=on_progress)
+        return judge_responses([responses], benchmark)
     assert whole is None or isinstance(whole, SqlBenchmark), "a draw is of its own kind"
     loaded = load_suite(suite) if suite else None
     gold_limit_s = gold_timeout_s or GOLD_TIMEOUT_S
@@ -90,7 +88,6 @@ def evaluate_file(
             leave_out={example_id: unjudged[example_id] for example_id in drawn & unjudged.keys()},
             suite=loaded,
             plug_values=plug_values,
-            on_progress=on_progress,
             pool=pool,
             golds=golds,
         )
@@ -127,7 +124,6 @@ def judge_run(
     gold_timeout_s: float | None = None,
     temperature: float = 0.0,
     whole: Benchmark | None = None,
-    on_progress: OnProgress | None = None,
 ) -> tuple[AnyScores, Path]:
     """Scores of a run's predictions, and the file of the run that is theirs: those on a suite, those with DISTINCT kept
     and those with examples left out have files of their own. Options as in `evaluate_file`.
@@ -162,7 +158,7 @@ def judge_run(
             is_own=True,
         )
     refuse_unwritable(place)
-    return judge_predictions(whole=whole, on_progress=on_progress), place
+    return judge_predictions(whole=whole), place
 
 
 def _judge_samples(
@@ -171,7 +167,6 @@ def _judge_samples(
     temperature: float,
     *,
     whole: Benchmark | None,
-    on_progress: OnProgress | None,
 ) -> RougeScores:
     files = run.samples(benchmark.name, temperature)
     if not files:
@@ -186,9 +181,7 @@ def _judge_samples(
         )
     assert whole is None or isinstance(whole, InstructBenchmark), "a draw is of its own kind"
     samples = [read_responses(path, benchmark, whole=whole) for path in files.values()]
-    return judge_responses(
-        samples, benchmark, temperature=temperature, seeds=tuple(files), on_progress=on_progress
-    )
+    return judge_responses(samples, benchmark, temperature=temperature, seeds=tuple(files))
 
 
 def _refuse_sql_options(benchmark: Benchmark, *options: object) -> None:

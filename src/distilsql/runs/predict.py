@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +17,16 @@ from distilsql.metrics.predictions import ANSWER_FIELDS
 from distilsql.models.load import load_model, load_tokenizer, shared_vocabulary_size
 from distilsql.models.precision import AskedPrecision, choose_precision, settled_precision
 from distilsql.models.tree_model import TreeModel
+from distilsql.progress import progress
 from distilsql.runs.engines import check_asked_model
 from distilsql.runs.folder import RunFolder, existing_run, lines_of, write_text
+from distilsql.runs.interrupt import say_kept
 from distilsql.runs.prepare import prepare
-from distilsql.runs.progress import Say, silent
 from distilsql.runs.recipe import PromptSettings, Recipe, load_recipe
 from distilsql.runs.scoring import Decoder, answer_all
 from distilsql.runs.threads import fit_threads
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,6 @@ def load_student(
     precision: AskedPrecision | None = None,
     temperature: float = 0.0,
     seed: int = 0,
-    say: Say = silent,
 ) -> Model:
     """The finished student of a run, with the prompt it was trained on, in the precision it was trained in.
 
@@ -70,11 +73,10 @@ def load_student(
         path,
         recipe.prompt,
         beams=beams,
-        precision=_asked_precision(precision, recipe, str(run.model), say),
+        precision=_asked_precision(precision, recipe, str(run.model)),
         adapter=adapter,
         temperature=temperature,
         seed=seed,
-        say=say,
     )
 
 
@@ -87,12 +89,8 @@ def load_any(
     adapter: str | None = None,
     temperature: float = 0.0,
     seed: int = 0,
-    say: Say = silent,
 ) -> Model:
     """Any causal LM folder or hub name, asked with the given prompt settings: greedily unless told otherwise.
-
-    `say` is told of a model that cannot run a tree exactly and so runs padded, of lengths it was not trained on, and of
-    a precision and a number of threads that were chosen.
 
     Raises:
         RunError: beams and a temperature: beam search does not sample.
@@ -101,13 +99,14 @@ def load_any(
     """
     if beams > 1 and temperature:
         raise RunError(f"Beam search does not sample: give {beams} beams or temperature {temperature:g}.")
-    tokenizer = load_tokenizer(path)
-    device = Accelerator().device
-    model = load_model(path, settled_precision(precision, path, device, say), adapter=adapter).to(device)
-    fit_threads(model, say=say)
-    size = shared_vocabulary_size(model, None, tokenizer)
-    tree_model = TreeModel(model)
-    check_asked_model(tree_model, size, prompt, path, say)
+    with progress(f"loading {path}"):
+        tokenizer = load_tokenizer(path)
+        device = Accelerator().device
+        model = load_model(path, settled_precision(precision, path, device), adapter=adapter).to(device)
+        fit_threads(model)
+        size = shared_vocabulary_size(model, None, tokenizer)
+        tree_model = TreeModel(model)
+        check_asked_model(tree_model, size, prompt, path)
     decoder = Decoder(
         tree_model,
         tokenizer,
@@ -120,7 +119,7 @@ def load_any(
     return Model(decoder, prompt, origin=f"{Path(path).absolute()} {adapter or ''} {tree_model.precision}")
 
 
-def _asked_precision(asked: AskedPrecision | None, recipe: Recipe, path: str, say: Say) -> AskedPrecision:
+def _asked_precision(asked: AskedPrecision | None, recipe: Recipe, path: str) -> AskedPrecision:
     """What a run's student is asked in; see `load_student`."""
     trained_in = recipe.train.precision
     if asked in ("bfloat16", "float32"):
@@ -131,9 +130,9 @@ def _asked_precision(asked: AskedPrecision | None, recipe: Recipe, path: str, sa
     if choice.precision == trained_in:
         return trained_in
     if asked == "auto":
-        say(str(choice))
+        log.info(str(choice))
         return choice.precision
-    say(
+    log.warning(
         f"This run computes in bfloat16, slowly: {choice.reason}. --precision float32 rounds otherwise, and faster."
     )
     return trained_in
@@ -155,9 +154,7 @@ def benchmark_for(recipe: Recipe, spec: str, root: Path | None, database: Path |
     )
 
 
-def predict(
-    model: Model, benchmark: Benchmark, out: Path, *, on_progress: Callable[[int, int], None] | None = None
-) -> list[str]:
+def predict(model: Model, benchmark: Benchmark, out: Path) -> list[str]:
     """Answer every example and write `out`; an interrupted prediction goes on from its `.unfinished` file, but for what
     answers another question or is of another model or decoding.
 
@@ -171,15 +168,20 @@ def predict(
     todo = benchmark.without(known)
     if todo.examples:
         prepared = prepare(todo, model.decoder.tokenizer, model.prompt, training=False)
-        with unfinished.open("a" if known else "w", encoding="utf-8") as file, torch.no_grad():
+        count = len(benchmark.examples)
+        with (
+            unfinished.open("a" if known else "w", encoding="utf-8") as file,
+            progress(f"answering {benchmark.name}", count, done=len(known)) as advance,
+            torch.no_grad(),
+        ):
             if not known:
                 file.write(json.dumps(header) + "\n")
             for example, answer in answer_all(model.decoder, prepared):
                 known[example.example.example_id] = answer
                 file.write(_line(example.example, field, answer))
                 file.flush()
-                if on_progress is not None:
-                    on_progress(len(known), len(benchmark.examples))
+                say_kept(f"{len(known):,} of {count:,} answers are kept in {unfinished}.")
+                advance()
     write_predictions(known, benchmark, out)
     unfinished.unlink(missing_ok=True)
     return [known[example.example_id] for example in benchmark.examples]

@@ -12,6 +12,7 @@ from distilsql.databases.normalise import normalise_sql
 from distilsql.databases.values import ColumnName
 from distilsql.distill.tree import PromptTree
 from distilsql.errors import DataError
+from distilsql.progress import progress
 from distilsql.prompts.codes import Prompt, PromptOptions
 from distilsql.prompts.fit import FittedPrefix, fit_prompt, shared_prefix
 from distilsql.prompts.instruct import build_instruct_prompt, fit_instruct_prompt
@@ -134,18 +135,20 @@ def prepare(
     keys_by_text: dict[str, str] = {}
     shortened: Counter[str] = Counter()
     dropped: list[str] = []
-    for example, prompt, shared_name, gold_text in asked:
-        if prompt.rule != "whole":
-            shortened[prompt.rule] += 1
-        gold = (*text.plain(gold_text), tokenizer.eos_token_id)
-        key = keys_by_text.setdefault(prompt.prefix, shared_name or f"#{len(prefixes)}")
-        prefixes.setdefault(key, text.prefix(prompt.prefix))
-        question = text.plain(prompt.suffix)
-        problem = _too_long(len(prefixes[key]) + len(question), len(gold), settings)
-        if training and problem:
-            dropped.append(f"{example.example_id} ({problem})")
-            continue
-        examples.append(TokenizedExample(example, key, question, gold))
+    with progress(f"prompts of {benchmark.name}", len(benchmark.examples)) as advance:
+        for example, prompt, shared_name, gold_text in asked:
+            advance()
+            if prompt.rule != "whole":
+                shortened[prompt.rule] += 1
+            gold = (*text.plain(gold_text), tokenizer.eos_token_id)
+            key = keys_by_text.setdefault(prompt.prefix, shared_name or f"#{len(prefixes)}")
+            prefixes.setdefault(key, text.prefix(prompt.prefix))
+            question = text.plain(prompt.suffix)
+            problem = _too_long(len(prefixes[key]) + len(question), len(gold), settings)
+            if training and problem:
+                dropped.append(f"{example.example_id} ({problem})")
+                continue
+            examples.append(TokenizedExample(example, key, question, gold))
     said = shared if settings.schema_filter == "fixed" else {}
     report = LengthReport(
         len(benchmark.examples),

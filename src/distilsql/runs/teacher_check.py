@@ -1,6 +1,7 @@
 """What the queries that a teacher wrote are worth before a student learns from them: do they parse, run, answer?"""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -15,8 +16,11 @@ from distilsql.databases.execute import Execution, Job, Outcome, make_job
 from distilsql.databases.normalise import on_one_line
 from distilsql.databases.pool import ExecutionPool
 from distilsql.metrics.rules import read_queries, results_equal
+from distilsql.progress import progress
 from distilsql.runs.folder import RunFolder, lines_of
 from distilsql.runs.training_log import append_line
+
+log = logging.getLogger(__name__)
 
 # Databases that are trained on are SQLite files.
 DIALECT = "sqlite"
@@ -54,19 +58,19 @@ class TeacherCheck:
     def _share_that_matches(self) -> float | None:
         return self.match_gold / self.judged if self.judged else None
 
-    def sentences(self) -> list[str]:
+    def say(self) -> None:
+        """Log the shares; warn of queries that mostly do not run."""
         matches = "unknown" if self._share_that_matches is None else f"{self._share_that_matches:.1%}"
-        said = [
+        log.info(
             f"The teacher's {self.completions:,} queries: {self.parse / self.completions:.1%} parse, "
             f"{self.share_that_runs:.1%} run, {matches} give gold's result."
-        ]
+        )
         if self.share_that_runs < LOW_SHARE_THAT_RUNS:
-            said.append(
-                f"Warning: only {self.share_that_runs:.1%} of the teacher's queries run, and the student will be "
-                "shown all of them. Fine-tune the teacher on this data first (method sft), lower "
-                "generation.temperature, or choose a method that trains on gold."
+            log.warning(
+                f"Only {self.share_that_runs:.1%} of the teacher's queries run, and the student will be shown all of "
+                "them. Fine-tune the teacher on this data first (method sft), lower generation.temperature, or choose "
+                "a method that trains on gold."
             )
-        return said
 
 
 def check_once(run: RunFolder, queries: Mapping[str, str], benchmark: SqlBenchmark) -> TeacherCheck:
@@ -100,10 +104,11 @@ def check_teacher_queries(
     ]
     jobs = [_job(example, sql, benchmark) for example, (sql, _) in zip(examples, read, strict=True)]
     gold_jobs = [_job(example, gold, benchmark) for example, (_, gold) in zip(examples, read, strict=True)]
-    with ExecutionPool(workers) as pool:
+    with ExecutionPool(workers) as pool, progress("running the teacher's queries", len(jobs)) as advance:
 
         def judge(index: int, gold: Execution) -> tuple[bool, bool | None]:
             found = pool.run(jobs[index]) if texts[index] else None
+            advance()
             runs = found is not None and found.outcome is Outcome.ROWS
             if gold.outcome is not Outcome.ROWS:
                 return runs, None

@@ -8,10 +8,13 @@ What users set themselves wins: OMP_NUM_THREADS, and OMP_WAIT_POLICY or GOMP_SPI
 than recipe keys, because a recipe is to give its run on any machine.
 """
 
+import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 # Several threads gain nothing on a model of fewer parameters (`bench/processor.py`, docs/performance.md).
 SMALL_MODEL_PARAMETERS = 10_000_000
@@ -38,11 +41,11 @@ def threads_for(parameters: int, cores: int) -> int:
     return 1 if parameters < SMALL_MODEL_PARAMETERS else cores
 
 
-def fit_threads(*models: Any, say: Callable[[str], None], environment: Mapping[str, str] = os.environ) -> int:
+def fit_threads(*models: Any, environment: Mapping[str, str] = os.environ) -> int:
     """Compute with as many threads as the largest of the `models` is worth, on a CPU; returns their number.
 
     It follows from size and cores alone, not from what the machine is doing: threads decide how sums are rounded, and
-    a resumed run is to be the same to the bit. `say` is told where the number changes.
+    a resumed run is to be the same to the bit. It is said where the number changes.
     """
     import joblib
     import torch
@@ -55,7 +58,7 @@ def fit_threads(*models: Any, say: Callable[[str], None], environment: Mapping[s
     threads = threads_for(parameters, cores)
     if threads != before:
         torch.set_num_threads(threads)
-        say(
+        log.info(
             f"Computes on {threads} of {cores} cores ({parameters / 1e6:.1f} M parameters); "
             f"{COUNT_VARIABLE} sets another number."
         )
