@@ -77,7 +77,7 @@ def test_ctrl_c_says_how_to_go_on():
         (["predict", "nowhere", "--on", "demo:test"], 1, ["nowhere is not a run folder"]),
         (["predict", "nowhere", "--on", "demo:test", "--beams", "4"], 1, ["4 beams", "--out"]),
         (["evaluate", "missing.txt", "--on", "demo:test"], 1, ["missing.txt"]),
-        (["evaluate", "short.txt", "--on", "demo:test"], 1, ["short.txt", "300"]),
+        (["evaluate", "short.txt", "--on", "demo:test"], 1, ["short.txt", "1040"]),
         (["evaluate", "short.txt", "--on", "spider:nope"], 1, ["spider:nope", "spider:dev"]),
         (["evaluate", "short.txt", "--on", "demo:test", "--limit", "0"], 2, ["--limit"]),
         (
