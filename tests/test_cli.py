@@ -97,7 +97,7 @@ def test_what_libraries_say_to_one_another_is_shown_to_who_asks(tiny_models, opt
         ),
         (["predict", "nowhere", "--on", "demo:test", "--precision", "half"], 2, ["--precision", "float32"]),
         (["evaluate", "missing.txt", "--on", "demo:test"], 1, ["missing.txt"]),
-        (["evaluate", "short.txt", "--on", "demo:test"], 1, ["short.txt", "300"]),
+        (["evaluate", "short.txt", "--on", "demo:test"], 1, ["short.txt", "1040"]),
         (["evaluate", "short.txt", "--on", "spider:nope"], 1, ["spider:nope", "spider:dev"]),
         (["evaluate", "short.txt", "--on", "demo:test", "--limit", "0"], 2, ["--limit"]),
         (
