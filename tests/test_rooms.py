@@ -14,11 +14,22 @@ MAY_IMPORT = {
     "data": {"data", "databases", "errors"},
     "databases": {"databases", "errors"},
     "prompts": {"prompts", "data", "databases", "errors"},
-    "metrics": {"metrics", "data", "databases", "errors"},
+    "metrics": {"metrics", "data", "databases", "errors", "lock"},
     "distill": {"distill"},
     "models": {"models", "distill", "errors"},
     "report": {"report", "metrics", "distill", "errors"},  # the method table; nothing that needs torch
-    "runs": {"runs", "data", "databases", "prompts", "models", "distill", "metrics", "report", "errors"},
+    "runs": {
+        "runs",
+        "data",
+        "databases",
+        "prompts",
+        "models",
+        "distill",
+        "metrics",
+        "report",
+        "errors",
+        "lock",
+    },
 }
 
 

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distilsql.databases.connection import open_read_only
 from distilsql.databases.normalise import normalise_sql, on_one_line
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -159,12 +158,18 @@ def test_every_gold_gives_the_same_rows(
     file: str, field: str, databases: str, run: int, aliased: int
 ) -> None:
     connections: dict[str, sqlite3.Connection] = {}
+
+    def opened(path: Path) -> sqlite3.Connection:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        connection.text_factory = lambda raw: raw.decode(errors="ignore")
+        return connection
+
     ran = kept = 0
     for db_id, sql in golds(file, field):
         path = SHARED_DATA / databases / db_id / f"{db_id}.sqlite"
         if not path.is_file():
             continue
-        connection = connections.get(db_id) or connections.setdefault(db_id, open_read_only(path))
+        connection = connections.get(db_id) or connections.setdefault(db_id, opened(path))
         try:
             rows = connection.execute(sql).fetchall()
         except sqlite3.OperationalError:

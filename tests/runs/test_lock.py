@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from distilsql.errors import RunError
+from distilsql.lock import RunInUse, contents, hold
 from distilsql.runs.folder import open_run
-from distilsql.runs.lock import RunInUse, contents, hold
 from distilsql.runs.progress import TrainingProgress
 from distilsql.runs.train import train
 

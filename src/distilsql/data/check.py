@@ -151,13 +151,16 @@ def _run_golds(
 def _checked(source: Source, reading: Reading, golds: dict[Gold, Execution]) -> CheckedBenchmark:
     ran, empty = 0, 0
     failed = []
+    unreadable: dict[str, str] = {}
     for example in reading.examples:
         if example.example_id in reading.missing:
             continue
         execution = golds[str(reading.paths[example.db_id]), example.gold_sql, source.evaluator]
         ran += execution.outcome is Outcome.ROWS
         empty += execution.outcome is Outcome.ROWS and not execution.rows
-        if execution.outcome is not Outcome.ROWS:
+        if execution.outcome is Outcome.UNAVAILABLE:
+            unreadable[example.db_id] = execution.message
+        elif execution.outcome is not Outcome.ROWS:
             record = reading.records[example.example_id]
             message = (
                 f"the gold does not run on '{example.db_id}' ({execution.outcome.value}: {execution.message})"
@@ -168,6 +171,12 @@ def _checked(source: Source, reading: Reading, golds: dict[Gold, Execution]) -> 
     used = {example.db_id for example in reading.examples if example.example_id not in reading.missing}
     faults = [
         fault for db_id in sorted(used) for fault in _database_faults(source, db_id, reading.paths[db_id])
+    ]
+    whole = {fault.file for fault in faults if fault.kind == "unreadable"}
+    faults += [  # files whose schema can be read, but not all of their pages
+        Problem("unreadable", reading.paths[db_id], None, "", f"cannot be read ({message})")
+        for db_id, message in sorted(unreadable.items())
+        if reading.paths[db_id] not in whole
     ]
     problems = (*reading.problems, *reading.missing.values(), *faults, *failed)
     return CheckedBenchmark(source.name, len(reading.examples), len(used), ran, empty, problems)

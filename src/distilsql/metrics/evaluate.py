@@ -3,16 +3,17 @@
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distilsql.data.benchmark import Evaluator, SqlBenchmark
 from distilsql.data.example import Example
 from distilsql.data.source import DECODING
-from distilsql.databases.execute import Execution, Job, Outcome, make_job
+from distilsql.databases.execute import Execution, Job, Outcome, make_job, require_available
+from distilsql.databases.fingerprint import take_fingerprint
 from distilsql.databases.pool import ExecutionPool
-from distilsql.errors import DataError
+from distilsql.errors import DatabaseUnavailable, DataError
 from distilsql.metrics import bird
 from distilsql.metrics.golds import GoldResults
 from distilsql.metrics.hardness import clauses_of, hardness
@@ -56,6 +57,32 @@ class _Session:
     pool: ExecutionPool
     golds: GoldResults
     on_progress: OnProgress | None
+    states: dict[Path, tuple[int, ...]] = field(default_factory=dict)
+
+    def check(self, execution: Execution, task: "_Task", what: str) -> Execution:
+        """`execution` itself. Raises DatabaseUnavailable if the database could not be read, or is in another state than
+        when the first query ran on it: then no verdict on it means anything."""
+        require_available(execution, task.path, f"{what} of {task.draft.example_id} ran")
+        for state in execution.states:
+            self.check_state(task.path, state)
+        return execution
+
+    def check_state(self, path: Path, state: tuple[int, ...]) -> None:
+        if self.states.setdefault(path, state) != state:
+            raise DatabaseUnavailable(
+                f"{path} changed while it was judged, so golds and predictions ran on different contents. Judge a copy "
+                f'that stands still: sqlite3 {path.name} ".backup copy.sqlite".'
+            )
+
+    def fingerprints(self, benchmark: SqlBenchmark) -> dict[str, str]:
+        """By database id, what was judged on."""
+        taken = {}
+        for db_id in sorted({example.db_id for example in benchmark.examples}):
+            path = benchmark.databases[db_id].path
+            fingerprint = take_fingerprint(path, self.pool)
+            self.check_state(path, fingerprint.state)
+            taken[db_id] = fingerprint.short
+        return taken
 
 
 def evaluate(
@@ -77,7 +104,8 @@ def evaluate(
     (not BIRD's). With `plug_values` a wrong prediction is tried again with the gold's values in place of its own,
     and the metric's name says so (not BIRD's). `pool` and `golds` are kept by a caller that judges several files;
     otherwise they are made here. Raises DataError if the number of predictions is not that of the examples, an option
-    is not the benchmark's, a database is missing, or a gold query does not run.
+    is not the benchmark's, or a gold query does not run; DatabaseUnavailable if a database is missing, cannot be read
+    or changes meanwhile: what is the database's fault is never a prediction's.
     """
     _check(predictions, benchmark, keep_distinct, suite, plug_values)
     tasks = [
@@ -89,10 +117,13 @@ def evaluate(
         verdicts = _judge_everywhere(tasks, suite, session)
         if plug_values:
             verdicts = _judge_plugged(verdicts, tasks, suite, session)
+        databases = session.fingerprints(benchmark)
     metric = ("EX" if suite is None else f"TS on {suite.label}") + (
         " with plugged values" if plug_values else ""
     )
-    return Scores(benchmark.name, benchmark.evaluator, metric, keep_distinct, tuple(verdicts))
+    return Scores(
+        benchmark.name, benchmark.evaluator, metric, keep_distinct, tuple(verdicts), databases=databases
+    )
 
 
 def run_golds(benchmark: SqlBenchmark, golds: GoldResults, *, workers: int | None = None) -> None:
@@ -159,7 +190,10 @@ def _read(prediction: str, example: Example, benchmark: SqlBenchmark, keep_disti
 
 def _judge(tasks: Sequence[_Task], session: _Session) -> list[Verdict]:
     """The verdict on each task. Tasks that would run the same statement on the same file share one execution."""
-    golds = _gold_executions(tasks, session)
+    golds = [
+        session.check(gold, task, "the gold query")
+        for task, gold in zip(tasks, _gold_executions(tasks, session), strict=True)
+    ]
     verdicts = [task.draft for task in tasks]
     waiting: dict[Job, list[int]] = {}
     for index, (task, gold) in enumerate(zip(tasks, golds, strict=True)):
@@ -173,6 +207,7 @@ def _judge(tasks: Sequence[_Task], session: _Session) -> list[Verdict]:
 
     def then(job_index: int, predicted: Execution) -> None:
         nonlocal done
+        session.check(predicted, tasks[waiting[jobs[job_index]][0]], "the prediction")
         for index in waiting[jobs[job_index]]:
             verdicts[index] = _verdict(tasks[index], golds[index], predicted, session)
         with lock:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distilsql.databases.execute import Execution, Job, Outcome
+from distilsql.databases.execute import Execution, Job, Outcome, require_available
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.sqlite_worker import database_state
 from distilsql.errors import DataError
@@ -31,11 +31,16 @@ class GoldResults:
             directory.mkdir(parents=True, exist_ok=True)
 
     def fetch(self, jobs: Sequence[Job], example_ids: Sequence[str], pool: ExecutionPool) -> list[Execution]:
-        """The execution of each job. Raises DataError naming the first example whose gold returns no rows."""
-        keys = [_key(job) for job in jobs]
-        missing = {key: job for key, job in zip(keys, jobs, strict=True) if not self._load(key)}
+        """The execution of each job. Raises DataError naming the first example whose gold returns no rows,
+        DatabaseUnavailable naming the first whose database cannot be read."""
+        states = {path: database_state(path) for path in {job.path for job in jobs}}
+        keys = [_key(job, states[job.path]) for job in jobs]
+        missing = {
+            key: job for key, job in zip(keys, jobs, strict=True) if not self._load(key, states[job.path])
+        }
         self._run(list(missing), list(missing.values()), pool)
         for key, job, example_id in zip(keys, jobs, example_ids, strict=True):
+            require_available(self._known[key], job.path, f"the gold query of {example_id} ran")
             if self._known[key].outcome is not Outcome.ROWS:
                 raise DataError(_complaint(example_id, job, self._known[key]))
         return [self._known[key] for key in keys]
@@ -49,7 +54,7 @@ class GoldResults:
 
         pool.map(jobs, keep)
 
-    def _load(self, key: str) -> bool:
+    def _load(self, key: str, state: tuple[int, ...]) -> bool:
         if key in self._known and self._known[key].outcome is Outcome.ROWS:
             return True
         if self._directory is None:
@@ -59,7 +64,9 @@ class GoldResults:
         except (OSError, ValueError):
             return False
         rows = tuple(map(tuple, stored["rows"]))
-        self._known[key] = Execution(Outcome.ROWS, rows, tuple(stored["columns"]), seconds=stored["seconds"])
+        self._known[key] = Execution(
+            Outcome.ROWS, rows, tuple(stored["columns"]), seconds=stored["seconds"], states=(state,)
+        )
         return True
 
     def _store(self, key: str, execution: Execution) -> None:
@@ -71,8 +78,8 @@ class GoldResults:
         temporary.replace(self._directory / f"{key}.json")
 
 
-def _key(job: Job) -> str:
-    identity = (FORMAT, job.path, database_state(job.path), job.sql, job.decoding)
+def _key(job: Job, state: tuple[int, ...]) -> str:
+    identity = (FORMAT, job.path, state, job.sql, job.decoding)
     return hashlib.sha256(repr(identity).encode()).hexdigest()
 
 

@@ -3,8 +3,8 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from functools import cached_property
 from typing import Any
@@ -83,6 +83,8 @@ class Scores:
 
     `metric` names the number: `EX`, the official one's equal where the evaluator is Spider's or BIRD's; on a suite
     of our own `TS on` the suite's name and checksum; `with plugged values` is said behind either.
+    `databases` maps each db_id to the fingerprint of what was judged on (see `databases.fingerprint`); it is empty in
+    scores that an earlier version wrote.
     """
 
     benchmark: str
@@ -90,6 +92,7 @@ class Scores:
     metric: str
     keep_distinct: bool
     verdicts: tuple[Verdict, ...]
+    databases: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def correct(self) -> int:
@@ -167,6 +170,7 @@ class Scores:
             "by_clause": _tally_json(self.by_clause()),
             "invented_tables": self.invented("table"),
             "invented_columns": self.invented("column"),
+            "databases": dict(self.databases),
             "verdicts": [asdict(verdict) | {"outcome": verdict.outcome.name} for verdict in self.verdicts],
         }
         text = json.dumps(document, indent=1, ensure_ascii=False)
@@ -184,6 +188,7 @@ class Scores:
                 document["metric"],
                 document["keep_distinct"],
                 tuple(map(_verdict_from_json, document["verdicts"])),
+                databases=document.get("databases", {}),
             )
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise DataError(

@@ -10,7 +10,7 @@ from rich.text import Text
 from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.example import Example
 from distilsql.databases.database import Database
-from distilsql.databases.execute import Execution, Outcome, execute
+from distilsql.databases.execute import Execution, Outcome, execute, require_available
 from distilsql.databases.schema import introspect
 from distilsql.errors import DataError
 from distilsql.runs.predict import Model
@@ -39,7 +39,7 @@ def ask(model: Model, question: str, database: Database, *, evidence: str = "") 
     prepared = prepare(benchmark, model.decoder.tokenizer, model.prompt, training=False)
     with torch.no_grad():
         ((_, sql),) = answer_all(model.decoder, prepared)
-    return Answer(sql, execute(database.path, sql, mode="serving"))
+    return Answer(sql, require_available(execute(database.path, sql, mode="serving"), database.path))
 
 
 def rows_table(answer: Answer, most: int) -> Table:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from distilsql.errors import RecipeError, RunError
-from distilsql.runs.lock import contents
+from distilsql.lock import contents
 from distilsql.runs.recipe import load_recipe
 
 # All that a run makes in its folder. Whatever else lies there is somebody's own, and is never deleted.

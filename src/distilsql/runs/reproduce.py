@@ -18,12 +18,12 @@ from rich.console import Console
 
 from distilsql.data.benchmark import Benchmark, SqlBenchmark, load_benchmark
 from distilsql.errors import DataError, DistilSQLError, RunError
+from distilsql.lock import RunInUse, hold
 from distilsql.metrics.build_suite import build_suite
 from distilsql.runs.evaluate import evaluate_run
 from distilsql.runs.experiment import Scale
 from distilsql.runs.exposure import ExposureOptions, expose_run
 from distilsql.runs.folder import RunFolder, file_name, lines_of
-from distilsql.runs.lock import RunInUse, hold
 from distilsql.runs.plan import Judgement, Plan, PlannedRun
 from distilsql.runs.predict import Model, load_student, predict, write_predictions
 from distilsql.runs.progress import counting_bar, training_bar
