@@ -9,6 +9,7 @@ from distilsql import __version__
 from distilsql.cli import answering, data, judging, training
 from distilsql.errors import DistilSQLError
 from distilsql.runs.allocator import keep_freed_memory
+from distilsql.shown import shown
 
 app = typer.Typer(
     help="Distil a large text-to-SQL language model into a small one, and judge it by running the SQL.",
@@ -72,7 +73,7 @@ def main() -> None:
 
 
 def _fail(message: str, status: int = 1) -> None:
-    print(f"distilsql: {message}", file=sys.stderr)
+    print(f"distilsql: {shown(message, keep_lines=True)}", file=sys.stderr)
     sys.exit(status)
 
 

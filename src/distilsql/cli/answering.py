@@ -8,6 +8,7 @@ import typer
 
 from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited, say
 from distilsql.errors import DataError
+from distilsql.shown import shown
 
 
 def predict(
@@ -94,5 +95,5 @@ def ask(
         raise DataError("The run's recipe names no database of its own; give one: --database shop.sqlite.")
     asked = own_database(database)
     answer = ask_student(load_student(folder, say=say), question, asked, evidence=evidence)
-    print(answer.sql)
+    print(shown(answer.sql, keep_lines=True))
     Console().print(rows_table(answer, rows))

@@ -7,6 +7,7 @@ import typer
 
 from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited, say
 from distilsql.errors import DataError
+from distilsql.shown import shown
 
 if TYPE_CHECKING:
     from distilsql.data.benchmark import Benchmark
@@ -92,9 +93,10 @@ def evaluate(
         scores = with_r_ves(scores, benchmark)
     if out is not None:
         write_text(out, scores.to_json())
-    print("\n".join(score_lines(scores, tables=tables)))
+    print(shown("\n".join(score_lines(scores, tables=tables)), keep_lines=True))
     if against is not None:
-        print(f"\nfrom {against} to {target}: {compare_scores(judge_file(against), scores)}")
+        comparison = f"\nfrom {against} to {target}: {compare_scores(judge_file(against), scores)}"
+        print(shown(comparison, keep_lines=True))
 
 
 def compare(

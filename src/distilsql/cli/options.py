@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distilsql.shown import shown
+
 if TYPE_CHECKING:
     from distilsql.data.benchmark import Benchmark
 
@@ -24,7 +26,7 @@ Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only this man
 
 def say(sentence: str) -> None:
     """Standard output is for what was asked for."""
-    print(sentence, file=sys.stderr)
+    print(shown(sentence, keep_lines=True), file=sys.stderr)
 
 
 def limited(benchmark: "Benchmark", limit: int | None) -> "Benchmark":

@@ -17,8 +17,9 @@ from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.source import Evaluator
 from distilsql.databases.execute import Execution, Outcome, make_job, require_available
 from distilsql.databases.fingerprint import Fingerprint, take_fingerprint
-from distilsql.databases.neighbours import constants, join, neighbours, tokenise, with_ties_broken
+from distilsql.databases.neighbours import constants, join, neighbours, with_ties_broken
 from distilsql.databases.pool import ExecutionPool
+from distilsql.databases.sql_tokens import dotted_tokens
 from distilsql.databases.suite import REPORT_FILE, SUITE_FILE, Suite, content_checksum, identify, load_suite
 from distilsql.databases.variants import Template, read_template, write_variant
 from distilsql.errors import DatabaseUnavailable, DataError
@@ -240,7 +241,7 @@ def _wrong_pairs(path: Path, golds: Sequence[str], judge: _Judge) -> tuple[list[
     pairs, skipped = [], []
     for gold in golds:
         result = judge.run(path, gold)
-        rejoined = judge.run(path, join(tokenise(gold)))
+        rejoined = judge.run(path, join(dotted_tokens(gold)))
         if result.outcome is not Outcome.ROWS or not judge.equal(gold, result, rejoined):
             skipped.append(gold)
             continue

@@ -1,6 +1,7 @@
 """Judge predictions as the official evaluators do, in worker processes."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from distilsql.data.source import DECODING
 from distilsql.databases.execute import Execution, Job, Outcome, make_job, require_available
 from distilsql.databases.fingerprint import take_fingerprint
 from distilsql.databases.pool import ExecutionPool
+from distilsql.databases.written_sql import query_in
 from distilsql.errors import DatabaseUnavailable, DataError
 from distilsql.metrics import bird
 from distilsql.metrics.golds import GoldResults
@@ -122,8 +124,21 @@ def evaluate(
         " with plugged values" if plug_values else ""
     )
     return Scores(
-        benchmark.name, benchmark.evaluator, metric, keep_distinct, tuple(verdicts), databases=databases
+        benchmark.name,
+        benchmark.evaluator,
+        metric,
+        keep_distinct,
+        tuple(verdicts),
+        databases=databases,
+        stripped=_stripped(predictions, benchmark),
     )
+
+
+def _stripped(predictions: Sequence[str], benchmark: SqlBenchmark) -> dict[str, int]:
+    """What own pairs' predictions were judged without (see `read_queries`)."""
+    if benchmark.evaluator != "plain":
+        return {}
+    return dict(Counter(what for prediction in predictions for what in query_in(prediction).stripped))
 
 
 def run_golds(benchmark: SqlBenchmark, golds: GoldResults, *, workers: int | None = None) -> None:

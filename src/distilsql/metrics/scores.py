@@ -84,7 +84,8 @@ class Scores:
     `metric` names the number: `EX`, the official one's equal where the evaluator is Spider's or BIRD's; on a suite
     of our own `TS on` the suite's name and checksum; `with plugged values` is said behind either.
     `databases` maps each db_id to the fingerprint of what was judged on (see `databases.fingerprint`); it is empty in
-    scores that an earlier version wrote.
+    scores that an earlier version wrote. `stripped` counts the predictions that stood behind thoughts, in a fence or
+    between prose, as far as they were judged without (see `databases.written_sql`).
     """
 
     benchmark: str
@@ -93,6 +94,7 @@ class Scores:
     keep_distinct: bool
     verdicts: tuple[Verdict, ...]
     databases: Mapping[str, str] = field(default_factory=dict)
+    stripped: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def correct(self) -> int:
@@ -171,6 +173,7 @@ class Scores:
             "invented_tables": self.invented("table"),
             "invented_columns": self.invented("column"),
             "databases": dict(self.databases),
+            "stripped": dict(self.stripped),
             "verdicts": [asdict(verdict) | {"outcome": verdict.outcome.name} for verdict in self.verdicts],
         }
         text = json.dumps(document, indent=1, ensure_ascii=False)
@@ -189,6 +192,7 @@ class Scores:
                 document["keep_distinct"],
                 tuple(map(_verdict_from_json, document["verdicts"])),
                 databases=document.get("databases", {}),
+                stripped=document.get("stripped", {}),
             )
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise DataError(

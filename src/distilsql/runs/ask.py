@@ -16,6 +16,7 @@ from distilsql.errors import DataError
 from distilsql.runs.predict import Model
 from distilsql.runs.prepare import prepare
 from distilsql.runs.scoring import answer_all
+from distilsql.shown import shown
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ def ask(model: Model, question: str, database: Database, *, evidence: str = "") 
     benchmark = SqlBenchmark("the question", (example,), {database.db_id: database}, "plain")
     prepared = prepare(benchmark, model.decoder.tokenizer, model.prompt, training=False)
     with torch.no_grad():
-        ((_, sql),) = answer_all(model.decoder, prepared)
+        ((_, answered),) = answer_all(model.decoder, prepared)
+    sql = answered.text
     return Answer(sql, require_available(execute(database.path, sql, mode="serving"), database.path))
 
 
@@ -51,7 +53,7 @@ def rows_table(answer: Answer, most: int) -> Table:
     found = f"{'more than ' if is_cut else ''}{len(result.rows)} rows"
     table = Table(caption=f"the first {most} of {found}" if is_cut or len(result.rows) > most else found)
     for name in result.columns:
-        table.add_column(Text(name))  # Text, not markup: a name or a cell may hold brackets
+        table.add_column(Text(shown(name)))  # Text, not markup: a name or a cell may hold brackets
     for row in result.rows[:most]:
-        table.add_row(*(Text("NULL" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(Text("NULL" if cell is None else shown(cell)) for cell in row))
     return table

@@ -33,6 +33,7 @@ from distilsql.runs.prepare import prompt_options
 from distilsql.runs.progress import counting_bar, training_bar
 from distilsql.runs.recipe import PromptSettings, Recipe, make_recipe
 from distilsql.runs.train import train
+from distilsql.shown import shown
 
 METHODS = ("sft", "rkd", "kid", "gkd-rkl")
 TEST = "demo:test"
@@ -171,8 +172,8 @@ def _show(
     for answer in answers:
         mark = "right" if answer.is_correct else "wrong"
         terminal.print(f"\n  {answer.question} [{answer.db_id}]", highlight=False, markup=False)
-        terminal.print(f"  {answer.predicted_sql}  ({mark})", highlight=False, markup=False)
-        terminal.print(f"  {_rows(answer)}", highlight=False, markup=False)
+        terminal.print(f"  {shown(answer.predicted_sql)}  ({mark})", highlight=False, markup=False)
+        terminal.print(f"  {shown(_rows(answer))}", highlight=False, markup=False)
     terminal.print(f"\nPage: {paths.page}", highlight=False)
     for figure in paths.accuracy_against_cost.values():
         terminal.print(f"Figure: {figure}", highlight=False)

@@ -1,6 +1,8 @@
 """Judge predictions, each task by its own measure, and write scores/<benchmark>.json. Imports no torch."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from distilsql.data.benchmark import Benchmark, InstructBenchmark, SqlBenchmark
@@ -10,7 +12,7 @@ from distilsql.metrics.compare import Comparison, compare_predictions
 from distilsql.metrics.efficiency import measure_r_ves
 from distilsql.metrics.evaluate import evaluate
 from distilsql.metrics.golds import GoldResults
-from distilsql.metrics.predictions import read_predictions, read_responses
+from distilsql.metrics.predictions import count_stripped, read_predictions, read_responses
 from distilsql.metrics.rouge import RougeComparison, RougeScores, compare_responses, judge_responses
 from distilsql.metrics.scores import Scores
 from distilsql.runs.folder import RunFolder, file_name, write_text
@@ -54,7 +56,7 @@ def evaluate_file(
         return judge_responses([responses], benchmark, on_progress=on_progress)
     assert whole is None or isinstance(whole, SqlBenchmark), "a draw is of its own kind"
     predictions = read_predictions(path, benchmark, column=column, whole=whole)
-    return evaluate(
+    scores = evaluate(
         predictions,
         benchmark,
         keep_distinct=keep_distinct,
@@ -62,6 +64,7 @@ def evaluate_file(
         plug_values=plug_values,
         on_progress=on_progress,
     )
+    return replace(scores, stripped=Counter(scores.stripped) + Counter(count_stripped(path)))
 
 
 def evaluate_run(
@@ -186,6 +189,8 @@ def _sql_lines(scores: Scores, tables: bool) -> Iterator[str]:
             yield f"{name}: {value:.1%}" if name == "soft-F1" else f"{name}: {value:.1f}"
     yield f"valid SQL: {scores.valid_sql_rate:.1%}"
     yield ", ".join(f"{outcome.value}: {count}" for outcome, count in scores.outcomes().items() if count)
+    if scores.stripped:
+        yield "judged without: " + ", ".join(f"{what} ({count})" for what, count in scores.stripped.items())
     if not tables:
         return
     for kind in ("table", "column"):

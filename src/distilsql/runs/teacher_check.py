@@ -12,8 +12,9 @@ from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.example import Example
 from distilsql.data.source import DECODING
 from distilsql.databases.execute import Execution, Job, Outcome, make_job, require_available
-from distilsql.databases.normalise import on_one_line
+from distilsql.databases.normalise import without_comments
 from distilsql.databases.pool import ExecutionPool
+from distilsql.databases.written_sql import query_in
 from distilsql.metrics.rules import read_queries, results_equal
 from distilsql.runs.folder import RunFolder, lines_of
 from distilsql.runs.training_log import append_line
@@ -93,8 +94,8 @@ def check_teacher_queries(
     does. `queries` holds at least one; an empty one runs nothing. Raises DatabaseUnavailable if a database cannot be
     read."""
     examples = [example for example in benchmark.examples if example.example_id in queries]
-    # On one line, as evaluators read it.
-    texts = [on_one_line(queries[example.example_id]) for example in examples]
+    # As a prediction is read.
+    texts = [without_comments(query_in(queries[example.example_id]).sql) for example in examples]
     read = [
         read_queries(text, example.gold_sql, benchmark.evaluator)
         for example, text in zip(examples, texts, strict=True)
