@@ -216,7 +216,8 @@ class CountingPool(ExecutionPool):
         self.jobs: list[Job] = []
 
     def run(self, job):
-        self.jobs.append(job)
+        if job.task == "query":
+            self.jobs.append(job)
         return super().run(job)
 
 

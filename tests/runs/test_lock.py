@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from distilsql.errors import RunError
+from distilsql.lock import RunInUse, contents, hold
 from distilsql.runs.folder import open_run
-from distilsql.runs.lock import RunInUse, contents, hold
 from distilsql.runs.train import train
 
 HeldElsewhere = Callable[[Path], AbstractContextManager[subprocess.Popen[str]]]

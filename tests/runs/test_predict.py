@@ -145,7 +145,7 @@ def test_a_model_with_a_short_window_is_asked_as_transformers_would_and_says_so(
             do_sample=False,
             pad_token_id=tokenizer.eos_token_id,
         )
-        assert answer == model.decoder.text(theirs[0, ids.shape[1] :].tolist(), "sql")
+        assert answer == model.decoder.answer(theirs[0, ids.shape[1] :].tolist(), "sql").text
 
 
 def test_predicting_from_an_unfinished_run_says_what_to_do(recipe, tmp_path):

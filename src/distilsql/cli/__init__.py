@@ -15,6 +15,7 @@ from distilsql.errors import DistilSQLError
 from distilsql.runs.allocator import keep_freed_memory
 from distilsql.runs.interrupt import StopRequest, watched
 from distilsql.runs.threads import wait_passively
+from distilsql.shown import shown
 
 app = typer.Typer(
     help="Distil a large text-to-SQL language model into a small one, and judge it by running the SQL.",
@@ -109,7 +110,7 @@ def _fail(message: str) -> None:
 
 
 def _say(message: str) -> None:
-    print(f"distilsql: {message}", file=sys.stderr, flush=True)
+    print(f"distilsql: {shown(message, keep_lines=True)}", file=sys.stderr, flush=True)
 
 
 @app.callback(invoke_without_command=True)

@@ -9,6 +9,7 @@ import typer
 from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited
 from distilsql.errors import DataError
 from distilsql.progress import progress
+from distilsql.shown import shown
 
 
 def predict(
@@ -104,5 +105,5 @@ def ask(
         raise DataError("The run's recipe names no database of its own; give one: --database shop.sqlite.")
     asked = own_database(database)
     answer = ask_student(load_student(folder, precision="auto"), question, asked, evidence=evidence)
-    print(answer.sql)
+    print(shown(answer.sql, keep_lines=True))
     Console().print(rows_table(answer, rows))

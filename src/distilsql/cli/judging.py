@@ -10,6 +10,7 @@ import typer
 from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited
 from distilsql.errors import DataError
 from distilsql.progress import progress
+from distilsql.shown import shown
 
 if TYPE_CHECKING:
     from distilsql.data.benchmark import Benchmark
@@ -108,11 +109,12 @@ def evaluate(
     if out is not None:
         files[out] = scores.to_json()
     # Printed first: a file that cannot be written after all takes no number along.
-    print("\n".join(score_lines(scores, tables=tables)), flush=True)
+    print(shown("\n".join(score_lines(scores, tables=tables)), keep_lines=True), flush=True)
     for path, text in files.items():
         write_text(path, text)
     if against is not None:
-        print(f"\nfrom {against} to {target}: {compare_scores(judge_file(against), scores)}")
+        comparison = f"\nfrom {against} to {target}: {compare_scores(judge_file(against), scores)}"
+        print(shown(comparison, keep_lines=True))
 
 
 def compare(

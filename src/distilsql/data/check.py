@@ -225,9 +225,13 @@ def _checked(
     ran, empty = 0, 0
     failed: list[Problem] = []
     warnings: list[Problem] = []
+    unreadable: dict[str, str] = {}
     for example in reading.examples:
         gold = golds.get((str(reading.paths[example.db_id]), example.gold_sql, source.evaluator))
         if example.example_id in reading.missing or gold is None:
+            continue
+        if gold.execution.outcome is Outcome.UNAVAILABLE:
+            unreadable[example.db_id] = gold.execution.message
             continue
         record = reading.records[example.example_id]
         field = record.first_of(source.sql_fields)
@@ -243,6 +247,15 @@ def _checked(
             limit = f"{PREDICTION_TIMEOUT_S:g} s that it shares with a prediction"
             message = f"the gold takes more than half of the {limit}, so it is not right by itself"
             warnings.append(Problem("slow_gold", record.file, record.index, field, message))
+    whole = {fault.file for fault in faults if fault.kind == "unreadable"}
+    faults = [
+        *faults,
+        *(  # files whose schema can be read, but not all of their pages
+            Problem("unreadable", reading.paths[db_id], None, "", f"cannot be read ({message})")
+            for db_id, message in sorted(unreadable.items())
+            if reading.paths[db_id] not in whole
+        ),
+    ]
     problems = (*reading.problems, *reading.missing.values(), *faults, *failed)
     used = {example.db_id for example in reading.examples if example.example_id not in reading.missing}
     return CheckedBenchmark(

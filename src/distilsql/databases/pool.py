@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import psutil
 
 from distilsql.databases.execute import Execution, Job, Outcome, is_url
-from distilsql.errors import DataError, RunError
+from distilsql.errors import DatabaseUnavailable, RunError
 
 WORKER_FILE = Path(__file__).with_name("sqlite_worker.py")
 # How long after its limit a worker may still be on its way to say so before it is killed.
@@ -63,7 +63,7 @@ class ExecutionPool:
         return [worker.process_id for worker in list(self._started) if worker.is_alive()]
 
     def run(self, job: Job) -> Execution:
-        """Run one job, waiting for a free worker first. Raises DataError where the database file is missing."""
+        """Run one job, waiting for a free worker first. Raises DatabaseUnavailable where its file is missing."""
         with self._worker(_kind_for(job)) as worker:
             return worker.run(job)
 
@@ -189,7 +189,7 @@ class WorkerProcess:
 
     def run(self, job: Job) -> Execution:
         if not is_url(job.path) and not os.path.exists(job.path):
-            raise DataError(
+            raise DatabaseUnavailable(
                 f"There is no database file {job.path}; check the path or fetch the databases first."
             )
         started, cpu_before = time.perf_counter(), self._cpu_seconds()
@@ -256,13 +256,14 @@ class WorkerProcess:
 
 
 def _command(kind: _Kind) -> list[str]:
-    """SQLite's worker is one file on the standard library; a server's needs SQLAlchemy, found where we find it."""
+    """SQLite's worker is one file on the standard library; a server's needs SQLAlchemy and this package, found
+    where we find them."""
     python = [sys.executable, "-I", "-X", "utf8"]
     if not kind.driver:
         return [*python, "-S", str(WORKER_FILE), str(os.getpid()), str(kind.memory_bytes)]
     path = [os.path.abspath(entry) for entry in sys.path if entry]
     program = (
-        f"import sys; sys.path += {path!r}; from distilsql.databases.server_worker import main; "
+        f"import sys; sys.path = {path!r}; from distilsql.databases.server_worker import main; "
         f"main({os.getpid()}, {kind.memory_bytes}, {kind.driver!r})"
     )
     return [*python, "-c", program]
@@ -276,6 +277,7 @@ def _decode(answer: dict[str, Any]) -> Execution:
         answer.get("message", ""),
         answer["seconds"],
         cpu_seconds=answer.get("cpu_seconds", 0.0),
+        states=tuple(map(tuple, answer.get("states", ()))),
     )
 
 

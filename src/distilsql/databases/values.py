@@ -8,10 +8,8 @@ or in a German compound, values are looked for inside them: see `inner_values`.
 
 import json
 import re
-import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -24,11 +22,12 @@ import regex
 from bm25s.stopwords import STOPWORDS_EN_PLUS
 from rapidfuzz import fuzz, process
 
-from distilsql.databases.connection import open_read_only
+from distilsql.databases.execute import Outcome
 from distilsql.databases.file_cache import FileIdentity, default_cache_folder, derived_files
 from distilsql.databases.inner_values import folded, inner_values
-from distilsql.databases.schema import Schema, introspect, quoted_name
-from distilsql.errors import DataError
+from distilsql.databases.reading import quoted_name, read
+from distilsql.databases.schema import Schema, introspect
+from distilsql.errors import DatabaseUnavailable, DataError
 
 MAX_VALUE_CHARACTERS = 25
 MOST_VALUES_PER_COLUMN = 100_000  # indexed: a column of millions of names would take minutes and gigabytes
@@ -58,42 +57,40 @@ def sample_values(path: Path, schema: Schema, count: int) -> Mapping[ColumnName,
 @lru_cache(maxsize=512)
 def _sample_values(file: FileIdentity, schema: Schema, count: int) -> Mapping[ColumnName, tuple[str, ...]]:
     samples = {}
-    with closing(open_read_only(file.path)) as connection:
-        for table in schema.tables:
-            connection.set_progress_handler((lambda: 1) if table.is_view else None, VIEW_STEPS)
-            for column in table.columns:
-                try:
-                    cells = _distinct(connection, table.name, column.name, "IS NOT NULL", f"LIMIT {count:d}")
-                except DataError:
-                    if not table.is_view:
-                        raise
-                    cells = []
-                samples[table.name, column.name] = tuple(filter(None, map(_one_line, cells)))
+    for table in schema.tables:
+        steps = VIEW_STEPS if table.is_view else None
+        for column in table.columns:
+            try:
+                cells = _distinct(
+                    file.path, table.name, column.name, "IS NOT NULL", f"LIMIT {count:d}", max_steps=steps
+                )
+            except DatabaseUnavailable:
+                raise
+            except DataError:
+                if not table.is_view:
+                    raise
+                cells = []
+            samples[table.name, column.name] = tuple(filter(None, map(_one_line, cells)))
     return samples
 
 
 def _distinct(
-    connection: sqlite3.Connection, table: str, column: str, condition: str, limit: str = ""
+    path: Path, table: str, column: str, condition: str, limit: str, *, max_steps: int | None = None
 ) -> list[Any]:
+    """The distinct cells of a column; none where they are larger than a worker can hand over."""
     name, source = quoted_name(column), quoted_name(table)
-    try:
-        try:
-            rows = connection.execute(
-                f"SELECT DISTINCT {name} FROM {source} WHERE {name} {condition} {limit}"
-            )
-        except sqlite3.OperationalError as error:
-            if "no such collation" not in str(error):
-                raise
-            # A collation that only the database's own program knows.
-            rows = connection.execute(
-                f"SELECT DISTINCT {name} COLLATE BINARY FROM {source} WHERE {name} {condition} {limit}"
-            )
-        return [cell for (cell,) in rows]
-    except sqlite3.Error as error:
+    found = read(
+        path, f"SELECT DISTINCT {name} FROM {source} WHERE {name} {condition} {limit}", max_steps=max_steps
+    )
+    if "no such collation" in found.message:  # one that only the database's own program knows
+        sql = f"SELECT DISTINCT {name} COLLATE BINARY FROM {source} WHERE {name} {condition} {limit}"
+        found = read(path, sql, max_steps=max_steps)
+    if found.outcome not in (Outcome.ROWS, Outcome.TOO_LARGE):
         raise DataError(
-            f"The values of {table}.{column} cannot be read ({error}); check the database, or write prompts without "
-            "them (prompt.values = false, prompt.matched_values = false)."
-        ) from error
+            f"The values of {table}.{column} cannot be read ({found.message}); check the database, or write prompts "
+            "without them (prompt.values = false, prompt.matched_values = false)."
+        )
+    return [cell for (cell,) in found.rows]
 
 
 def _one_line(cell: Any) -> str:
@@ -261,18 +258,16 @@ def _load_value_index(file: FileIdentity, cache_folder: Path) -> ValueIndex:
 def _build(path: Path, folder: Path) -> None:
     """Read the values of the database at `path` and write their index into `folder`."""
     columns_of: dict[str, list[ColumnName]] = defaultdict(list)
-    with closing(open_read_only(path)) as connection:
-        # A view's values are those of its tables.
-        for table in (table for table in introspect(path).tables if not table.is_view):
-            for column in table.columns:
-                name = quoted_name(column.name)
-                condition = (
-                    f"IS NOT NULL AND typeof({name}) = 'text' AND length({name}) <= {MAX_VALUE_CHARACTERS}"
-                )
-                limit = f"LIMIT {MOST_VALUES_PER_COLUMN}"
-                cells = _distinct(connection, table.name, column.name, condition, limit)
-                for value in dict.fromkeys(filter(None, map(_one_line, cells))):
-                    columns_of[value].append((table.name, column.name))
+    # A view's values are those of its tables.
+    for table in (table for table in introspect(path).tables if not table.is_view):
+        for column in table.columns:
+            name = quoted_name(column.name)
+            condition = (
+                f"IS NOT NULL AND typeof({name}) = 'text' AND length({name}) <= {MAX_VALUE_CHARACTERS}"
+            )
+            cells = _distinct(path, table.name, column.name, condition, f"LIMIT {MOST_VALUES_PER_COLUMN}")
+            for value in dict.fromkeys(filter(None, map(_one_line, cells))):
+                columns_of[value].append((table.name, column.name))
     values = sorted(value for value in columns_of if _words(value))
     content = {"values": values, "columns": [columns_of[value] for value in values]}
     (folder / "values.json").write_text(json.dumps(content))

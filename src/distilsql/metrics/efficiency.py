@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from distilsql.data.benchmark import SqlBenchmark
-from distilsql.databases.execute import Job, Outcome, make_job
+from distilsql.databases.execute import Job, Outcome, make_job, require_available
 from distilsql.databases.pool import ExecutionPool
 from distilsql.errors import DataError
 from distilsql.metrics import bird
@@ -50,7 +50,7 @@ def _reward(
 
 
 def _seconds(job: Job, pool: ExecutionPool) -> float:
-    execution = pool.run(job)
+    execution = require_available(pool.run(job), job.path)
     if execution.outcome is not Outcome.ROWS:
         raise DataError(
             f"A query that ran before does not any more ({execution.message}): {job.sql!r}. Was the machine busy, "

@@ -1,8 +1,9 @@
 """Judge predictions as the official evaluators do, in worker processes."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,11 @@ from distilsql.data.benchmark import Evaluator, SqlBenchmark
 from distilsql.data.example import Example
 from distilsql.data.golds import GOLD_TIMEOUT_S, PREDICTION_TIMEOUT_S, is_held_up, with_patience
 from distilsql.data.source import DECODING
-from distilsql.databases.execute import Execution, Job, Outcome, make_job
+from distilsql.databases.execute import Execution, Job, Outcome, make_job, require_available
+from distilsql.databases.fingerprint import take_fingerprint
 from distilsql.databases.pool import ExecutionPool
-from distilsql.errors import DataError
+from distilsql.databases.written_sql import query_in
+from distilsql.errors import DatabaseUnavailable, DataError
 from distilsql.metrics import bird
 from distilsql.metrics.golds import BrokenGolds, GoldResults
 from distilsql.metrics.hardness import clauses_of, hardness
@@ -55,6 +58,32 @@ class _Session:
     pool: ExecutionPool
     golds: GoldResults
     places: Mapping[str, str]  # of own pairs, by id: what a person finds in the file
+    states: dict[Path, tuple[int, ...]] = field(default_factory=dict)
+
+    def check(self, execution: Execution, task: "_Task", what: str) -> Execution:
+        """`execution` itself. Raises DatabaseUnavailable if the database could not be read, or is in another state than
+        when the first query ran on it: then no verdict on it means anything."""
+        require_available(execution, task.path, f"{what} of {task.draft.example_id} ran")
+        for state in execution.states:
+            self.check_state(task.path, state)
+        return execution
+
+    def check_state(self, path: Path, state: tuple[int, ...]) -> None:
+        if self.states.setdefault(path, state) != state:
+            raise DatabaseUnavailable(
+                f"{path} changed while it was judged, so golds and predictions ran on different contents. Judge a copy "
+                f'that stands still: sqlite3 {path.name} ".backup copy.sqlite".'
+            )
+
+    def fingerprints(self, benchmark: SqlBenchmark) -> dict[str, str]:
+        """By database id, what was judged on."""
+        taken = {}
+        for db_id in sorted({example.db_id for example in benchmark.examples}):
+            path = benchmark.databases[db_id].path
+            fingerprint = take_fingerprint(path, self.pool)
+            self.check_state(path, fingerprint.state)
+            taken[db_id] = fingerprint.short
+        return taken
 
 
 def evaluate(
@@ -79,7 +108,8 @@ def evaluate(
     place of its own, and the metric's name says so (not BIRD's). `leave_out` maps ids of examples that are not judged
     to the reason (see `broken_golds`); the metric's name counts them. `pool` and `golds` are kept by a caller that
     judges several files; otherwise they are made here. Raises DataError if the number of predictions is not that of
-    the examples, an option is not the benchmark's, or a database is missing; BrokenGolds if gold queries do not run.
+    the examples or an option is not the benchmark's; BrokenGolds if gold queries do not run; DatabaseUnavailable if a
+    database is missing, cannot be read or changes meanwhile: what is the database's fault is never a prediction's.
     """
     _check(predictions, benchmark, keep_distinct, suite, plug_values)
     left_out = _left_out(benchmark, leave_out or {})
@@ -103,12 +133,29 @@ def evaluate(
         verdicts = _judge_everywhere(tasks, suite, session)
         if plug_values:
             verdicts = _judge_plugged(verdicts, tasks, suite, session)
+        databases = session.fingerprints(benchmark)
     metric = ("EX" if suite is None else f"TS on {suite.label}") + (
         " with plugged values" if plug_values else ""
     )
     if left_out:
         metric += f" without {len(left_out)} of {len(benchmark.examples)}"
-    return Scores(benchmark.name, benchmark.evaluator, metric, keep_distinct, tuple(verdicts), left_out)
+    return Scores(
+        benchmark.name,
+        benchmark.evaluator,
+        metric,
+        keep_distinct,
+        tuple(verdicts),
+        left_out,
+        databases=databases,
+        stripped=_stripped(predictions, benchmark),
+    )
+
+
+def _stripped(predictions: Sequence[str], benchmark: SqlBenchmark) -> dict[str, int]:
+    """What own pairs' predictions were judged without (see `read_queries`)."""
+    if benchmark.evaluator != "plain":
+        return {}
+    return dict(Counter(what for prediction in predictions for what in query_in(prediction).stripped))
 
 
 def _places(benchmark: SqlBenchmark) -> dict[str, str]:
@@ -223,7 +270,10 @@ def _read(prediction: str, example: Example, benchmark: SqlBenchmark, keep_disti
 
 def _judge(tasks: Sequence[_Task], session: _Session, what: str = "judging") -> list[Verdict]:
     """The verdict on each task. Tasks that would run the same statement on the same file share one execution."""
-    golds = _gold_executions(tasks, session)
+    golds = [
+        session.check(gold, task, "the gold query")
+        for task, gold in zip(tasks, _gold_executions(tasks, session), strict=True)
+    ]
     verdicts = [task.draft for task in tasks]
     waiting: dict[Job, list[int]] = {}
     for index, (task, gold) in enumerate(zip(tasks, golds, strict=True)):
@@ -236,6 +286,7 @@ def _judge(tasks: Sequence[_Task], session: _Session, what: str = "judging") -> 
     with progress(what, len(tasks), done=done) as advance:
 
         def then(job_index: int, predicted: Execution) -> Execution:
+            session.check(predicted, tasks[waiting[jobs[job_index]][0]], "the prediction")
             for index in waiting[jobs[job_index]]:
                 verdicts[index] = _verdict(tasks[index], golds[index], predicted, session)
             advance(len(waiting[jobs[job_index]]))
@@ -244,7 +295,8 @@ def _judge(tasks: Sequence[_Task], session: _Session, what: str = "judging") -> 
         executions = session.pool.map(jobs, then)
     for job_index, execution in enumerate(executions):
         if is_held_up(execution, jobs[job_index].limits.timeout_s):
-            again = session.pool.run(with_patience(jobs[job_index]))
+            first = tasks[waiting[jobs[job_index]][0]]
+            again = session.check(session.pool.run(with_patience(jobs[job_index])), first, "the prediction")
             is_starved = is_held_up(again, jobs[job_index].limits.timeout_s)
             for index in waiting[jobs[job_index]]:
                 verdict = _verdict(tasks[index], golds[index], again, session)

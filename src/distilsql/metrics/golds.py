@@ -12,7 +12,7 @@ from typing import Any
 
 from distilsql.data.golds import gold_fault, is_held_up, with_patience
 from distilsql.data.source import Evaluator
-from distilsql.databases.execute import Execution, Job, Outcome
+from distilsql.databases.execute import Execution, Job, Outcome, require_available
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.sqlite_worker import database_state
 from distilsql.errors import DataError
@@ -72,10 +72,16 @@ class GoldResults:
         pool: ExecutionPool,
         evaluator: Evaluator = "spider",
     ) -> list[Execution]:
-        """The execution of each job. Raises BrokenGolds with the names of all whose gold cannot judge anything."""
-        keys = [_key(job) for job in jobs]
-        missing = {key: job for key, job in zip(keys, jobs, strict=True) if not self._load(key)}
+        """The execution of each job. Raises BrokenGolds with the names of all whose gold cannot judge anything,
+        DatabaseUnavailable naming the first whose database cannot be read."""
+        states = {path: database_state(path) for path in {job.path for job in jobs}}
+        keys = [_key(job, states[job.path]) for job in jobs]
+        missing = {
+            key: job for key, job in zip(keys, jobs, strict=True) if not self._load(key, states[job.path])
+        }
         self._run(list(missing), list(missing.values()), pool, evaluator)
+        for key, job, name in zip(keys, jobs, names, strict=True):
+            require_available(self._known[key], job.path, f"the gold query of {name} ran")
         faults = [gold_fault(self._known[key], evaluator) for key in keys]
         broken = [
             BrokenGold(name, job.path, job.sql, fault)
@@ -106,7 +112,7 @@ class GoldResults:
             if is_held_up(self._known[key], job.limits.timeout_s):
                 keep(index, pool.run(with_patience(job)))
 
-    def _load(self, key: str) -> bool:
+    def _load(self, key: str, state: tuple[int, ...]) -> bool:
         if key in self._known and self._known[key].outcome is Outcome.ROWS:
             return True
         if self._directory is None:
@@ -117,7 +123,7 @@ class GoldResults:
             return False
         rows = tuple(map(tuple, stored["rows"]))
         times = {name: stored[name] for name in ("seconds", "cpu_seconds")}
-        self._known[key] = Execution(Outcome.ROWS, rows, tuple(stored["columns"]), **times)
+        self._known[key] = Execution(Outcome.ROWS, rows, tuple(stored["columns"]), **times, states=(state,))
         return True
 
     def _store(self, key: str, execution: Execution) -> None:
@@ -137,8 +143,8 @@ class GoldResults:
                 temporary.unlink(missing_ok=True)
 
 
-def _key(job: Job) -> str:
-    identity = (FORMAT, job.path, database_state(job.path), job.sql, job.decoding)
+def _key(job: Job, state: tuple[int, ...]) -> str:
+    identity = (FORMAT, job.path, state, job.sql, job.decoding)
     return hashlib.sha256(repr(identity).encode()).hexdigest()
 
 

@@ -382,3 +382,12 @@ def _read_csv(
     if id_column is not None:
         return _by_id(found, benchmark, path, may_lack)
     return _by_place([sql for _, sql, _ in found], "rows", benchmark, path, may_lack)
+
+
+def count_stripped(path: Path) -> dict[str, int]:
+    """How many answers of a prediction file of ours were stripped of thoughts, fences and prose (see
+    `databases.written_sql`); of files that say nothing of it, nothing."""
+    if path.suffix != ".jsonl":
+        return {}
+    records = [record for record, _ in _json_lines(_read_text(path), path) if isinstance(record, dict)]
+    return dict(Counter(str(what) for record in records for what in record.get("stripped", ())))

@@ -1,14 +1,15 @@
 """The report as one HTML page that needs nothing beside it: style and figures are inside, nothing is fetched."""
 
 import base64
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from importlib import resources
 
 from distilsql.report.cost import MEANING, WHY_TWO
 from distilsql.report.entries import Entry
 from distilsql.report.table import ComparisonTable, human_count
+from distilsql.shown import shown
 
 _ROWS_SHOWN = 8
 # No script, no network, whatever a model wrote.
@@ -202,3 +203,8 @@ def _runs(entries: Sequence[Entry]) -> str:
         for row in rows
     )
     return _scrolled(f'<table class="wide"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>')
+
+
+def escape(text: str, quote: bool = True) -> str:
+    """`text` as a page shows it, control characters spelled."""
+    return html.escape(shown(text, keep_lines=True), quote)

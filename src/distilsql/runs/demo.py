@@ -33,6 +33,7 @@ from distilsql.runs.demo_progress import progress_of_jobs
 from distilsql.runs.demo_task import TEST, DemoTask
 from distilsql.runs.folder import RunFolder
 from distilsql.runs.side_by_side import Job, run_side_by_side
+from distilsql.shown import shown
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def run_demo(
     with progress_of_jobs([job.name for job in jobs], console) as on_event:
         run_side_by_side(jobs, on_event)
     scores = {run.path.name: _scores(run) for run in runs} | {"teacher": _scores(teacher_run)}
-    _show(out, runs, record["parameters"], scores, test, console)
+    _show(out, runs, record["parameters"], scores, test)
 
 
 def _own_teacher(out: Path, steps: int | None) -> str:
@@ -162,8 +163,8 @@ def _show(
     for answer in answers:
         mark = "right" if answer.is_correct else "wrong"
         terminal.print(f"\n  {answer.question} [{answer.db_id}]", highlight=False, markup=False)
-        terminal.print(f"  {answer.predicted_sql}  ({mark})", highlight=False, markup=False)
-        terminal.print(f"  {_rows(answer)}", highlight=False, markup=False)
+        terminal.print(f"  {shown(answer.predicted_sql)}  ({mark})", highlight=False, markup=False)
+        terminal.print(f"  {shown(_rows(answer))}", highlight=False, markup=False)
     terminal.print(f"\nPage: {paths.page}", highlight=False)
     for figure in paths.accuracy_against_cost.values():
         terminal.print(f"Figure: {figure}", highlight=False)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from distilsql.metrics.compare import Comparison, compare_predictions
 from distilsql.metrics.efficiency import measure_r_ves
 from distilsql.metrics.evaluate import broken_golds, evaluate
 from distilsql.metrics.golds import GoldResults
-from distilsql.metrics.predictions import read_predictions, read_responses
+from distilsql.metrics.predictions import count_stripped, read_predictions, read_responses
 from distilsql.metrics.rouge import RougeComparison, RougeScores, compare_responses, judge_responses
 from distilsql.metrics.scores import Scores, VerdictOutcome
 from distilsql.runs.folder import RunFolder, file_name, refuse_unwritable, write_text
@@ -79,7 +80,7 @@ def evaluate_file(
         predictions = read_predictions(
             path, benchmark, column=column, whole=whole, may_lack=unjudged, may_be_empty=is_own
         )
-        return evaluate(
+        scores = evaluate(
             predictions,
             benchmark,
             keep_distinct=keep_distinct,
@@ -91,6 +92,7 @@ def evaluate_file(
             pool=pool,
             golds=golds,
         )
+    return replace(scores, stripped=Counter(scores.stripped) + Counter(count_stripped(path)))
 
 
 def _reasons(leave_out: Collection[str], benchmark: SqlBenchmark) -> dict[str, str]:
@@ -255,6 +257,8 @@ def _sql_lines(scores: Scores, tables: bool) -> Iterator[str]:
         yield f"{count} wrong ones return {how} (a tie, or a sum in another order, may be all)"
     yield f"valid SQL: {scores.valid_sql_rate:.1%}"
     yield ", ".join(f"{outcome.value}: {count}" for outcome, count in scores.outcomes().items() if count)
+    if scores.stripped:
+        yield "judged without: " + ", ".join(f"{what} ({count})" for what, count in scores.stripped.items())
     if not tables:
         return
     for kind in ("table", "column"):

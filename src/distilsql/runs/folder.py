@@ -23,7 +23,7 @@ from typing import Any
 from distilsql.data.pairs import PAIR_SUFFIXES
 from distilsql.data.text import suffix_of
 from distilsql.errors import RecipeError, RunError
-from distilsql.runs.lock import contents
+from distilsql.lock import contents
 from distilsql.runs.recipe import load_recipe
 
 # All that a run makes in its folder. Whatever else lies there is somebody's own, and is never deleted.

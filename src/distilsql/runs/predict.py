@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -164,7 +165,7 @@ def predict(model: Model, benchmark: Benchmark, out: Path) -> list[str]:
     unfinished = out.with_name(out.name + ".unfinished")
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     header = {"answers_of": model.fingerprint()}
-    known = _read(unfinished, benchmark, header)
+    known, around = _read(unfinished, benchmark, header)
     todo = benchmark.without(known)
     if todo.examples:
         prepared = prepare(todo, model.decoder.tokenizer, model.prompt, training=False)
@@ -177,31 +178,49 @@ def predict(model: Model, benchmark: Benchmark, out: Path) -> list[str]:
             if not known:
                 file.write(json.dumps(header) + "\n")
             for example, answer in answer_all(model.decoder, prepared):
-                known[example.example.example_id] = answer
-                file.write(_line(example.example, field, answer))
+                example_id = example.example.example_id
+                known[example_id] = answer.text
+                if answer.stripped:
+                    around[example_id] = {"stripped": list(answer.stripped), "written": answer.written}
+                file.write(_line(example.example, field, answer.text, around.get(example_id)))
                 file.flush()
                 say_kept(f"{len(known):,} of {count:,} answers are kept in {unfinished}.")
                 advance()
-    write_predictions(known, benchmark, out)
+    write_predictions(known, benchmark, out, around)
     unfinished.unlink(missing_ok=True)
     return [known[example.example_id] for example in benchmark.examples]
 
 
-def write_predictions(answers: Mapping[str, str], benchmark: Benchmark, out: Path) -> None:
-    """One line for each example of the benchmark. `answers` are by example id."""
-    field = ANSWER_FIELDS[benchmark.task]
-    lines = [_line(example, field, answers[example.example_id]) for example in benchmark.examples]
+def write_predictions(
+    answers: Mapping[str, str],
+    benchmark: Benchmark,
+    out: Path,
+    around: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """One line for each example of the benchmark. `answers` are by example id, and so is `around`: what more a line
+    says of a query that stood in a fence, say (what it was stripped of, and the whole text)."""
+    field, around = ANSWER_FIELDS[benchmark.task], around or {}
+    lines = [
+        _line(example, field, answers[example.example_id], around.get(example.example_id))
+        for example in benchmark.examples
+    ]
     write_text(out, "".join(lines))
 
 
-def _line(example: Example | Instruction, field: str, answer: str) -> str:
-    line = {"example_id": example.example_id, "question": example.question, field: answer}
+def _line(
+    example: Example | Instruction, field: str, answer: str, around: Mapping[str, Any] | None = None
+) -> str:
+    line = {"example_id": example.example_id, "question": example.question, field: answer, **(around or {})}
     return json.dumps(line, ensure_ascii=False) + "\n"
 
 
-def _read(path: Path, benchmark: Benchmark, header: Mapping[str, str]) -> dict[str, str]:
-    """The answers of an unfinished prediction: none if its first line says that they are another model's."""
+def _read(
+    path: Path, benchmark: Benchmark, header: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+    """The answers of an unfinished prediction, and what stood around them: none if its first line says that they are
+    another model's."""
     known: dict[str, str] = {}
+    around: dict[str, dict[str, Any]] = {}
     if path.exists():
         questions = {example.example_id: example.question for example in benchmark.examples}
         for line in lines_of(path):
@@ -211,7 +230,9 @@ def _read(path: Path, benchmark: Benchmark, header: Mapping[str, str]) -> dict[s
                 continue  # a kill cut this last line off; the example is answered again
             if "answers_of" in record:
                 if record != header:
-                    return {}
+                    return {}, {}
             elif record.get("question") == questions.get(record["example_id"], ""):
                 known[record["example_id"]] = record[ANSWER_FIELDS[benchmark.task]]
-    return known
+                if "stripped" in record:
+                    around[record["example_id"]] = {name: record[name] for name in ("stripped", "written")}
+    return known, around

@@ -18,13 +18,13 @@ import torch
 
 from distilsql.data.benchmark import Benchmark, SqlBenchmark, load_benchmark
 from distilsql.errors import DataError, DistilSQLError, RunError
+from distilsql.lock import RunInUse, hold
 from distilsql.metrics.build_suite import build_suite
 from distilsql.progress import progress, titled
 from distilsql.runs.evaluate import evaluate_run
 from distilsql.runs.experiment import Scale
 from distilsql.runs.exposure import ExposureOptions, expose_run
 from distilsql.runs.folder import RunFolder, file_name, lines_of
-from distilsql.runs.lock import RunInUse, hold
 from distilsql.runs.plan import Judgement, Plan, PlannedRun
 from distilsql.runs.predict import Model, load_student, predict, write_predictions
 from distilsql.runs.render import render

@@ -12,9 +12,10 @@ from sqlglot.errors import SqlglotError
 from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.example import Example
 from distilsql.data.source import DECODING
-from distilsql.databases.execute import Execution, Job, Outcome, make_job
-from distilsql.databases.normalise import on_one_line
+from distilsql.databases.execute import Execution, Job, Outcome, make_job, require_available
+from distilsql.databases.normalise import without_comments
 from distilsql.databases.pool import ExecutionPool
+from distilsql.databases.written_sql import query_in
 from distilsql.metrics.rules import read_queries, results_equal
 from distilsql.progress import progress
 from distilsql.runs.folder import RunFolder, lines_of
@@ -94,10 +95,11 @@ def check_teacher_queries(
     queries: Mapping[str, str], benchmark: SqlBenchmark, *, workers: int | None = None
 ) -> TeacherCheck:
     """Parse and run the query of each example id, and compare its result with gold's as the benchmark's evaluator
-    does. `queries` holds at least one; an empty one runs nothing."""
+    does. `queries` holds at least one; an empty one runs nothing. Raises DatabaseUnavailable if a database cannot be
+    read."""
     examples = [example for example in benchmark.examples if example.example_id in queries]
-    # On one line, as evaluators read it.
-    texts = [on_one_line(queries[example.example_id]) for example in examples]
+    # As a prediction is read.
+    texts = [without_comments(query_in(queries[example.example_id]).sql) for example in examples]
     read = [
         read_queries(text, example.gold_sql, benchmark.evaluator)
         for example, text in zip(examples, texts, strict=True)
@@ -107,7 +109,9 @@ def check_teacher_queries(
     with ExecutionPool(workers) as pool, progress("running the teacher's queries", len(jobs)) as advance:
 
         def judge(index: int, gold: Execution) -> tuple[bool, bool | None]:
-            found = pool.run(jobs[index]) if texts[index] else None
+            path = gold_jobs[index].path
+            require_available(gold, path)
+            found = require_available(pool.run(jobs[index]), path) if texts[index] else None
             advance()
             runs = found is not None and found.outcome is Outcome.ROWS
             if gold.outcome is not Outcome.ROWS:

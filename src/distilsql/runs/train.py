@@ -21,6 +21,7 @@ from accelerate.utils import LoggerType, broadcast_object_list, gather_object
 
 from distilsql.data.benchmark import SqlBenchmark
 from distilsql.errors import RecipeError, RunError, TrainingError
+from distilsql.lock import hold
 from distilsql.metrics.evaluate import run_golds
 from distilsql.metrics.golds import GoldResults
 from distilsql.models.load import save_model
@@ -34,7 +35,6 @@ from distilsql.runs.environment import environment, refuse_other_data, reset_pea
 from distilsql.runs.folder import RunFolder, open_run, refuse_what_is_no_run, write_json
 from distilsql.runs.interrupt import StopRequest, say_kept, stopping_when
 from distilsql.runs.ledger import Ledger, Phase
-from distilsql.runs.lock import hold
 from distilsql.runs.model_card import write_model_card
 from distilsql.runs.optimizer import MasterAdamW, learning_rate_at
 from distilsql.runs.prepare import Prepared, load_data, prepare

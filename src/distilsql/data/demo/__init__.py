@@ -122,8 +122,14 @@ def _generated(base: Path, write: Callable[[Path], None]) -> Path:
     folder = base / (_generator_checksum() + ("-teacher" if write is write_teacher_data else ""))
     if folder.is_dir():
         return folder
-    base.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=base))
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=base))
+    except OSError as error:
+        raise DataError(
+            f"The demo's folder {base} cannot be written ({error.strerror}); make it writable or set XDG_CACHE_HOME to "
+            "another place."
+        ) from error
     try:
         write(unfinished)
         unfinished.chmod(0o755)  # mkdtemp's folder is for its owner alone
