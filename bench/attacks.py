@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from distilsql.databases.execute import LIMITS, MIB, Mode, make_job
+from distilsql.databases.job import LIMITS, MIB, Mode, make_job
 from distilsql.databases.pool import ExecutionPool
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distilsql.runs.threads import fit_threads, wait_passively
+from distilsql.threads import fit_threads, wait_passively
 
 wait_passively()  # before torch is loaded
 
@@ -36,15 +36,15 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from random_step import loss_and_gradients, random_tree, recipe_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from distilsql.distill.imperfect import masked_count
+from distilsql.distill.masking import masked_count
+from distilsql.inference.loading import Engines
 from distilsql.models.load import DTYPES, Precision
 from distilsql.models.precision import choose_on_cpu
 from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.tree_model import TreeModel
 from distilsql.report.theme import LIGHT, dress, method_style, new_figure
-from distilsql.runs.engines import Engines
 from distilsql.runs.recipe import Recipe
-from distilsql.runs.window_tree import WindowTree
+from distilsql.training.window_tree import WindowTree
 
 ROOT = Path(__file__).parents[1]
 CONTENDERS = ("sft", "sft-padded", "rkd", "kid")

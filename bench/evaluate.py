@@ -22,7 +22,8 @@ from urllib.parse import quote
 import psutil
 import sqlparse
 
-from distilsql.data.benchmark import Benchmark, load_benchmark
+from distilsql.data.benchmark import Benchmark
+from distilsql.data.load import load_benchmark
 from distilsql.databases.pool import ExecutionPool
 from distilsql.metrics.evaluate import evaluate
 from distilsql.metrics.execution import order_matters, results_equal

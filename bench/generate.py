@@ -19,23 +19,24 @@ from typing import Any
 
 import numpy as np
 
-from distilsql.runs.threads import fit_threads, wait_passively
+from distilsql.threads import fit_threads, wait_passively
 
 wait_passively()  # before torch is loaded
 
 import torch
 
-from distilsql.data.benchmark import load_sql_benchmark
+from distilsql.allocator import keep_freed_memory
+from distilsql.data.load import load_sql_benchmark
+from distilsql.inference.decoder import Decoder
+from distilsql.inference.prepare import Prepared, TokenizedExample, prepare
 from distilsql.models.attention import IMPLEMENTATION
-from distilsql.models.generate import Completion, GenerationOptions, generate_trees
+from distilsql.models.batches import fill_batches
+from distilsql.models.generate import GenerationOptions, generate_trees
 from distilsql.models.load import load_model, load_tokenizer
 from distilsql.models.precision import settled_precision
+from distilsql.models.tree import Completion
 from distilsql.models.tree_model import TreeModel
-from distilsql.runs.allocator import keep_freed_memory
-from distilsql.runs.decode_batches import fill_batches
-from distilsql.runs.prepare import Prepared, TokenizedExample, prepare
 from distilsql.runs.recipe import PromptSettings
-from distilsql.runs.scoring import Decoder
 
 RESULTS = Path(__file__).with_name("results") / "generate.json"
 PROMPT = PromptSettings(values=False, comments=False, schema_filter="never", max_prompt_tokens=1024)

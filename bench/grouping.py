@@ -23,23 +23,24 @@ from typing import Any
 
 import numpy as np
 
-from distilsql.runs.threads import wait_passively
+from distilsql.threads import wait_passively
 
 wait_passively()  # before torch is loaded
 
 import torch
 
-from distilsql.data.benchmark import Benchmark, load_benchmark
+from distilsql.allocator import keep_freed_memory
+from distilsql.data.benchmark import Benchmark
+from distilsql.data.load import load_benchmark
+from distilsql.inference.predict import Model, load_student, predict
+from distilsql.inference.prepare import prepare
 from distilsql.metrics.evaluate import evaluate
 from distilsql.metrics.statistics import bootstrap_interval, paired_bootstrap
 from distilsql.models.load import load_tokenizer
-from distilsql.runs.allocator import keep_freed_memory
+from distilsql.models.tree import as_branches
 from distilsql.runs.folder import RunFolder
-from distilsql.runs.predict import Model, load_student, predict
-from distilsql.runs.prepare import prepare
 from distilsql.runs.recipe import PromptSettings, Recipe, make_recipe
-from distilsql.runs.train import train
-from distilsql.runs.window_tree import as_branches
+from distilsql.training.train import train
 
 RESULTS = Path(__file__).with_name("results") / "grouping.json"
 

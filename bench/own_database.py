@@ -20,16 +20,16 @@ from typing import Any
 
 import torch
 
-from distilsql.runs.engines import load_engines
-from distilsql.runs.environment import environment, peak_memory_bytes
-from distilsql.runs.ledger import Ledger
-from distilsql.runs.optimizer import MasterAdamW
-from distilsql.runs.prepare import load_data, prepare
+from distilsql.inference.loading import load_engines
+from distilsql.inference.prepare import load_data, prepare
 from distilsql.runs.recipe import Recipe, load_recipe
-from distilsql.runs.sampling import Sampler
-from distilsql.runs.settle_prompt import bytes_per_token, settle_prompt
-from distilsql.runs.window import WindowTrainer
-from distilsql.runs.window_tree import as_window_trees
+from distilsql.training.environment import environment, peak_memory_bytes
+from distilsql.training.ledger import Ledger
+from distilsql.training.optimizer import MasterAdamW
+from distilsql.training.sampling import Sampler
+from distilsql.training.settle_prompt import bytes_per_token, settle_prompt
+from distilsql.training.window import WindowTrainer
+from distilsql.training.window_tree import as_window_trees
 
 RESULTS = Path(__file__).with_name("results") / "own_database.json"
 RECIPE = Path(__file__).parents[1] / "recipes" / "own.toml"

@@ -31,7 +31,7 @@ from typing import Any
 
 import joblib
 
-from distilsql.runs.threads import COUNT_VARIABLE, THREAD_VARIABLES
+from distilsql.threads import COUNT_VARIABLE, THREAD_VARIABLES
 
 RESULTS = Path(__file__).with_name("results") / "processor.json"
 ROWS = (16, 64, 512)
@@ -243,10 +243,10 @@ def _step_seconds(model: Model, precision: str) -> float:
     from random_step import loss_and_gradients, random_tree, recipe_of
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from distilsql.inference.loading import Engines
     from distilsql.models.load import DTYPES
     from distilsql.models.tree_model import TreeModel
-    from distilsql.runs.engines import Engines
-    from distilsql.runs.optimizer import MasterAdamW
+    from distilsql.training.optimizer import MasterAdamW
 
     torch.manual_seed(0)
     config = LlamaConfig(

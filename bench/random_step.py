@@ -3,13 +3,13 @@
 import numpy as np
 
 from distilsql.data.example import Example
-from distilsql.distill.tree import PromptTree
-from distilsql.runs.engines import Engines
-from distilsql.runs.ledger import Ledger
-from distilsql.runs.prepare import TokenizedExample
+from distilsql.inference.loading import Engines
+from distilsql.inference.prepare import TokenizedExample
+from distilsql.models.tree import PromptTree
 from distilsql.runs.recipe import Recipe, make_recipe
-from distilsql.runs.window import WindowTrainer
-from distilsql.runs.window_tree import WindowTree
+from distilsql.training.ledger import Ledger
+from distilsql.training.window import WindowTrainer
+from distilsql.training.window_tree import WindowTree
 
 
 def recipe_of(method: str) -> Recipe:

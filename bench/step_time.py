@@ -9,7 +9,7 @@ ratios are paired and every contender meets the machine in every state. A small 
 TRL is configured as its documentation advises for this machine: weights in the precision that `auto` chooses for us,
 fused AdamW, loss on completions only, already tokenised data, the micro-batch given by --micro-batch, no evaluation, no
 logging, no checkpoints.
-`trl-sft-kept` is `trl-sft` with the memory allocator's setting of our command line (runs/allocator.py);
+`trl-sft-kept` is `trl-sft` with the memory allocator's setting of our command line (allocator.py);
 `trl-sft-float32` trains float32 weights in bfloat16 autocast, which keeps what our float32 masters keep.
 
 Every contender visits its window twice, since memory is found and our teacher's prefixes are kept on the first visit.
@@ -93,15 +93,15 @@ def _add(arguments: argparse.Namespace, task: dict[str, Any]) -> None:
 
 
 def _measure(arguments: argparse.Namespace, task: dict[str, Any]) -> dict[str, Any]:
-    from distilsql.runs.allocator import keep_freed_memory
-    from distilsql.runs.threads import wait_passively
+    from distilsql.allocator import keep_freed_memory
+    from distilsql.threads import wait_passively
 
     if not task["contender"].startswith("trl-"):
         wait_passively()  # before torch is loaded
 
     import torch
 
-    from distilsql.runs.environment import peak_memory_bytes
+    from distilsql.training.environment import peak_memory_bytes
 
     if not task["contender"].startswith("trl-") or task["contender"] == "trl-sft-kept":
         keep_freed_memory()
@@ -129,8 +129,8 @@ def _recipe(arguments: argparse.Namespace, method: str, k: int) -> Any:
 
 def _windows(arguments: argparse.Namespace, recipe: Any, tokenizer: Any) -> tuple[Any, list[list[Any]]]:
     """The tokenised training set, and windows of exactly sixteen examples; window −1 is small, to warm up."""
-    from distilsql.runs.prepare import load_data, prepare
-    from distilsql.runs.sampling import Sampler, TreeOfExamples
+    from distilsql.inference.prepare import load_data, prepare
+    from distilsql.training.sampling import Sampler, TreeOfExamples
 
     benchmark, _ = load_data(recipe)
     prepared = prepare(benchmark, tokenizer, recipe.prompt, training=True)
@@ -153,11 +153,11 @@ def _windows(arguments: argparse.Namespace, recipe: Any, tokenizer: Any) -> tupl
 def _our_step(arguments: argparse.Namespace, task: dict[str, Any]) -> dict[str, Any]:
     import torch
 
-    from distilsql.runs.engines import load_engines
-    from distilsql.runs.ledger import Ledger, Phase
-    from distilsql.runs.optimizer import MasterAdamW
-    from distilsql.runs.window import WindowTrainer
-    from distilsql.runs.window_tree import as_window_trees
+    from distilsql.inference.loading import load_engines
+    from distilsql.training.ledger import Ledger, Phase
+    from distilsql.training.optimizer import MasterAdamW
+    from distilsql.training.window import WindowTrainer
+    from distilsql.training.window_tree import as_window_trees
 
     recipe = _recipe(arguments, task["contender"], task["k"])
     engines = load_engines(recipe, torch.device("cpu"))

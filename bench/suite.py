@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from distilsql.data.benchmark import load_benchmark
+from distilsql.data.load import load_benchmark
 from distilsql.databases.pool import ExecutionPool
-from distilsql.databases.suite import Suite
-from distilsql.metrics.build_suite import build_suite
 from distilsql.metrics.evaluate import evaluate
 from distilsql.metrics.golds import GoldResults
+from distilsql.metrics.suites.build import build_suite
+from distilsql.metrics.suites.suite import Suite
 
 RESULTS = Path(__file__).with_name("results") / "suite.json"
 

@@ -16,20 +16,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from distilsql.runs.threads import wait_passively
+from distilsql.threads import wait_passively
 
 wait_passively()  # before torch is loaded
 
 import torch
 
-from distilsql.data.benchmark import load_benchmark
+from distilsql.data.load import load_benchmark
+from distilsql.inference.loading import load_engines
+from distilsql.inference.prepare import prepare
 from distilsql.models.fingerprint import model_fingerprint
-from distilsql.runs.engines import load_engines
-from distilsql.runs.ledger import Ledger
-from distilsql.runs.prepare import prepare
 from distilsql.runs.recipe import make_recipe
-from distilsql.runs.sampling import Sampler
-from distilsql.runs.teacher_hidden import open_teacher_hidden, run_teacher
+from distilsql.training.ledger import Ledger
+from distilsql.training.sampling import Sampler
+from distilsql.training.teacher_states.states import open_teacher_hidden, run_teacher
 
 RESULTS = Path(__file__).with_name("results") / "teacher_hidden.json"
 QUESTIONS = 16

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distilsql.runs.train import train
+from distilsql.training.train import train
 
 
 class Killed(Exception):

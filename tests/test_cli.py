@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from distilsql.data.benchmark import load_benchmark
+from distilsql.cli.method_reference import method_reference
+from distilsql.data.load import load_benchmark
 from distilsql.distill.methods import METHODS
-from distilsql.method_reference import method_reference
 
 ROOT = Path(__file__).parents[1]
 RECIPE = (

@@ -76,7 +76,7 @@ def test_durations_are_for_people(seconds, text):
 def test_a_library_says_nothing_unless_logging_is_configured():
     code = (
         "import logging, distilsql\n{}"
-        "log = logging.getLogger('distilsql.runs.train')\nlog.info('a step'); log.warning('a fault')"
+        "log = logging.getLogger('distilsql.training.train')\nlog.info('a step'); log.warning('a fault')"
     )
     for configured, said in (("", ""), ("logging.basicConfig(level=logging.INFO)\n", "fault")):
         result = subprocess.run(

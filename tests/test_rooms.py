@@ -59,13 +59,13 @@ def test_light_rooms_the_command_line_and_evaluation_load_no_torch():
     modules += [
         "distilsql.cli",
         "distilsql.progress",
-        "distilsql.runs.interrupt",
+        "distilsql.interrupt",
         "distilsql.runs.evaluate",
-        "distilsql.runs.listing",
-        "distilsql.runs.plan",
+        "distilsql.experiments.listing",
+        "distilsql.experiments.plan",
         "distilsql.runs.recipe",
-        "distilsql.runs.render",
-        "distilsql.method_reference",
+        "distilsql.experiments.render",
+        "distilsql.cli.method_reference",
     ]
     assert loaded_by("import " + ", ".join(modules)) == set()
 

@@ -3,9 +3,9 @@
 import pytest
 from rich.console import Console
 
-from distilsql.databases.execute import Execution, Outcome
+from distilsql.databases.job import Execution, Outcome
+from distilsql.inference.ask import Answer, rows_table
 from distilsql.report.page import escape
-from distilsql.runs.ask import Answer, rows_table
 from distilsql.shown import shown
 
 

@@ -113,7 +113,7 @@ import logging, sys, time
 from distilsql.cli import display
 from distilsql.progress import progress
 display._FIRST_LINE_S, display._LOOK_EVERY_S = 0.0, 0.01
-log = logging.getLogger("distilsql.runs.train")
+log = logging.getLogger("distilsql.training.train")
 with display.displaying(), progress("training", 2) as advance:
     log.info("a sentence with [brackets] and a path of some length: " + "/".join(["folder"] * 20))
     log.warning("a fault")

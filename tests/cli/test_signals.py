@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from distilsql.runs.interrupt import StopRequest, stopping_when
+from distilsql.interrupt import StopRequest, stopping_when
 
 LIMIT_S = 120.0  # generous: what is waited for comes in a second on an idle machine
 SIGNALS = [signal.SIGINT, signal.SIGTERM]

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distilsql.data.benchmark import SqlBenchmark, benchmark_names, load_benchmark
+from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.example import Example
+from distilsql.data.load import benchmark_names, load_benchmark
 from distilsql.errors import DataError
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from distilsql.data.benchmark import load_benchmark
 from distilsql.data.check import check
+from distilsql.data.load import load_benchmark
 from distilsql.errors import DataError
 
 # linux/capability.h: root reads everything by these two.

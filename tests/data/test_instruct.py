@@ -6,15 +6,11 @@ from typing import Any
 
 import pytest
 
-from distilsql.data.benchmark import (
-    InstructBenchmark,
-    benchmark_names,
-    load_benchmark,
-    load_sql_benchmark,
-)
+from distilsql.data.benchmark import InstructBenchmark
 from distilsql.data.check import check
 from distilsql.data.example import Instruction
 from distilsql.data.instruct import INSTRUCT_SPECS, instruct_file
+from distilsql.data.load import benchmark_names, load_benchmark, load_sql_benchmark
 from distilsql.errors import DataError
 from distilsql.prompts.instruct import build_instruct_prompt
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from distilsql.data.benchmark import load_benchmark
 from distilsql.data.check import check, problem_lines
+from distilsql.data.load import load_benchmark
 from distilsql.errors import DataError
 from distilsql.metrics.predictions import read_predictions
 from distilsql.runs.evaluate import evaluate_file

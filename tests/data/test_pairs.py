@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from distilsql.data.benchmark import load_benchmark
+from distilsql.data.load import load_benchmark
 from distilsql.errors import DataError
 
 

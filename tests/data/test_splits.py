@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distilsql.data.benchmark import load_benchmark
 from distilsql.data.example import Example
+from distilsql.data.load import load_benchmark
 from distilsql.data.source import read_source
 from distilsql.data.spider import spider_source
 from distilsql.data.splits import IN_DOMAIN_PARTS, IN_DOMAIN_SEED, in_domain_split, query_key

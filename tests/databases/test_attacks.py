@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distilsql.databases.execute import MIB, Outcome, make_job
+from distilsql.databases.job import MIB, Outcome, make_job
 from distilsql.databases.pool import ExecutionPool
 
 ATTACKS = json.loads(Path(__file__).with_name("attacks_sqlite.json").read_text())

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from distilsql.databases.execute import Outcome, execute, make_job
+from distilsql.databases.execute import execute
+from distilsql.databases.job import Outcome, make_job
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.schema import introspect
 from distilsql.errors import DataError, RunError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from distilsql.databases.execute import MIB, Outcome, make_job
+from distilsql.databases.job import MIB, Outcome, make_job
 from distilsql.databases.pool import ExecutionPool
 
 pytest.importorskip("sqlalchemy", reason="server databases need `pip install 'distilsql[sql]'`")

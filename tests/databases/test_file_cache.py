@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from distilsql.data.benchmark import load_benchmark
-from distilsql.databases.file_cache import FileIdentity, default_cache_folder, derived_files
+from distilsql.data.load import load_benchmark
+from distilsql.databases.file_cache import FileIdentity, derived_files
 from distilsql.errors import DataError
+from distilsql.files import default_cache_folder
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distilsql.databases.execute import Outcome, make_job
+from distilsql.databases.job import Outcome, make_job
 from distilsql.databases.pool import ExecutionPool
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from distilsql.databases import sqlite_worker
-from distilsql.databases.execute import Outcome, make_job
 from distilsql.databases.fingerprint import take_fingerprint
+from distilsql.databases.job import Outcome, make_job
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.schema import introspect
 from distilsql.databases.values import matched_values, sample_values

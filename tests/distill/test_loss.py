@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from distilsql.distill.divergences import DIVERGENCES
-from distilsql.distill.loss import Distillation, Head, Likelihood, completion_loss
+from distilsql.distill.head import Head
+from distilsql.distill.loss import Distillation, Likelihood, completion_loss
 
 N, D, E, V = 7, 5, 6, 13
 

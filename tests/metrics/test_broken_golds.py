@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from distilsql.data.benchmark import load_benchmark
-from distilsql.databases.execute import Execution, Outcome, make_job
+from distilsql.data.load import load_benchmark
+from distilsql.databases.job import Execution, Outcome, make_job
 from distilsql.databases.pool import ExecutionPool
 from distilsql.errors import DataError
 from distilsql.metrics.compare import compare_predictions

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from distilsql.databases.execute import Job, make_job
+from distilsql.databases.job import Job, make_job
 from distilsql.databases.pool import ExecutionPool
 from distilsql.errors import DataError
 from distilsql.metrics.compare import compare_predictions

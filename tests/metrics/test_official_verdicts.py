@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from distilsql.data.benchmark import load_benchmark
+from distilsql.data.load import load_benchmark
 from distilsql.databases.pool import ExecutionPool
 from distilsql.metrics.evaluate import evaluate
 from distilsql.metrics.golds import GoldResults

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from distilsql.data.benchmark import SqlBenchmark, load_benchmark
+from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.check import check
-from distilsql.databases.execute import Job
+from distilsql.data.load import load_benchmark
+from distilsql.databases.job import Job
 from distilsql.databases.pool import ExecutionPool
 from distilsql.errors import DatabaseUnavailable, DataError
 from distilsql.metrics.compare import compare_predictions
 from distilsql.metrics.evaluate import evaluate, run_golds
 from distilsql.metrics.golds import GoldResults
+from distilsql.metrics.query_check import check_teacher_queries
 from distilsql.metrics.scores import Scores
-from distilsql.runs.teacher_check import check_teacher_queries
 
 GOLDS = ("SELECT count(*) FROM t WHERE a > 2", "SELECT b FROM t WHERE a = 7", "SELECT max(a) FROM t")
 RIGHT = (

@@ -21,9 +21,10 @@ from transformers import (
 )
 
 from distilsql.distill.divergences import DIVERGENCES
-from distilsql.distill.loss import Distillation, Head, Likelihood, completion_loss
-from distilsql.distill.tree import Branch, PromptTree, targets
+from distilsql.distill.head import Head
+from distilsql.distill.loss import Distillation, Likelihood, completion_loss
 from distilsql.models.generate import generate_trees
+from distilsql.models.tree import Branch, PromptTree, targets
 
 VOCABULARY = 97
 _TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}

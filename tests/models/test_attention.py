@@ -4,8 +4,8 @@ import pytest
 import torch
 from families import random_tree
 
-from distilsql.distill.tree import Nodes, PassLayout, branch_nodes, prefix_nodes, question_nodes, visible
 from distilsql.models.attention import TreeContext, attend_on_tree, merge
+from distilsql.models.tree import Nodes, PassLayout, branch_nodes, prefix_nodes, question_nodes, visible
 
 
 @pytest.mark.parametrize("key_heads", [1, 2, 4])

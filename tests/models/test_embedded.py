@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from distilsql.data.benchmark import load_sql_benchmark
+from distilsql.data.load import load_sql_benchmark
 from distilsql.errors import ModelError
+from distilsql.experiments.demo.teacher import PROMPT
+from distilsql.inference.predict import load_any, predict
 from distilsql.models import embedded
 from distilsql.models.embedded import DEMO_TEACHER, check_files, embedded_folder, read_record, resolve
 from distilsql.models.load import load_model, load_tokenizer
-from distilsql.runs.demo_teacher import PROMPT
 from distilsql.runs.evaluate import judge
-from distilsql.runs.predict import load_any, predict
 from distilsql.runs.recipe import PromptSettings, load_recipe
 
 LARGEST_BYTES = 6_000_000

@@ -15,7 +15,11 @@ from torch._dynamo.testing import CompileCounter
 from torch.nn.attention.flex_attention import create_mask
 from torch.nn.attention.flex_attention import flex_attention as eager_flex_attention
 
-from distilsql.distill.tree import (
+from distilsql.models import flex_attention, tree_model
+from distilsql.models.flex_attention import BLOCK, bucket, fits_flex_attention, flex_pass, head_size
+from distilsql.models.layout_check import tree_is_exact
+from distilsql.models.load import add_lora
+from distilsql.models.tree import (
     Branch,
     Nodes,
     PassLayout,
@@ -25,10 +29,6 @@ from distilsql.distill.tree import (
     question_nodes,
     visible,
 )
-from distilsql.models import flex_attention, tree_model
-from distilsql.models.flex_attention import BLOCK, bucket, fits_flex_attention, flex_pass, head_size
-from distilsql.models.layout_check import tree_is_exact
-from distilsql.models.load import add_lora
 from distilsql.models.tree_model import TreeModel, default_attention
 
 CPU = torch.device("cpu")

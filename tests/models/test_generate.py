@@ -8,7 +8,6 @@ import torch
 from families import VOCABULARY, generate, random_tree, tokens
 from families import make_model as make_float32_model
 
-from distilsql.distill.tree import PromptTree
 from distilsql.errors import ModelError
 from distilsql.models.decoding import start_decoding
 from distilsql.models.generate import (
@@ -19,6 +18,7 @@ from distilsql.models.generate import (
     sample,
     uniform_stream,
 )
+from distilsql.models.tree import PromptTree
 from distilsql.models.tree_model import TreeModel
 
 EOS = 2

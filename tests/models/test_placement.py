@@ -10,10 +10,10 @@ import pytest
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
 
-from distilsql.distill.tree import Branch, PromptTree
 from distilsql.errors import ModelError
 from distilsql.models import load
 from distilsql.models.load import Placement, is_spread, join_ends, load_model
+from distilsql.models.tree import Branch, PromptTree
 from distilsql.models.tree_model import TreeModel
 
 CPU = torch.device("cpu")

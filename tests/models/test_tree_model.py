@@ -7,8 +7,7 @@ import torch
 from families import FAMILIES, VOCABULARY, loss_and_gradients, make_model, random_tree, tokens
 from transformers import GPTNeoConfig, Qwen2Config
 
-from distilsql.distill.loss import Head
-from distilsql.distill.tree import Branch, PromptTree
+from distilsql.distill.head import Head
 from distilsql.errors import ModelError
 from distilsql.models.layout_check import (
     attention_window,
@@ -18,6 +17,7 @@ from distilsql.models.layout_check import (
     tree_is_exact,
 )
 from distilsql.models.load import add_lora
+from distilsql.models.tree import Branch, PromptTree
 from distilsql.models.tree_model import TreeModel
 
 EVERY_KIND = ("parts", "flex", "dense")

@@ -7,10 +7,10 @@ import torch
 from families import generate
 from transformers import AutoModelForCausalLM
 
-from distilsql.distill.tree import PromptTree
 from distilsql.errors import ModelError
 from distilsql.models.generate import GenerationOptions, uniform_stream
 from distilsql.models.load import add_lora, load_model, load_tokenizer
+from distilsql.models.tree import PromptTree
 from distilsql.models.tree_model import TreeModel
 from distilsql.models.vllm_source import VllmSource, save_weights
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distilsql.data.benchmark import load_benchmark
+from distilsql.data.load import load_benchmark
 from distilsql.databases.database import Database
 from distilsql.databases.schema import Column, ForeignKey, Schema, Table
 from distilsql.databases.values import matched_values

@@ -4,7 +4,7 @@ import pytest
 
 from distilsql.report.cost import Cost, RunCost, cost
 from distilsql.report.entries import group_runs
-from distilsql.report.records import load_runs
+from distilsql.runs.records import load_runs
 
 
 def run(seconds: float | None, x_sft: float | None = None, spread=None, seed: int = 0) -> RunCost:

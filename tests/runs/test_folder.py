@@ -3,8 +3,9 @@
 import pytest
 
 from distilsql.errors import RunError
-from distilsql.runs.checkpoint import load_checkpoint
-from distilsql.runs.folder import existing_run, file_name, open_run, read_json, write_text
+from distilsql.files import read_json, write_text
+from distilsql.runs.folder import existing_run, file_name, open_run
+from distilsql.training.checkpoint import load_checkpoint
 
 
 def test_benchmark_names_become_file_names():

@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 
 from distilsql.errors import RunError
-from distilsql.runs.folder import refuse_unwritable, write_bytes, write_text
+from distilsql.files import refuse_unwritable, write_bytes, write_text
 
 
 @pytest.fixture

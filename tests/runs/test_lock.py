@@ -10,7 +10,7 @@ import pytest
 from distilsql.errors import RunError
 from distilsql.lock import RunInUse, contents, hold
 from distilsql.runs.folder import open_run
-from distilsql.runs.train import train
+from distilsql.training.train import train
 
 HeldElsewhere = Callable[[Path], AbstractContextManager[subprocess.Popen[str]]]
 

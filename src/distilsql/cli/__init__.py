@@ -9,13 +9,13 @@ import typer
 from rich.console import Console
 
 from distilsql import __version__
+from distilsql.allocator import keep_freed_memory
 from distilsql.cli import answering, data, judging, training
 from distilsql.cli.display import displaying
 from distilsql.errors import DistilSQLError
-from distilsql.runs.allocator import keep_freed_memory
-from distilsql.runs.interrupt import StopRequest, watched
-from distilsql.runs.threads import wait_passively
+from distilsql.interrupt import StopRequest, watched
 from distilsql.shown import shown
+from distilsql.threads import wait_passively
 
 app = typer.Typer(
     help="Distil a large text-to-SQL language model into a small one, and judge it by running the SQL.",

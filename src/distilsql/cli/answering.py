@@ -36,13 +36,14 @@ def predict(
     from accelerate import Accelerator
 
     from distilsql.errors import RunError
-    from distilsql.runs.folder import RunFolder, refuse_unwritable
+    from distilsql.files import refuse_unwritable
+    from distilsql.runs.folder import RunFolder
 
     with progress("starting"):
-        from distilsql.runs.predict import benchmark_for, load_any, load_student, recipe_of
-        from distilsql.runs.predict import predict as run_predict
+        from distilsql.inference.predict import benchmark_for, load_any, load_student, recipe_of
+        from distilsql.inference.predict import predict as run_predict
     from distilsql.runs.recipe import load_recipe
-    from distilsql.runs.settle_prompt import settled_for_asking
+    from distilsql.training.settle_prompt import settled_for_asking
 
     if out is None and (beams > 1 or precision is not None):
         others = f"of {beams} beams" if beams > 1 else f"in {precision}"
@@ -94,10 +95,10 @@ def ask(
     """Answer one question: the SQL that the student writes, and what it returns, read-only and under tight limits."""
     from rich.console import Console
 
-    from distilsql.runs.ask import ask as ask_student
-    from distilsql.runs.ask import own_database, rows_table
+    from distilsql.inference.ask import ask as ask_student
+    from distilsql.inference.ask import own_database, rows_table
+    from distilsql.inference.predict import load_student, recipe_of
     from distilsql.runs.folder import RunFolder
-    from distilsql.runs.predict import load_student, recipe_of
 
     folder = RunFolder(run)
     database = database or recipe_of(folder).data.database_path

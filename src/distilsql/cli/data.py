@@ -48,9 +48,9 @@ def suite_build(
     seed: Annotated[int, typer.Option(help="The same seed gives the same suite")] = 0,
 ) -> None:
     """Make variants of each database that tell wrong queries from the gold ones. An interrupted build resumes."""
-    from distilsql.data.benchmark import load_sql_benchmark
-    from distilsql.metrics.build_suite import build_suite
-    from distilsql.runs.interrupt import say_kept
+    from distilsql.data.load import load_sql_benchmark
+    from distilsql.interrupt import say_kept
+    from distilsql.metrics.suites.build import build_suite
 
     benchmark = load_sql_benchmark(on, root=data, database=database, missing_databases="skip")
     say_kept(f"The databases that are finished are kept in {out}.")

@@ -66,8 +66,9 @@ def evaluate(
     """Judge predictions by running them, as the official evaluators do; responses to instructions by ROUGE-L."""
     from functools import partial
 
+    from distilsql.files import refuse_unwritable, write_text
     from distilsql.runs.evaluate import compare_scores, evaluate_file, judge_run, score_lines, with_r_ves
-    from distilsql.runs.folder import existing_run, refuse_unwritable, write_text
+    from distilsql.runs.folder import existing_run
     from distilsql.runs.recipe import load_recipe
 
     if target.is_dir():
@@ -148,9 +149,9 @@ def exposure(
 ) -> None:
     """ExAccErr: how much more a student errs along its own samples than along its teacher's (exposure bias)."""
     with progress("starting"):
-        from distilsql.runs.exposure import ExposureOptions, expose_run
+        from distilsql.inference.exposure import ExposureOptions, expose_run
+        from distilsql.inference.predict import benchmark_for, recipe_of
         from distilsql.runs.folder import RunFolder
-        from distilsql.runs.predict import benchmark_for, recipe_of
 
     folder = RunFolder(run)
     benchmark = limited(benchmark_for(recipe_of(folder), on, data, database), limit)
@@ -161,7 +162,7 @@ def exposure(
 
 
 def _load(on: str, data: Path | None, database: Path | None) -> "Benchmark":
-    from distilsql.data.benchmark import load_benchmark
+    from distilsql.data.load import load_benchmark
 
     benchmark = load_benchmark(on, root=data, database=database, missing_databases="skip")
     if benchmark.skipped:

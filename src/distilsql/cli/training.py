@@ -17,7 +17,7 @@ def demo(
 ) -> None:
     """The whole story on an embedded benchmark, in minutes, on a CPU. The same command resumes it."""
     with progress("starting"):
-        from distilsql.runs.demo import run_demo
+        from distilsql.experiments.demo.demo import run_demo
 
     run_demo(out, train_teacher=train_teacher)
 
@@ -36,7 +36,7 @@ def train(
     resolved = load_recipe(recipe, settings or [])
     folder = out or Path("runs") / (resolved.name or recipe.stem)
     with progress("starting"):
-        from distilsql.runs.train import train as run_training
+        from distilsql.training.train import train as run_training
 
     run = run_training(resolved, folder, overwrite=overwrite)
     print(
@@ -68,9 +68,9 @@ def reproduce(
     recipes: Annotated[Path, typer.Option(help="Folder of the experiments")] = Path("recipes/paper"),
 ) -> None:
     """The papers' tables and figures: make the runs that are missing, and show them beside the published numbers."""
-    from distilsql.runs.experiment import Book
-    from distilsql.runs.listing import print_experiments, print_plan
-    from distilsql.runs.plan import make_plan
+    from distilsql.experiments.experiment import Book
+    from distilsql.experiments.listing import print_experiments, print_plan
+    from distilsql.experiments.plan import make_plan
 
     book = Book(recipes)
     if not what:
@@ -81,13 +81,13 @@ def reproduce(
     if dry_run:
         print_plan(plan)
         return
-    from distilsql.runs.render import render
+    from distilsql.experiments.render import render
 
     if render_only:
         paths = render(plan, out or folder / "report")
     else:
         with progress("starting"):
-            from distilsql.runs.reproduce import reproduce as run_reproduction
+            from distilsql.experiments.reproduce import reproduce as run_reproduction
 
         paths = run_reproduction(plan, out or folder / "report")
     print("\n".join(f"Wrote {path}" for path in paths))
@@ -99,7 +99,7 @@ def methods(
     ] = False,
 ) -> None:
     """The table of methods: divergence, completions trained on, gold likelihood."""
-    from distilsql.method_reference import method_reference, print_methods
+    from distilsql.cli.method_reference import method_reference, print_methods
 
     if markdown:
         print(method_reference(), end="")

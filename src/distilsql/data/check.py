@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distilsql.data.benchmark import Task, benchmark_names, find_instructions, find_source
+from distilsql.data.benchmark import Task
 from distilsql.data.golds import (
     GOLD_TIMEOUT_S,
     PREDICTION_TIMEOUT_S,
@@ -22,11 +22,12 @@ from distilsql.data.instruct import (
     instruct_file,
     read_instructions,
 )
+from distilsql.data.load import benchmark_names, find_instructions, find_source
 from distilsql.data.pairs import PAIR_SUFFIXES
 from distilsql.data.records import Problem, RecordError
 from distilsql.data.source import DECODING, Evaluator, Reading, Source, read_source
 from distilsql.data.text import suffix_of
-from distilsql.databases.execute import Execution, Job, Outcome, make_job
+from distilsql.databases.job import Execution, Job, Outcome, make_job
 from distilsql.databases.neighbours import with_ties_broken
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.schema import introspect

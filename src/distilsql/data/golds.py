@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from distilsql.data.source import Evaluator
-from distilsql.databases.execute import Execution, Job, Outcome, Row
+from distilsql.databases.job import Execution, Job, Outcome, Row
 
 # One policy for `evaluate`, `data check` and training, in seconds of the processor: a query that a busy machine held up
 # is run again by itself. BIRD's gold and prediction share PREDICTION_TIMEOUT_S.

@@ -9,7 +9,7 @@ from typing import Literal
 
 from distilsql.data.example import Example
 from distilsql.data.records import Problem, Record, RecordError, is_there, read_records
-from distilsql.databases.execute import Decoding
+from distilsql.databases.job import Decoding
 from distilsql.databases.schema import Comments
 
 # Whose rules judge: an official evaluator's, or "plain" for own pairs, whose SQL is run as it stands.

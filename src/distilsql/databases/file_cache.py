@@ -2,7 +2,6 @@
 
 import glob
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -27,20 +26,6 @@ class FileIdentity:
         if not path.is_file():
             raise DataError(f"There is no database file {path}; check the data folder or the path given.")
         return cls(path, database_state(str(path)))
-
-
-def default_cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/distilsql`, by default `~/.cache/distilsql`. Raises DataError where there is no home."""
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(named):  # a relative one is to be ignored, says the specification
-        return Path(named) / "distilsql"
-    try:
-        return Path.home() / ".cache" / "distilsql"
-    except RuntimeError as error:
-        raise DataError(
-            "There is no home folder to keep a cache in (HOME is not set, and this user has none); set XDG_CACHE_HOME "
-            "to a folder that can be written."
-        ) from error
 
 
 def derived_files(file: FileIdentity, build: Callable[[Path], None], version: str, folder: Path) -> Path:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from distilsql.databases.execute import Job, make_job, require_available
+from distilsql.databases.job import Job, make_job, require_available
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.sqlite_worker import database_state
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from distilsql.databases.execute import Execution, Job, Outcome, is_url
+from distilsql.databases.job import Execution, Job, Outcome, is_url
 from distilsql.errors import DatabaseUnavailable, RunError
 
 WORKER_FILE = Path(__file__).with_name("sqlite_worker.py")

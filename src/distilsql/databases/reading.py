@@ -7,7 +7,8 @@ worker, not its parent.
 
 from pathlib import Path
 
-from distilsql.databases.execute import Execution, Job, Outcome, Row, make_job, require_available, shared_pool
+from distilsql.databases.execute import shared_pool
+from distilsql.databases.job import Execution, Job, Outcome, Row, make_job, require_available
 from distilsql.errors import DataError
 
 # For values of tables with millions of rows. What is read here is our own SQL.

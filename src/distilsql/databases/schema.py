@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distilsql.databases.execute import Outcome
+from distilsql.databases.job import Outcome
 from distilsql.databases.reading import quoted_name, quoted_text, read, read_rows
 from distilsql.errors import DataError
 

@@ -22,12 +22,13 @@ import regex
 from bm25s.stopwords import STOPWORDS_EN_PLUS
 from rapidfuzz import fuzz, process
 
-from distilsql.databases.execute import Outcome
-from distilsql.databases.file_cache import FileIdentity, default_cache_folder, derived_files
+from distilsql.databases.file_cache import FileIdentity, derived_files
 from distilsql.databases.inner_values import folded, inner_values
+from distilsql.databases.job import Outcome
 from distilsql.databases.reading import quoted_name, read
 from distilsql.databases.schema import Schema, introspect
 from distilsql.errors import DatabaseUnavailable, DataError
+from distilsql.files import default_cache_folder
 
 MAX_VALUE_CHARACTERS = 25
 MOST_VALUES_PER_COLUMN = 100_000  # indexed: a column of millions of names would take minutes and gigabytes

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from distilsql.databases.execute import Row
+from distilsql.databases.job import Row
 
 BUDGET_S = 30.0
 # (least ratio of gold seconds to predicted seconds, reward)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from distilsql.data.benchmark import SqlBenchmark
-from distilsql.databases.execute import Job, Outcome, make_job, require_available
+from distilsql.databases.job import Job, Outcome, make_job, require_available
 from distilsql.databases.pool import ExecutionPool
 from distilsql.errors import DataError
 from distilsql.metrics import bird

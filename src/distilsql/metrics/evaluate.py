@@ -11,8 +11,8 @@ from distilsql.data.benchmark import Evaluator, SqlBenchmark
 from distilsql.data.example import Example
 from distilsql.data.golds import GOLD_TIMEOUT_S, PREDICTION_TIMEOUT_S, is_held_up, with_patience
 from distilsql.data.source import DECODING
-from distilsql.databases.execute import Execution, Job, Outcome, make_job, require_available
 from distilsql.databases.fingerprint import take_fingerprint
+from distilsql.databases.job import Execution, Job, Outcome, make_job, require_available
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.written_sql import query_in
 from distilsql.errors import DatabaseUnavailable, DataError
@@ -25,7 +25,7 @@ from distilsql.metrics.scores import LeftOut, Scores, Verdict, VerdictOutcome
 from distilsql.progress import progress
 
 if TYPE_CHECKING:
-    from distilsql.databases.suite import Suite
+    from distilsql.metrics.suites.suite import Suite
 
 
 _OUTCOMES = {

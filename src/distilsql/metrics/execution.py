@@ -13,7 +13,7 @@ import sqlparse
 from sqlparse import lexer
 from sqlparse.engine.statement_splitter import StatementSplitter
 
-from distilsql.databases.execute import Cell, Row
+from distilsql.databases.job import Cell, Row
 
 Column = tuple[Cell, ...]
 

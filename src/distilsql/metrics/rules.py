@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from distilsql.data.golds import rounded
 from distilsql.data.source import Evaluator
-from distilsql.databases.execute import Row
+from distilsql.databases.job import Row
 from distilsql.databases.sql_tokens import orders_its_rows
 from distilsql.databases.written_sql import query_in
 from distilsql.metrics import bird, execution

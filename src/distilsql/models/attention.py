@@ -26,8 +26,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from distilsql.distill.tree import GroupLayout
 from distilsql.errors import ModelError
+from distilsql.models.tree import GroupLayout
 
 IMPLEMENTATION = "distilsql_tree"
 

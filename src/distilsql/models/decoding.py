@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 
-from distilsql.distill.tree import PromptTree
 from distilsql.errors import ModelError
 from distilsql.models.attention import KeyValue, attend_rows
+from distilsql.models.tree import PromptTree
 from distilsql.models.tree_model import PrefixState, PromptState, TreeModel
 
 

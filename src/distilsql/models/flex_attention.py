@@ -1,6 +1,6 @@
 """Attention on a PromptTree as a FlexAttention block mask: the tree on GPUs.
 
-`visible` (distill/tree.py) is written once more as a `mask_mod` over six index tensors: question, branch and depth
+`visible` (models/tree.py) is written once more as a `mask_mod` over six index tensors: question, branch and depth
 of each query token and of each key token. A block of 128 × 128 pairs that no query of it may see is never
 computed, one that every query sees is computed without a mask, so a prefix costs what causal attention costs and
 questions cost nothing to each other.
@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, create_mask, flex_attention
 
-from distilsql.distill.tree import Nodes, PassLayout
 from distilsql.models.attention import KeyValue, TreeContext
+from distilsql.models.tree import Nodes, PassLayout
 
 # FlexAttention's own block size. Lengths are whole blocks: kernels for a last block that is only partly there have
 # a record of NaNs in their backward pass, and passes under 128 rows take another kernel with other limits.

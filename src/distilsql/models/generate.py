@@ -14,11 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distilsql.distill.tree import PromptTree
 from distilsql.models.decoding import start_writing
+from distilsql.models.tree import Completion, PromptTree
 from distilsql.models.tree_model import PrefixState, TreeModel
 
-Completion = tuple[int, ...]
 Row = TypeVar("Row")
 # Draws that many uniform numbers.
 Stream = Callable[[int], np.ndarray]

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from distilsql.distill.divergences import jensen_shannon
-from distilsql.distill.tree import Branch, PromptTree
 from distilsql.errors import ModelError
+from distilsql.models.tree import Branch, PromptTree
 from distilsql.models.tree_model import TreeModel
 
 # Median JSD in nats between tree and padded layout. In bfloat16, SmolLM2-135M whole or cut to 20 or 15 of its layers

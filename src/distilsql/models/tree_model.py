@@ -18,8 +18,12 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from distilsql.distill.loss import Head, log_probs
-from distilsql.distill.tree import (
+from distilsql.distill.head import Head, log_probs
+from distilsql.models.attention import IMPLEMENTATION, KeyValue, TreeContext, attend_on_tree
+from distilsql.models.flex_attention import fits_flex_attention, flex_pass
+from distilsql.models.load import Precision
+from distilsql.models.packed_linear import PackedLinears, PackedWeight, packs
+from distilsql.models.tree import (
     Branch,
     Nodes,
     PassLayout,
@@ -31,10 +35,6 @@ from distilsql.distill.tree import (
     prefix_nodes,
     question_nodes,
 )
-from distilsql.models.attention import IMPLEMENTATION, KeyValue, TreeContext, attend_on_tree
-from distilsql.models.flex_attention import fits_flex_attention, flex_pass
-from distilsql.models.load import Precision
-from distilsql.models.packed_linear import PackedLinears, PackedWeight, packs
 
 Layout = Literal["tree", "padded"]
 AttentionKind = Literal["parts", "flex", "dense"]
@@ -361,3 +361,12 @@ def _joined_layers(past_prefix: list[KeyValue] | None, past_rest: list[KeyValue]
         (torch.cat([prefix[0], rest[0]], dim=2), torch.cat([prefix[1], rest[1]], dim=2))
         for prefix, rest in zip(past_prefix, past_rest, strict=True)
     ]
+
+
+def student_hidden(
+    student: TreeModel, tree: PromptTree, branches: Sequence[Branch], state: PromptState | None
+) -> Tensor:
+    """Hidden states (N, D) of branches, continued from a prompt state where there is one."""
+    if state is not None:
+        return student.run_branches(state, branches)
+    return student.completion_hidden(tree, branches)

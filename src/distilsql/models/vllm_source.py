@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from distilsql.distill.tree import PromptTree
 from distilsql.errors import ModelError
-from distilsql.models.generate import Completion, GenerationOptions, Stream
+from distilsql.models.generate import GenerationOptions, Stream
 from distilsql.models.load import Precision
+from distilsql.models.tree import Completion, PromptTree
 
 # vLLM bounds biases to ±100; e^-100 is no probability worth drawing.
 _NEVER = -100.0

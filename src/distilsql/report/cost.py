@@ -1,6 +1,6 @@
 """× SFT: what a method's training costs beside plain fine-tuning. The one definition; docs/performance.md explains it.
 
-The ratio is timed inside each run, on a few windows (`distilsql.runs.calibration`), and its spread is that of the
+The ratio is timed inside each run, on a few windows (`distilsql.training.calibration`), and its spread is that of the
 windows. Where the whole runs' seconds per example, of the method and of sft in the same comparison, give a ratio
 outside that spread, both are shown.
 """

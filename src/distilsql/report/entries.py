@@ -8,7 +8,7 @@ from typing import Any
 from distilsql.distill.methods import METHODS
 from distilsql.metrics.statistics import deviation_of_seeds, error_of_seeds
 from distilsql.report.cost import BASELINE, Cost, RunCost, cost
-from distilsql.report.records import RunRecord, Score
+from distilsql.runs.records import RunRecord, Score
 
 # Two-sided 95 % of a normal distribution.
 _Z95 = 1.96

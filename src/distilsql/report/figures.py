@@ -8,8 +8,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from distilsql.report.entries import Accuracy, Entry, Reference
 from distilsql.report.labels import LabelledPoint, place_labels, place_line_label
-from distilsql.report.records import ORDINARY_METRICS, LogLine
 from distilsql.report.theme import LIGHT, Theme, dress, method_style, new_figure
+from distilsql.runs.records import ORDINARY_METRICS, LogLine
 
 # A cost range wider than this is shown on a logarithmic axis.
 _LOG_FROM = 5.0

@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 
 from distilsql.report.entries import Entry
 from distilsql.report.figures import LINE_STYLES
-from distilsql.report.records import SwitchAlongSequence
 from distilsql.report.theme import LIGHT, Theme, dress, method_style, new_figure
+from distilsql.runs.records import SwitchAlongSequence
 
 
 def switch_along_sequence(entries: Sequence[Entry], *, theme: Theme = LIGHT) -> Figure | None:

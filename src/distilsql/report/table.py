@@ -12,7 +12,7 @@ from rich.text import Text
 from distilsql.metrics.statistics import deviation_of_seeds
 from distilsql.report.cost import Cost
 from distilsql.report.entries import Accuracy, Entry, Reference, benchmarks_of, group_runs, mean_of
-from distilsql.report.records import ORDINARY_METRICS, RunRecord
+from distilsql.runs.records import ORDINARY_METRICS, RunRecord
 
 Value = str | float | int | None
 

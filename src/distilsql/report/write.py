@@ -12,10 +12,10 @@ from distilsql.errors import RunError
 from distilsql.report.entries import Entry, Reference, benchmarks_of, group_runs
 from distilsql.report.figures import accuracy_against_cost, cost_by_phase, learning_curves
 from distilsql.report.page import Answer, Illustration, render_page
-from distilsql.report.records import RunRecord
 from distilsql.report.switch_figure import switch_along_sequence
 from distilsql.report.table import comparison_table, to_csv, to_markdown
 from distilsql.report.theme import DARK, LIGHT
+from distilsql.runs.records import RunRecord
 
 # Sharp on screens with two pixels to the point.
 _DPI = 180

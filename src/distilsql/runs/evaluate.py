@@ -10,8 +10,8 @@ from typing import Any
 from distilsql.data.benchmark import Benchmark, InstructBenchmark, SqlBenchmark
 from distilsql.data.golds import GOLD_TIMEOUT_S, PREDICTION_TIMEOUT_S
 from distilsql.databases.pool import ExecutionPool
-from distilsql.databases.suite import load_suite
 from distilsql.errors import DataError, RunError
+from distilsql.files import refuse_unwritable, write_text
 from distilsql.metrics.compare import Comparison, compare_predictions
 from distilsql.metrics.efficiency import measure_r_ves
 from distilsql.metrics.evaluate import broken_golds, evaluate
@@ -19,7 +19,8 @@ from distilsql.metrics.golds import GoldResults
 from distilsql.metrics.predictions import count_stripped, read_predictions, read_responses
 from distilsql.metrics.rouge import RougeComparison, RougeScores, compare_responses, judge_responses
 from distilsql.metrics.scores import Scores, VerdictOutcome
-from distilsql.runs.folder import RunFolder, file_name, refuse_unwritable, write_text
+from distilsql.metrics.suites.suite import load_suite
+from distilsql.runs.folder import RunFolder, file_name
 
 AnyScores = Scores | RougeScores
 # What --leave-out calls the examples whose gold cannot judge anything.

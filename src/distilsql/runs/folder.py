@@ -13,9 +13,7 @@ runs/NAME/
 """
 
 import json
-import os
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from typing import Any
 from distilsql.data.pairs import PAIR_SUFFIXES
 from distilsql.data.text import suffix_of
 from distilsql.errors import RecipeError, RunError
+from distilsql.files import lines_of, write_text
 from distilsql.lock import contents
 from distilsql.runs.recipe import load_recipe
 
@@ -40,9 +39,6 @@ PARTS = (
     "predictions",
     "scores",
 )
-
-# What a file is tried with before it is needed: a full disk has no room for it.
-TRIAL_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -184,79 +180,29 @@ def existing_run(path: Path) -> RunFolder:
     return run
 
 
-def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of UTF-8."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing: to a temporary name in the same folder, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if _is_special(path):  # a pipe or /dev/stdout, which a file must not take the place of
-        path.write_bytes(content)
-        return
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")  # two processes may write the same file
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-
-
-def _is_special(path: Path) -> bool:
-    return path.exists() and not path.is_file() and not path.is_dir()
-
-
-def refuse_unwritable(path: Path) -> None:
-    """Raises RunError unless a file can be written at `path`: tried before the work whose result it is to hold."""
-    try:
-        if path.is_dir():
-            raise RunError(f"{path} is a folder, and a file is to be written; name one in it.")
-        if path.exists() and not os.access(path, os.W_OK):
-            raise RunError(f"{path} is there and may not be written (its permissions); name another file.")
-        if _is_special(path):
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        trial = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            trial.write_bytes(b" " * TRIAL_BYTES)
-        finally:
-            trial.unlink(missing_ok=True)
-    except OSError as error:
-        is_through_a_file = isinstance(error, FileExistsError | NotADirectoryError)
-        why = "a part of its path is a file" if is_through_a_file else error.strerror
-        raise RunError(
-            f"{path} cannot be written ({why}), so nothing was begun; name a file elsewhere, or make room."
-        ) from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Raises RunError if the file is missing or broken."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise RunError(
-            f"{path} cannot be read: {error}. Delete it and run the command that writes it again."
-        ) from error
-
-
-def lines_of(path: Path) -> list[str]:
-    """The lines of a JSONL file. Only a line feed ends one: texts in it may hold what Python takes for a line's end."""
-    return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
-
-
 def _first_difference(recipe: Path, other: str) -> str:
     mine = recipe.read_text(encoding="utf-8").splitlines()
     for left, right in zip(mine, other.splitlines(), strict=False):
         if left != right:
             return f"there: {left.strip() or '(nothing)'}; here: {right.strip() or '(nothing)'}"
     return "one has keys that the other lacks"
+
+
+def append_line(run: RunFolder, line: dict[str, Any]) -> None:
+    with run.log.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def drop_lines_after(run: RunFolder, step: int) -> None:
+    """Forget what was logged after `step`: a run that resumes there logs those steps again."""
+    if run.log.exists():
+        kept = [line for line in lines_of(run.log) if _step_of(line) <= step]
+        write_text(run.log, "".join(line + "\n" for line in kept))
+
+
+def _step_of(line: str) -> int:
+    """The step of a log line; a line that a kill cut off counts as never written."""
+    try:
+        return int(json.loads(line)["step"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return 2**62

@@ -21,8 +21,8 @@ from distilsql.data.example import Example
 from distilsql.data.pairs import pairs_source
 from distilsql.data.source import Source
 from distilsql.databases.database import Database
-from distilsql.databases.file_cache import default_cache_folder
 from distilsql.errors import DataError
+from distilsql.files import default_cache_folder
 
 
 @dataclass(frozen=True)

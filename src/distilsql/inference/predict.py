@@ -1,0 +1,240 @@
+"""Write a model's answers to a benchmark: predictions/<benchmark>.jsonl, one line per example."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from distilsql.data.benchmark import Benchmark
+from distilsql.data.example import Example, Instruction
+from distilsql.data.load import load_benchmark
+from distilsql.errors import RunError
+from distilsql.files import lines_of, write_text
+from distilsql.inference.decoder import Decoder, answer_all
+from distilsql.inference.loading import check_asked_model
+from distilsql.inference.prepare import prepare
+from distilsql.interrupt import say_kept
+from distilsql.metrics.predictions import ANSWER_FIELDS
+from distilsql.models.load import load_model, load_tokenizer, shared_vocabulary_size
+from distilsql.models.precision import AskedPrecision, choose_precision, settled_precision
+from distilsql.models.tree_model import TreeModel
+from distilsql.progress import progress
+from distilsql.runs.folder import RunFolder, existing_run
+from distilsql.runs.recipe import PromptSettings, Recipe, load_recipe
+from distilsql.threads import fit_threads
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that can be asked: a finished run's student, or any `transformers` folder with prompt settings.
+
+    `origin` tells models apart: whose weights they are.
+    """
+
+    decoder: Decoder
+    prompt: PromptSettings
+    origin: str = ""
+
+    def fingerprint(self) -> str:
+        """Of all that decides an answer but the question."""
+        decoder = self.decoder
+        parts = (self.origin, self.prompt, decoder.beams, decoder.temperature, decoder.seed)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def load_student(
+    run: RunFolder,
+    *,
+    beams: int = 1,
+    precision: AskedPrecision | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> Model:
+    """The finished student of a run, with the prompt it was trained on, in the precision it was trained in.
+
+    `precision` asks for another: `auto` is the run's, but float32 where this machine would compute in bfloat16 slowly.
+    Left out, that is said and nothing changed, since measurements are to be of the same model.
+
+    Raises:
+        RunError: the run has no model yet.
+    """
+    recipe = recipe_of(run)
+    if not run.model.exists():
+        raise RunError(f"{run.path} has no model yet: start `distilsql train` on it again to finish it.")
+    path, adapter = str(run.model), None
+    if (run.model / "adapter_config.json").exists():
+        path, adapter = recipe.student.path, str(run.model)
+    return load_any(
+        path,
+        recipe.prompt,
+        beams=beams,
+        precision=_asked_precision(precision, recipe, str(run.model)),
+        adapter=adapter,
+        temperature=temperature,
+        seed=seed,
+    )
+
+
+def load_any(
+    path: str,
+    prompt: PromptSettings,
+    *,
+    beams: int = 1,
+    precision: AskedPrecision = "auto",
+    adapter: str | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> Model:
+    """Any causal LM folder or hub name, asked with the given prompt settings: greedily unless told otherwise.
+
+    Raises:
+        RunError: beams and a temperature: beam search does not sample.
+        ModelError: nothing loadable at the path, a model whose distribution would be another one here, or one that
+            has no positions for prompt and completion.
+    """
+    if beams > 1 and temperature:
+        raise RunError(f"Beam search does not sample: give {beams} beams or temperature {temperature:g}.")
+    with progress(f"loading {path}"):
+        tokenizer = load_tokenizer(path)
+        device = Accelerator().device
+        model = load_model(path, settled_precision(precision, path, device), adapter=adapter).to(device)
+        fit_threads(model)
+        size = shared_vocabulary_size(model, None, tokenizer)
+        tree_model = TreeModel(model)
+        check_asked_model(tree_model, size, prompt, path)
+    decoder = Decoder(
+        tree_model,
+        tokenizer,
+        size,
+        prompt.max_completion_tokens,
+        beams=beams,
+        temperature=temperature,
+        seed=seed,
+    )
+    return Model(decoder, prompt, origin=f"{Path(path).absolute()} {adapter or ''} {tree_model.precision}")
+
+
+def _asked_precision(asked: AskedPrecision | None, recipe: Recipe, path: str) -> AskedPrecision:
+    """What a run's student is asked in; see `load_student`."""
+    trained_in = recipe.train.precision
+    if asked in ("bfloat16", "float32"):
+        return asked
+    if trained_in != "bfloat16":
+        return trained_in
+    choice = choose_precision(path, Accelerator().device)
+    if choice.precision == trained_in:
+        return trained_in
+    if asked == "auto":
+        log.info(str(choice))
+        return choice.precision
+    log.warning(
+        f"This run computes in bfloat16, slowly: {choice.reason}. --precision float32 rounds otherwise, and faster."
+    )
+    return trained_in
+
+
+def recipe_of(run: RunFolder) -> Recipe:
+    return load_recipe(existing_run(run.path).recipe)
+
+
+def benchmark_for(recipe: Recipe, spec: str, root: Path | None, database: Path | None) -> Benchmark:
+    """A benchmark to be asked, looked for where the recipe's own data is unless told otherwise. Own questions need no
+    SQL."""
+    return load_benchmark(
+        spec,
+        root=root or recipe.data.root_path,
+        database=database or recipe.data.database_path,
+        missing_databases="skip",
+        needs_gold=False,
+    )
+
+
+def predict(model: Model, benchmark: Benchmark, out: Path) -> list[str]:
+    """Answer every example and write `out`; an interrupted prediction goes on from its `.unfinished` file, but for what
+    answers another question or is of another model or decoding.
+
+    Returns the answers in the benchmark's order.
+    """
+    field = ANSWER_FIELDS[benchmark.task]
+    unfinished = out.with_name(out.name + ".unfinished")
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    header = {"answers_of": model.fingerprint()}
+    known, around = _read(unfinished, benchmark, header)
+    todo = benchmark.without(known)
+    if todo.examples:
+        prepared = prepare(todo, model.decoder.tokenizer, model.prompt, training=False)
+        count = len(benchmark.examples)
+        with (
+            unfinished.open("a" if known else "w", encoding="utf-8") as file,
+            progress(f"answering {benchmark.name}", count, done=len(known)) as advance,
+            torch.no_grad(),
+        ):
+            if not known:
+                file.write(json.dumps(header) + "\n")
+            for example, answer in answer_all(model.decoder, prepared):
+                example_id = example.example.example_id
+                known[example_id] = answer.text
+                if answer.stripped:
+                    around[example_id] = {"stripped": list(answer.stripped), "written": answer.written}
+                file.write(_line(example.example, field, answer.text, around.get(example_id)))
+                file.flush()
+                say_kept(f"{len(known):,} of {count:,} answers are kept in {unfinished}.")
+                advance()
+    write_predictions(known, benchmark, out, around)
+    unfinished.unlink(missing_ok=True)
+    return [known[example.example_id] for example in benchmark.examples]
+
+
+def write_predictions(
+    answers: Mapping[str, str],
+    benchmark: Benchmark,
+    out: Path,
+    around: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """One line for each example of the benchmark. `answers` are by example id, and so is `around`: what more a line
+    says of a query that stood in a fence, say (what it was stripped of, and the whole text)."""
+    field, around = ANSWER_FIELDS[benchmark.task], around or {}
+    lines = [
+        _line(example, field, answers[example.example_id], around.get(example.example_id))
+        for example in benchmark.examples
+    ]
+    write_text(out, "".join(lines))
+
+
+def _line(
+    example: Example | Instruction, field: str, answer: str, around: Mapping[str, Any] | None = None
+) -> str:
+    line = {"example_id": example.example_id, "question": example.question, field: answer, **(around or {})}
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _read(
+    path: Path, benchmark: Benchmark, header: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+    """The answers of an unfinished prediction, and what stood around them: none if its first line says that they are
+    another model's."""
+    known: dict[str, str] = {}
+    around: dict[str, dict[str, Any]] = {}
+    if path.exists():
+        questions = {example.example_id: example.question for example in benchmark.examples}
+        for line in lines_of(path):
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # a kill cut this last line off; the example is answered again
+            if "answers_of" in record:
+                if record != header:
+                    return {}, {}
+            elif record.get("question") == questions.get(record["example_id"], ""):
+                known[record["example_id"]] = record[ANSWER_FIELDS[benchmark.task]]
+                if "stripped" in record:
+                    around[record["example_id"]] = {name: record[name] for name in ("stripped", "written")}
+    return known, around

@@ -1,0 +1,61 @@
+"""Sums over the processes of a training; with one process there is nothing to add."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from distilsql.training.window import WindowLoss
+
+
+def sum_values(accelerator: Accelerator, values: Sequence[float]) -> list[float]:
+    """Element by element, in float64."""
+    if accelerator.num_processes == 1:
+        return list(values)
+    tensor = torch.tensor(values, dtype=torch.float64, device=accelerator.device)
+    reduced: Any = accelerator.reduce(tensor, reduction="sum")
+    return list(reduced.tolist())
+
+
+def sum_loss(accelerator: Accelerator, loss: WindowLoss) -> WindowLoss:
+    """The loss of the whole window: finite where every process's part is. Culprits stay this process's own."""
+    sums = sum_values(
+        accelerator,
+        [
+            loss.total,
+            loss.divergence,
+            loss.negative_log_likelihood,
+            float(loss.divergence_positions),
+            float(loss.likelihood_positions),
+            float(loss.examples),
+            float(not loss.finite),
+            float(loss.tokens_from_teacher),
+            float(loss.tokens_written),
+        ],
+    )
+    return WindowLoss(
+        sums[0],
+        sums[1],
+        sums[2],
+        int(sums[3]),
+        int(sums[4]),
+        int(sums[5]),
+        finite=sums[6] == 0,
+        tokens_from_teacher=int(sums[7]),
+        tokens_written=int(sums[8]),
+        culprits=loss.culprits,
+    )
+
+
+def sum_gradients(accelerator: Accelerator, gradients: Sequence[Tensor]) -> None:
+    """In place: each process holds its share of one loss that is already normalised."""
+    if accelerator.num_processes == 1:
+        return
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    reduced: Any = accelerator.reduce(flat, reduction="sum")
+    offset = 0
+    for gradient in gradients:
+        gradient.copy_(reduced[offset : offset + gradient.numel()].view_as(gradient))
+        offset += gradient.numel()

@@ -1,0 +1,106 @@
+"""What a run ran on: versions, machine, code and data, for environment.json, and whether the data is still the same."""
+
+import hashlib
+import os
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from distilsql.data.benchmark import Benchmark
+from distilsql.errors import RunError
+from distilsql.files import read_json
+from distilsql.runs.folder import RunFolder
+from distilsql.threads import THREAD_VARIABLES
+
+_PACKAGES = ("distilsql", "torch", "transformers", "accelerate", "peft", "tokenizers", "sqlparse", "sqlglot")
+
+
+def environment(benchmarks: list[Benchmark], processes: int) -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": psutil.cpu_count(logical=False),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch_threads": torch.get_num_threads(),
+        "threads_set_by": {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
+        "processes": processes,
+        "git_commit": _git_commit(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "data": {benchmark.name: data_checksum(benchmark) for benchmark in benchmarks},
+    }
+
+
+def refuse_other_data(run: RunFolder, now: Mapping[str, Any]) -> None:
+    """Raises RunError if the run was begun, and has learnt something, from other examples than those of the
+    `environment` of `now`."""
+    if not run.checkpoint.parent.exists() or not run.environment.exists():
+        return
+    before = read_json(run.environment)["data"]
+    for name, data in now["data"].items():
+        if name in before and before[name] != data:
+            raise RunError(
+                f"{run.path} was begun on other data: {name} had {before[name]['examples']} examples and has "
+                f"{data['examples']}, or their texts have changed. Put it back to go on; --overwrite starts anew."
+            )
+
+
+def data_checksum(benchmark: Benchmark) -> dict[str, Any]:
+    """Number of examples and a SHA-256 over everything of them that training or scoring reads."""
+    digest = hashlib.sha256()
+    for example in benchmark.examples:
+        for text in example.texts:
+            digest.update(text.encode() + b"\0")
+    return {
+        "examples": len(benchmark.examples),
+        "sha256": digest.hexdigest(),
+        "skipped": len(benchmark.skipped),
+    }
+
+
+def peak_memory_bytes() -> int:
+    """Largest memory this process held: of the GPU where there is one, else resident."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(kilobytes if sys.platform == "darwin" else kilobytes * 1024)
+
+
+def reset_peak_memory() -> None:
+    """Count the GPU's peak from here on; that of a process cannot be reset."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout this package runs from, if it is one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

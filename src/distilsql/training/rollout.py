@@ -1,0 +1,114 @@
+"""Rollout: the windows of a training, each with the completions it is trained on.
+
+One round of generation serves `generation.rollout_window` optimizer steps. With 1 every window is written by the
+student as it stands, which is on-policy as published; with more, the later windows of a round are written by a
+student some steps old, which is cheaper (larger batches) and a form of replay (DistiLLM's trade-off). Rounds begin
+at multiples of the key, so that step and recipe alone say which student wrote a completion.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distilsql.inference.prepare import Prepared
+from distilsql.training.ledger import Phase
+from distilsql.training.sampling import WindowStream
+from distilsql.training.window import Trained, WindowTrainer
+from distilsql.training.window_tree import WindowTree, as_window_trees
+
+
+@dataclass(frozen=True)
+class ReadyWindow:
+    """This process's trees of one window and what they are trained on.
+
+    `generation_seconds` is the window's part of its round: a window that was written in an earlier step still has
+    a cost, in proportion to its examples.
+    """
+
+    items: list[WindowTree]
+    trained: list[Trained]
+    generation_seconds: float
+
+
+class Rollout:
+    """Windows by step, asked for in order. Process `process` of `processes` takes every `processes`-th tree."""
+
+    def __init__(
+        self,
+        trainer: WindowTrainer,
+        windows: WindowStream,
+        prepared: Prepared,
+        steps: int,
+        *,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self._trainer, self._windows, self._prepared, self._steps = trainer, windows, prepared, steps
+        self._process, self._processes = process, processes
+        self._round_steps = trainer.recipe.steps_per_round
+        self._pending: dict[int, ReadyWindow] = {}
+
+    def window(self, step: int) -> ReadyWindow:
+        """The window of a step; generates for the steps of a whole round where a round begins."""
+        if step not in self._pending:
+            last = min(step - step % self._round_steps + self._round_steps, self._steps)
+            self._pending = self._round(range(step, last))
+        return self._pending.pop(step)
+
+    def _round(self, steps: Sequence[int]) -> dict[int, ReadyWindow]:
+        ledger = self._trainer.ledger
+        with ledger.phase(Phase.DATA):
+            items = [self._items(step) for step in steps]
+        before = ledger.seconds[Phase.GENERATION]
+        trained = iter(self._trainer.window_completions([item for window in items for item in window]))
+        seconds = ledger.seconds[Phase.GENERATION] - before
+        examples = sum(len(item.examples) for window in items for item in window)
+        return {
+            step: ReadyWindow(
+                window,
+                [next(trained) for _ in window],
+                seconds * sum(len(item.examples) for item in window) / max(examples, 1),
+            )
+            for step, window in zip(steps, items, strict=True)
+        }
+
+    def _items(self, step: int) -> list[WindowTree]:
+        trees = self._windows.window(step)[self._process :: self._processes]
+        return as_window_trees(self._prepared, trees)
+
+    # ---- for checkpoints ---------------------------------------------------------------------------------
+
+    def state(self) -> list[dict[str, Any]]:
+        """What this process has written and not trained on yet, for a checkpoint.
+
+        The tokens themselves: the student that wrote them is gone, and cannot write them again.
+        """
+        return [
+            {
+                "step": step,
+                "tree": self._process + index * self._processes,
+                "completions": [list(tokens) for tokens in trained.completions],
+                "teacher_tokens": trained.teacher_tokens,
+                "generation_seconds": ready.generation_seconds,
+            }
+            for step, ready in self._pending.items()
+            for index, trained in enumerate(ready.trained)
+        ]
+
+    def load(self, states: Sequence[dict[str, Any]]) -> None:
+        """Take this process's part of what all processes had written; their number may have changed."""
+        by_tree = {(state["step"], state["tree"]): state for state in states}
+        self._pending = {}
+        for step in dict.fromkeys(state["step"] for state in states):
+            items = self._items(step)
+            own = [by_tree[step, self._process + i * self._processes] for i in range(len(items))]
+            seconds = own[0]["generation_seconds"] if own else 0.0
+            self._pending[step] = ReadyWindow(items, [_trained(state) for state in own], seconds)
+
+
+def _trained(state: dict[str, Any]) -> Trained:
+    from_teacher = state["teacher_tokens"]
+    return Trained(
+        [tuple(tokens) for tokens in state["completions"]],
+        None if from_teacher is None else tuple(from_teacher),
+    )

@@ -1,0 +1,36 @@
+"""What a training needs before its first step."""
+
+from distilsql.distill.methods import Source
+from distilsql.inference.loading import Engines, log
+from distilsql.models.layout_check import tree_is_exact
+from distilsql.models.tree import as_branches
+from distilsql.runs.recipe import Recipe
+from distilsql.training.sources.switch_engine import BlockLength
+from distilsql.training.window_tree import WindowTree
+
+
+def longest_tokens(recipe: Recipe) -> int:
+    """The most tokens of one question that a model is fed; under SWITCH, with those that are drafted in vain."""
+    drafted = recipe.switch.block_length or max(BlockLength.CHOICES)
+    return recipe.prompt.longest_tokens + (drafted - 1 if recipe.row.source is Source.SWITCH else 0)
+
+
+def choose_layouts(engines: Engines, recipe: Recipe, item: WindowTree) -> None:
+    """`train.share_prefix`: run trees, or the padded layout where a model cannot run them, such as `item`, exactly."""
+    choice = recipe.train.share_prefix
+    models = {"student": engines.student, "teacher": engines.teacher}
+    for role, model in models.items():
+        if model is None:
+            continue
+        exact = choice != "auto" or tree_is_exact(
+            model,
+            item.tree,
+            as_branches(item.golds),
+            engines.vocabulary_size,
+            longest_tokens=recipe.prompt.longest_tokens,
+            chunk_rows=recipe.train.loss_chunk_rows,
+        )
+        if choice == "off" or not exact:
+            model.layout = "padded"
+        if not exact:
+            log.warning(f"The {role} does not give the same result on a tree: it runs padded (slower).")

@@ -1,0 +1,73 @@
+"""SWITCH's trace: how often the teacher takes over, and how far the models diverge, along the sequence."""
+
+from typing import Any
+
+from distilsql.training.sources.switch_engine import SwitchedCompletion, SwitchOptions
+
+
+class SwitchTrace:
+    """Sums over the completions written so far, one number per position in the completion (0 is the first token).
+
+    Divergences are JSD in nats. With several processes each sums its own trees; the main process's share, every
+    n-th tree, is what goes into checkpoint and summary.
+    """
+
+    def __init__(self, options: SwitchOptions) -> None:
+        self._options = options
+        self.tokens: list[int] = []
+        self.from_teacher: list[int] = []
+        self.divergence: list[float] = []
+        self.teacher_passes = 0
+
+    def add(self, completion: SwitchedCompletion) -> None:
+        longer = max(len(completion.tokens) - len(self.tokens), 0)
+        self.tokens += [0] * longer
+        self.from_teacher += [0] * longer
+        self.divergence += [0.0] * longer
+        self.teacher_passes += completion.teacher_passes
+        steps = zip(completion.tokens, completion.from_teacher, completion.divergence, strict=True)
+        for position, (_, is_from_teacher, divergence) in enumerate(steps):
+            self.tokens[position] += 1
+            self.from_teacher[position] += is_from_teacher
+            self.divergence[position] += divergence
+
+    @property
+    def teacher_share(self) -> float | None:
+        """Of all tokens, those that the teacher wrote; None where nothing was written."""
+        return sum(self.from_teacher) / sum(self.tokens) if self.tokens else None
+
+    def summary(self) -> dict[str, Any]:
+        """`switch`: threshold, tokens, teacher share and mean divergence by position; empty where nothing was written.
+
+        `teacher_passes_per_token` is 1 for the definition run token by token, and less where blocks were drafted.
+        """
+        if not self.tokens:
+            return {}
+        return {
+            "switch": {
+                "threshold": [self._options.at(position) for position in range(len(self.tokens))],
+                "tokens": list(self.tokens),
+                "teacher_share": _means(self.from_teacher, self.tokens),
+                "divergence": _means(self.divergence, self.tokens),
+                "teacher_passes_per_token": self.teacher_passes / sum(self.tokens),
+            }
+        }
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "tokens": list(self.tokens),
+            "from_teacher": list(self.from_teacher),
+            "divergence": list(self.divergence),
+            "teacher_passes": self.teacher_passes,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.tokens = list(state["tokens"])
+        self.from_teacher = list(state["from_teacher"])
+        self.divergence = list(state["divergence"])
+        self.teacher_passes = state["teacher_passes"]
+
+
+def _means(sums: list[int] | list[float], counts: list[int]) -> list[float]:
+    """A completion that reaches a position has passed all before it: no count is 0."""
+    return [total / count for total, count in zip(sums, counts, strict=True)]

@@ -1,0 +1,55 @@
+"""summary.json: what a finished training was, and what it cost."""
+
+import time
+from typing import Any
+
+from distilsql.inference.loading import Engines
+from distilsql.metrics.query_check import TeacherCheck
+from distilsql.runs.recipe import Recipe
+from distilsql.training.calibration import Calibration
+from distilsql.training.environment import peak_memory_bytes
+from distilsql.training.ledger import Ledger, Phase
+from distilsql.training.optimizer import MasterAdamW
+from distilsql.training.sources.switch_trace import SwitchTrace
+
+
+def training_summary(
+    recipe: Recipe,
+    engines: Engines,
+    optimizer: MasterAdamW,
+    ledger: Ledger,
+    calibration: Calibration,
+    *,
+    steps: int,
+    examples_seen: int,
+    beforehand_seconds: float,
+    switch_trace: SwitchTrace,
+    teacher_check: TeacherCheck | None,
+) -> dict[str, Any]:
+    """`beforehand_seconds` is what the method needed before its first step, per process: × SFT is charged with it."""
+    seconds = ledger.training_seconds
+    return {
+        "method": recipe.method,
+        "name": recipe.name,
+        "seed": recipe.seed,
+        "student_parameters": sum(p.numel() for p in engines.student.causal_lm.parameters()),
+        "trained_parameters": sum(master.numel() for master in optimizer.masters),
+        "teacher": recipe.teacher.path if recipe.row.needs_teacher and recipe.teacher else None,
+        "steps": steps,
+        "examples_seen": examples_seen,
+        "train_seconds": seconds,
+        "samples_per_second": examples_seen / seconds if seconds else None,
+        "seconds_per_example": seconds / examples_seen if examples_seen else None,
+        "seconds_by_phase": ledger.state()["seconds"],
+        **calibration.summary(
+            ledger.seconds[Phase.OPTIMIZER] / max(examples_seen, 1),
+            beforehand_seconds / max(examples_seen, 1),
+        ),
+        "teacher_share": switch_trace.teacher_share,
+        **switch_trace.summary(),
+        "teacher_completions": teacher_check.to_json() if teacher_check else None,
+        "counts": ledger.counts,
+        "layout": engines.student.layout,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }

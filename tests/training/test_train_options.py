@@ -1,0 +1,139 @@
+"""What a recipe can ask of training beyond the method: trackers, adapters, evaluation on the way, refusals."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, GPT2Config, HyperCLOVAXConfig
+
+from distilsql.errors import ModelError, RunError
+from distilsql.inference.loading import load_engines
+from distilsql.inference.predict import load_any
+from distilsql.models.load import load_tokenizer
+from distilsql.models.tiny import save_tiny_llama, train_tokenizer
+from distilsql.training.train import train
+from run_folders import log_lines
+
+
+def test_a_tracker_that_is_not_installed_is_named_with_the_extra(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("distilsql.training.train.get_available_trackers", list)
+    with pytest.raises(RunError, match=r"pip install 'distilsql\[tensorboard\]'"):
+        train(recipe("sft", "train.trackers=['tensorboard']"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_gets_the_numbers(recipe, tmp_path):
+    run = train(recipe("sft", "train.trackers=['tensorboard']", "train.steps=2"), tmp_path / "run")
+    events = list(run.path.rglob("events.out.tfevents.*"))
+    assert events
+    assert events[0].stat().st_size > 100
+
+
+def test_evaluation_on_the_way_runs_the_sql_and_is_logged(recipe, world, tmp_path, caplog):
+    settings = ("train.evaluate_every_steps=2", f"data.valid='{world / 'pairs.jsonl'}'", "data.valid_limit=4")
+    caplog.set_level("INFO", "distilsql")
+    run = train(recipe("sft", *settings), tmp_path / "run")
+    accuracies = {line["step"]: line["valid_accuracy"] for line in log_lines(run) if "valid_accuracy" in line}
+    assert set(accuracies) == {2, 4}
+    assert all(0 <= accuracy <= 1 for accuracy in accuracies.values())
+    assert "execution accuracy" in caplog.text
+    seconds = json.loads(run.summary.read_text())["seconds_by_phase"]
+    assert seconds["evaluation"] > 0
+
+
+def test_a_teacher_with_its_adapter_is_another_teacher(recipe, tmp_path, tiny_models):
+    lora = recipe(
+        "sft",
+        f"student.path='{tiny_models['teacher']}'",
+        "student.tuning=lora",
+        "student.save_merged=false",
+        "train.steps=1",
+    )
+    adapter = train(lora, tmp_path / "adapter").model
+    # What a step changes is small and the processor's own: an adapter of the same shapes changes every logit instead.
+    file = adapter / "adapter_model.safetensors"
+    draws = torch.Generator().manual_seed(0)
+    save_file(
+        {name: torch.randn(each.shape, generator=draws) for name, each in load_file(file).items()}, file
+    )
+    plain = train(recipe("rkd", "train.steps=1"), tmp_path / "plain")
+    adapted = train(recipe("rkd", "train.steps=1", f"teacher.adapter='{adapter}'"), tmp_path / "adapted")
+    first = [json.loads(run.log.read_text().splitlines()[0]) for run in (plain, adapted)]
+    assert first[0]["negative_log_likelihood"] == pytest.approx(first[1]["negative_log_likelihood"])
+    assert first[0]["divergence"] != pytest.approx(first[1]["divergence"], rel=0.01)
+
+
+def test_a_student_of_fewer_layers_opens_in_transformers(recipe, tmp_path, tiny_models):
+    settings = (f"student.path='{tiny_models['teacher']}'", "student.keep_layers=[0, 3]")
+    run = train(recipe("rkd", *settings), tmp_path / "run")
+    assert AutoModelForCausalLM.from_pretrained(run.model).config.num_hidden_layers == 2
+    assert load_tokenizer(run.model).eos_token_id is not None
+
+
+def test_a_teacher_of_another_tokenizer_or_without_one_is_refused(recipe, tmp_path):
+    other = train_tokenizer(["quite other words, about boats and trains"] * 4, 300)
+    save_tiny_llama(tmp_path / "other", other, hidden_size=16, layers=1, heads=2, seed=0)
+    with pytest.raises(ModelError, match="one model family"):
+        train(recipe("rkd", f"teacher.path='{tmp_path / 'other'}'"), tmp_path / "run")
+    for file in (tmp_path / "other").glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelError, match="comes without a tokenizer"):
+        train(recipe("rkd", f"teacher.path='{tmp_path / 'other'}'"), tmp_path / "again")
+
+
+def test_a_model_whose_logits_are_made_otherwise_is_refused_wherever_it_is_loaded(
+    recipe, tmp_path, tiny_models
+):
+    """HyperCLOVAX multiplies by what Granite divides by."""
+    tokenizer = load_tokenizer(tiny_models["student"])
+    config = HyperCLOVAXConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        logits_scaling=3.0,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    folder = tmp_path / "other"
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for role in ("student", "teacher"):
+        with pytest.raises(ModelError, match="HyperCLOVAX"):
+            load_engines(recipe("rkd", f"{role}.path='{folder}'"), torch.device("cpu"))
+    with pytest.raises(ModelError, match="HyperCLOVAX"):
+        load_any(str(folder), recipe("sft").prompt, precision="float32")
+
+
+def test_lengths_beyond_a_models_positions_are_refused_or_said_before_it_runs(
+    recipe, tmp_path, tiny_models, caplog
+):
+    """The budget of 400 and 40 tokens feeds a model at most 439, under SWITCH drafts of up to sixteen tokens more."""
+    tokenizer = load_tokenizer(tiny_models["student"])
+    sizes = {"vocab_size": len(tokenizer), "n_embd": 16, "n_layer": 1, "n_head": 2}
+    for positions in (438, 439):
+        model = AutoModelForCausalLM.from_config(GPT2Config(n_positions=positions, **sizes))
+        model.save_pretrained(tmp_path / str(positions))
+        tokenizer.save_pretrained(tmp_path / str(positions))
+    short, enough = (f"'{tmp_path / name}'" for name in ("438", "439"))
+    device, prompt = torch.device("cpu"), recipe("sft").prompt
+    for overrides in ((f"student.path={short}",), (f"teacher.path={short}",)):
+        with pytest.raises(ModelError, match="438 positions"):
+            load_engines(recipe("rkd", *overrides), device)
+    load_engines(recipe("rkd", f"student.path={enough}", f"teacher.path={enough}"), device)
+    with pytest.raises(ModelError, match="take 454"):
+        load_engines(recipe("switch", f"student.path={enough}"), device)
+    load_engines(recipe("switch", f"student.path={enough}", "switch.block_length=1"), device)
+    with pytest.raises(ModelError, match="438 positions"):
+        load_any(str(tmp_path / "438"), prompt, precision="float32")
+    longer = prompt.model_copy(update={"max_prompt_tokens": 1000})
+    load_any(str(tiny_models["student"]), longer, precision="float32")
+    load_engines(recipe("sft", "prompt.max_prompt_tokens=1000"), device)
+    assert len(caplog.messages) == 2
+    assert all("knows 1,024 positions" in sentence for sentence in caplog.messages)
+
+
+def test_an_unknown_mask_token_is_refused(recipe, tmp_path):
+    with pytest.raises(ModelError, match="not a token of the student's vocabulary"):
+        train(recipe("kid", "distill.mask_token='<nope>'"), tmp_path / "run")
