@@ -34,7 +34,7 @@ types: $(VENV)/.installed-dev
 
 # Whatever computes, as other processors compute it: with AVX2 and nothing newer, with nothing newer than SSE 4, and with
 # last bits of another kind (tests/other_rounding.py). ROUNDING is any number; CI takes another one for every commit.
-NUMERIC = tests/distill tests/models tests/runs --ignore tests/experiments/reproduce --ignore tests/experiments/test_experiment.py
+NUMERIC = tests/distill tests/models tests/training tests/inference
 ROUNDING ?= 0
 processors: $(VENV)/.installed-dev
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(PYTEST) $(NUMERIC)

@@ -170,7 +170,7 @@ def _our_step(arguments: argparse.Namespace, task: dict[str, Any]) -> dict[str, 
         trainer = WindowTrainer(recipe, engines, ledger)
         items = as_window_trees(prepared, window)
         start = time.perf_counter()
-        trained = trainer.window_completions(items)
+        trained = trainer.source.write(items)
         trainer.accumulate(items, trained, trainer.denominators(items, trained))
         with ledger.phase(Phase.OPTIMIZER):
             optimizer.clip(1.0)

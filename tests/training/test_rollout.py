@@ -19,6 +19,7 @@ from distilsql.training.rollout import Rollout
 from distilsql.training.sampling import Sampler, WindowStream
 from distilsql.training.sources import writing
 from distilsql.training.sources.decode_batches import decode_batches
+from distilsql.training.sources.student import Student
 from distilsql.training.train import train
 from distilsql.training.window import WindowTrainer
 from distilsql.training.window_tree import WindowTree
@@ -50,14 +51,14 @@ def test_a_student_that_stands_still_writes_the_same_in_rounds_of_any_length(rec
 
 def test_a_round_serves_its_steps_and_the_last_one_ends_with_the_training(recipe, tmp_path, monkeypatch):
     done, rounds = [0], []
-    real = WindowTrainer.window_completions
+    real = Student.write
 
     def spy(self, items):
         if self.recipe.method == "gkd-rkl":
             rounds.append((done[-1], sum(len(item.examples) for item in items)))
         return real(self, items)
 
-    monkeypatch.setattr(WindowTrainer, "window_completions", spy)
+    monkeypatch.setattr(Student, "write", spy)
     train(
         recipe("gkd-rkl", "train.steps=6", "generation.rollout_window=4"),
         tmp_path / "run",

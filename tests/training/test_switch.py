@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distilsql.training import window
+from distilsql.training.sources import switch
+from distilsql.training.sources.switch import SwitchTrace
 from distilsql.training.sources.switch_engine import SwitchedCompletion, SwitchOptions, ThresholdSchedule
-from distilsql.training.sources.switch_trace import SwitchTrace
 from distilsql.training.train import train
 
 STEPS = st.lists(st.tuples(st.integers(0, 50), st.booleans(), st.floats(0, 0.69)), max_size=6)
@@ -63,14 +63,14 @@ def test_a_trace_that_went_through_json_goes_on_as_if_never_stopped(before, afte
 
 def test_a_run_records_every_completion_it_trained_on(recipe, tmp_path, monkeypatch):
     written = []
-    real = window.switch_generate
+    real = switch.switch_generate
 
     def spy(*args, **keys):
         trees = real(*args, **keys)
         written.extend(completion for tree in trees for completion in tree)
         return trees
 
-    monkeypatch.setattr(window, "switch_generate", spy)
+    monkeypatch.setattr(switch, "switch_generate", spy)
     run = train(recipe("switch", "train.steps=2", "switch.threshold=0.02"), tmp_path / "run")
     summary = json.loads(run.summary.read_text())
     expected = SwitchTrace(SwitchOptions(threshold=0.02))
@@ -84,4 +84,4 @@ def test_other_methods_leave_no_trace(recipe, tmp_path):
     run = train(recipe("gkd-rkl", "train.steps=1"), tmp_path / "run")
     summary = json.loads(run.summary.read_text())
     assert "switch" not in summary
-    assert summary["teacher_share"] is None
+    assert "teacher_share" not in summary

@@ -12,7 +12,7 @@ def _cells(method: Method) -> tuple[str, ...]:
     return (
         method.name,
         method.divergence or "–",
-        method.source.value,
+        method.source.description,
         f"{method.gold_weight:g}",
         method.paper,
     )

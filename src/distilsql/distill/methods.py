@@ -2,33 +2,52 @@
 
 This table is what the command line, the method reference, the comparison report and the parametrised tests
 read. It imports nothing heavy, so that `distilsql methods` starts at once. Adding a method is adding a row
-and, where its divergence is new, one function in `divergences.py`.
+and, where they are new, one function in `divergences.py` or one file in `training/sources`.
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 
-class Source(StrEnum):
-    """Where the completions that are trained on come from."""
+@dataclass(frozen=True)
+class Source:
+    """Where the completions that are trained on come from, as far as a row of the table says it.
 
-    GOLD = "gold"
-    IMPERFECT = "imperfect gold: mask, predict, rewrite"
-    MASKED = "gold with the mask tokens left in"
-    STUDENT = "student-generated, online"
-    TEACHER_AND_STUDENT = "teacher-generated (fixed beforehand) or student-generated (online)"
-    GOLD_AND_STUDENT = "gold or student-generated (online)"
-    SWITCH = "student-generated, the teacher taking over where they diverge"
+    `implementation` names the class that writes them, `module:Class`, a `training.sources.source.CompletionSource`;
+    it is imported when a training needs it. `is_on_policy`: the student generates token by token during training.
+    `reads_both_models`: at every token, so that an engine of one model alone cannot write for it.
+    """
 
-    @property
-    def is_on_policy(self) -> bool:
-        """Whether the student generates token by token during training."""
-        return self in (Source.STUDENT, Source.TEACHER_AND_STUDENT, Source.GOLD_AND_STUDENT, Source.SWITCH)
+    name: str
+    description: str
+    implementation: str
+    is_on_policy: bool = False
+    reads_both_models: bool = False
 
-    @property
-    def is_rewritten(self) -> bool:
-        """Whether completions are gold ones with some tokens masked, so that every gold target lines up."""
-        return self in (Source.IMPERFECT, Source.MASKED)
+
+_ROOM = "distilsql.training.sources"
+GOLD = Source("gold", "gold", f"{_ROOM}.gold:Gold")
+IMPERFECT = Source("imperfect", "imperfect gold: mask, predict, rewrite", f"{_ROOM}.imperfect:Imperfect")
+MASKED = Source("masked", "gold with the mask tokens left in", f"{_ROOM}.imperfect:Masked")
+STUDENT = Source("student", "student-generated, online", f"{_ROOM}.student:Student", is_on_policy=True)
+TEACHER_AND_STUDENT = Source(
+    "teacher-and-student",
+    "teacher-generated (fixed beforehand) or student-generated (online)",
+    f"{_ROOM}.teacher:TeacherAndStudent",
+    is_on_policy=True,
+)
+GOLD_AND_STUDENT = Source(
+    "gold-and-student",
+    "gold or student-generated (online)",
+    f"{_ROOM}.student:GoldAndStudent",
+    is_on_policy=True,
+)
+SWITCH = Source(
+    "switch",
+    "student-generated, the teacher taking over where they diverge",
+    f"{_ROOM}.switch:Switch",
+    is_on_policy=True,
+    reads_both_models=True,
+)
 
 
 @dataclass(frozen=True)
@@ -52,14 +71,12 @@ class Method:
 
 
 _ROWS = (
-    Method("sft", None, Source.GOLD, 1.0, "the baseline of KID §4", "Likelihood of the gold completion."),
-    Method(
-        "fkd", "forward-kl", Source.GOLD, 1.0, "Hinton et al. 2015", "Match the teacher's whole distribution."
-    ),
+    Method("sft", None, GOLD, 1.0, "the baseline of KID §4", "Likelihood of the gold completion."),
+    Method("fkd", "forward-kl", GOLD, 1.0, "Hinton et al. 2015", "Match the teacher's whole distribution."),
     Method(
         "rkd",
         "reverse-kl",
-        Source.GOLD,
+        GOLD,
         1.0,
         "Gu et al. 2023",
         "Match the teacher's modes. “Vanilla KID” in the paper's Table 5.",
@@ -67,7 +84,7 @@ _ROWS = (
     Method(
         "f-distill",
         "total-variation",
-        Source.TEACHER_AND_STUDENT,
+        TEACHER_AND_STUDENT,
         0.0,
         "Wen et al. 2023",
         "Total variation on the teacher's and the student's own completions.",
@@ -75,19 +92,19 @@ _ROWS = (
     Method(
         "imitkd",
         "forward-kl",
-        Source.GOLD_AND_STUDENT,
+        GOLD_AND_STUDENT,
         0.0,
         "Lin et al. 2020",
         "Forward KL on a mixture of gold and student completions. Without gold likelihood (ASSUMED: KID adds it to "
         "baselines “that rely on the ground-truth data”, and its Table 1 has ImitKD rely on gold and student data).",
     ),
-    Method("gkd-fkl", "forward-kl", Source.STUDENT, 0.0, "Agarwal et al. 2024", "On-policy, forward KL."),
-    Method("gkd-rkl", "reverse-kl", Source.STUDENT, 0.0, "Agarwal et al. 2024", "On-policy, reverse KL."),
-    Method("gkd-jsd", "jensen-shannon", Source.STUDENT, 0.0, "Agarwal et al. 2024", "On-policy, JSD."),
+    Method("gkd-fkl", "forward-kl", STUDENT, 0.0, "Agarwal et al. 2024", "On-policy, forward KL."),
+    Method("gkd-rkl", "reverse-kl", STUDENT, 0.0, "Agarwal et al. 2024", "On-policy, reverse KL."),
+    Method("gkd-jsd", "jensen-shannon", STUDENT, 0.0, "Agarwal et al. 2024", "On-policy, JSD."),
     Method(
         "kid",
         "reverse-kl",
-        Source.IMPERFECT,
+        IMPERFECT,
         1.0,
         "Zhong et al. 2024 (KID)",
         "Reverse KL on gold rewritten by the student in one forward pass, plus gold likelihood.",
@@ -95,7 +112,7 @@ _ROWS = (
     Method(
         "kid-mask-only",
         "reverse-kl",
-        Source.MASKED,
+        MASKED,
         1.0,
         "Zhong et al. 2024 (KID), Table 5",
         "KID's ablation: the mask tokens stay in place of the student's predictions.",
@@ -103,7 +120,7 @@ _ROWS = (
     Method(
         "switch",
         "reverse-kl",
-        Source.SWITCH,
+        SWITCH,
         0.0,
         "Koo et al. 2025 (SWITCH)",
         "On-policy, the teacher supplying the token where JSD exceeds a decaying threshold. Reverse KL without gold "

@@ -25,35 +25,28 @@ from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.tree_model import TreeModel
 from distilsql.runs.recipe import PromptSettings, Recipe, TeacherOptions
 from distilsql.threads import fit_threads
-from distilsql.training.setup import longest_tokens
-from distilsql.training.sources.imperfect import mask_token_id
-from distilsql.training.teacher_states.states import TeacherHidden
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Engines:
-    """`vocabulary_size` is the shared number of leading vocabulary entries, to which all logits are cut.
-
-    With `teacher_hidden`, gold completions are trained on and the teacher's side of them is read from disk.
-    """
+    """`vocabulary_size` is the shared number of leading vocabulary entries, to which all logits are cut."""
 
     student: TreeModel
     tokenizer: Any
     vocabulary_size: int
-    mask_token_id: int
     teacher: TreeModel | None = None
     teacher_prefixes: PrefixCache | None = None
-    teacher_hidden: TeacherHidden | None = None
 
     @property
     def eos_token_id(self) -> int:
         return int(self.tokenizer.eos_token_id)
 
 
-def load_engines(recipe: Recipe, device: torch.device) -> Engines:
-    """Load everything a recipe names.
+def load_engines(recipe: Recipe, device: torch.device, *, longest_tokens: int | None = None) -> Engines:
+    """Load everything a recipe names. `longest_tokens` of one question are the most that a model is fed; by default a
+    prompt and its completion.
 
     Raises:
         ModelError: a model or tokenizer that is missing or does not fit.
@@ -78,7 +71,6 @@ def load_engines(recipe: Recipe, device: torch.device) -> Engines:
         student=TreeModel(model.to(device)),
         tokenizer=tokenizer,
         vocabulary_size=vocabulary_size,
-        mask_token_id=mask_token_id(tokenizer, recipe.distill.mask_token),
         teacher=teacher,
     )
     fit_threads(*(one.model for one in (engines.student, teacher) if one is not None))
@@ -87,7 +79,7 @@ def load_engines(recipe: Recipe, device: torch.device) -> Engines:
         roles.append((teacher, str(teacher_path)))
         engines.teacher_prefixes = PrefixCache(teacher, recipe.train.teacher_cache_mb * 2**20)
     for tree_model, path in roles:
-        _check_model(tree_model, vocabulary_size, longest_tokens(recipe), path)
+        _check_model(tree_model, vocabulary_size, longest_tokens or recipe.prompt.longest_tokens, path)
     return engines
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from distilsql.distill.methods import METHODS, Method, Source
+from distilsql.distill.methods import METHODS, Method
 from distilsql.errors import RecipeError
 
 DivergenceName = Literal[
@@ -325,9 +325,9 @@ class Recipe(_Section):
                 "student.save_merged = false keeps an adapter of the layers in student.keep_layers, but no model of "
                 "these layers that it belongs to: save the merged model (student.save_merged = true)"
             )
-        if self.generation.engine == "vllm" and METHODS[self.method].source is Source.SWITCH:
+        if self.generation.engine == "vllm" and METHODS[self.method].source.reads_both_models:
             raise ValueError(
-                "switch reads both models at every token, which generation.engine = vllm cannot do"
+                f"{self.method} reads both models at every token, which generation.engine = vllm cannot do"
             )
         if self.generation.engine == "vllm" and self.teacher and self.teacher.quantization != "none":
             raise ValueError("generation.engine = vllm cannot take over a quantised teacher")

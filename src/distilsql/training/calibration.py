@@ -35,7 +35,7 @@ class Calibration:
 
     def time_sft(self, items: Sequence[WindowTree], optimizer: MasterAdamW) -> None:
         before = self._ledger.training_seconds
-        trained = self._sft.window_completions(items)
+        trained = self._sft.source.write(items)
         self._sft.accumulate(items, trained, self._sft.denominators(items, trained))
         optimizer.zero_grad()
         self._sft_of_window = self._ledger.training_seconds - before

@@ -13,7 +13,8 @@ from typing import Any
 from distilsql.inference.prepare import Prepared
 from distilsql.training.ledger import Phase
 from distilsql.training.sampling import WindowStream
-from distilsql.training.window import Trained, WindowTrainer
+from distilsql.training.sources.source import Trained
+from distilsql.training.window import WindowTrainer
 from distilsql.training.window_tree import WindowTree, as_window_trees
 
 
@@ -60,7 +61,7 @@ class Rollout:
         with ledger.phase(Phase.DATA):
             items = [self._items(step) for step in steps]
         before = ledger.seconds[Phase.GENERATION]
-        trained = iter(self._trainer.window_completions([item for window in items for item in window]))
+        trained = iter(self._trainer.source.write([item for window in items for item in window]))
         seconds = ledger.seconds[Phase.GENERATION] - before
         examples = sum(len(item.examples) for window in items for item in window)
         return {

@@ -26,7 +26,7 @@ from distilsql.prompts.codes import build_prefix, question_text, suffix_of
 from distilsql.prompts.relevance import gold_columns
 from distilsql.runs.folder import RunFolder
 from distilsql.runs.recipe import PUBLISHED_PROMPT_TOKENS, PromptSettings, Recipe, load_recipe
-from distilsql.training.setup import longest_tokens
+from distilsql.training.sources.source import source_class
 
 MEMORY_SHARE = 0.25  # of the device's memory, for what a prompt's tokens leave behind for the backward pass
 _HEADROOM = 0.1  # of a prefix: sample values change, and the run's prompts are to stay whole
@@ -144,7 +144,9 @@ def prompt_limit(recipe: Recipe, device: torch.device) -> tuple[int, str]:
     paths = [recipe.student.path]
     if recipe.row.needs_teacher and recipe.teacher is not None:
         paths.append(recipe.teacher.path)
-    beside = longest_tokens(recipe) - recipe.prompt.budget_tokens  # what is read after the prompt
+    beside = (
+        source_class(recipe).longest_tokens(recipe) - recipe.prompt.budget_tokens
+    )  # what is read after the prompt
     limits: list[tuple[int, str]] = []
     for path in paths:
         config = _config(path)

@@ -1,18 +1,14 @@
 """What a training needs before its first step."""
 
-from distilsql.distill.methods import Source
-from distilsql.inference.loading import Engines, log
+import logging
+
+from distilsql.inference.loading import Engines
 from distilsql.models.layout_check import tree_is_exact
 from distilsql.models.tree import as_branches
 from distilsql.runs.recipe import Recipe
-from distilsql.training.sources.switch_engine import BlockLength
 from distilsql.training.window_tree import WindowTree
 
-
-def longest_tokens(recipe: Recipe) -> int:
-    """The most tokens of one question that a model is fed; under SWITCH, with those that are drafted in vain."""
-    drafted = recipe.switch.block_length or max(BlockLength.CHOICES)
-    return recipe.prompt.longest_tokens + (drafted - 1 if recipe.row.source is Source.SWITCH else 0)
+log = logging.getLogger(__name__)
 
 
 def choose_layouts(engines: Engines, recipe: Recipe, item: WindowTree) -> None:

@@ -1,16 +1,15 @@
 """summary.json: what a finished training was, and what it cost."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from distilsql.inference.loading import Engines
-from distilsql.metrics.query_check import TeacherCheck
 from distilsql.runs.recipe import Recipe
 from distilsql.training.calibration import Calibration
 from distilsql.training.environment import peak_memory_bytes
 from distilsql.training.ledger import Ledger, Phase
 from distilsql.training.optimizer import MasterAdamW
-from distilsql.training.sources.switch_trace import SwitchTrace
 
 
 def training_summary(
@@ -23,10 +22,10 @@ def training_summary(
     steps: int,
     examples_seen: int,
     beforehand_seconds: float,
-    switch_trace: SwitchTrace,
-    teacher_check: TeacherCheck | None,
+    of_source: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """`beforehand_seconds` is what the method needed before its first step, per process: × SFT is charged with it."""
+    """`beforehand_seconds` is what the method needed before its first step, per process: × SFT is charged with it.
+    `of_source` is what the completion source adds."""
     seconds = ledger.training_seconds
     return {
         "method": recipe.method,
@@ -45,9 +44,7 @@ def training_summary(
             ledger.seconds[Phase.OPTIMIZER] / max(examples_seen, 1),
             beforehand_seconds / max(examples_seen, 1),
         ),
-        "teacher_share": switch_trace.teacher_share,
-        **switch_trace.summary(),
-        "teacher_completions": teacher_check.to_json() if teacher_check else None,
+        **of_source,
         "counts": ledger.counts,
         "layout": engines.student.layout,
         "peak_memory_bytes": peak_memory_bytes(),

@@ -1,8 +1,8 @@
 """Training: one loop for every method of the table, resumable to the bit.
 
-The loop does not know which method it runs; `window.py` does. What it guarantees: the loss is normalised over
-the whole optimizer window (all trees, all processes), the same seed gives the same run, and a run that was
-killed at any point goes on from its last checkpoint to the same weights.
+The loop does not know which method it runs, nor who writes the completions. What it guarantees: the loss is
+normalised over the whole optimizer window (all trees, all processes), the same seed gives the same run, and a run
+that was killed at any point goes on from its last checkpoint to the same weights.
 """
 
 import logging
@@ -28,7 +28,6 @@ from distilsql.interrupt import StopRequest, say_kept, stopping_when
 from distilsql.lock import hold
 from distilsql.metrics.evaluate import run_golds
 from distilsql.metrics.golds import GoldResults
-from distilsql.metrics.query_check import TeacherCheck
 from distilsql.models.load import save_model
 from distilsql.models.precision import choose_precision
 from distilsql.progress import progress, reporting_to
@@ -46,10 +45,8 @@ from distilsql.training.rollout import Rollout
 from distilsql.training.sampling import Sampler, WindowStream
 from distilsql.training.settle_prompt import settled_for_run
 from distilsql.training.setup import choose_layouts
-from distilsql.training.sources.teacher import check_once, ensure_teacher_completions
-from distilsql.training.sources.writing import vllm_source
+from distilsql.training.sources.source import Beforehand, source_class
 from distilsql.training.summary import training_summary
-from distilsql.training.teacher_states.states import open_teacher_hidden
 from distilsql.training.validation import score_during_training
 from distilsql.training.window import Denominators, WindowLoss, WindowTrainer
 from distilsql.training.window_tree import as_window_trees
@@ -195,7 +192,9 @@ class _Trainer:
         for first in self.benchmark.skipped[:1]:
             log.warning(f"{len(self.benchmark.skipped)} examples left out: {first.reason}")
         with progress("loading models"):
-            self.engines: Engines = load_engines(recipe, accelerator.device)
+            self.engines: Engines = load_engines(
+                recipe, accelerator.device, longest_tokens=source_class(recipe).longest_tokens(recipe)
+            )
         self.prepared: Prepared = prepare(
             self.benchmark, self.engines.tokenizer, recipe.prompt, training=True, filter_seed=recipe.seed
         )
@@ -217,13 +216,6 @@ class _Trainer:
             weight_decay=recipe.train.weight_decay,
         )
         self.trainer = WindowTrainer(recipe, self.engines, self.ledger)
-        if recipe.generation.engine == "vllm" and recipe.row.source.is_on_policy:
-            if accelerator.num_processes > 1:
-                raise RunError(
-                    "generation.engine = vllm runs in one process; this is one of "
-                    f"{accelerator.num_processes}. Start one process, or use generation.engine = built-in."
-                )
-            self.trainer.vllm_student = vllm_source(recipe, self.engines.student, self.engines.tokenizer)
         self.rollout = Rollout(
             self.trainer,
             self.windows,
@@ -233,8 +225,6 @@ class _Trainer:
             processes=accelerator.num_processes,
         )
         self.calibration = Calibration(recipe, self.engines, self.steps)
-        self.teacher_check: TeacherCheck | None = None
-        self.teacher_writing_seconds = 0.0
         self.examples_seen = 0
         first_window = as_window_trees(self.prepared, self.windows.window(0))
         longest = max(first_window, key=lambda item: item.longest_tokens)
@@ -252,8 +242,7 @@ class _Trainer:
 
     def loop(self) -> None:
         first_step = self._resume()
-        self._ensure_teacher_completions()
-        self._open_teacher_hidden()
+        self._prepare_source_and_teacher()
         with (
             progress("training", self.steps, done=first_step, unit="step") as advance,
             stopping_when(_STEP_SAVED) as stop,
@@ -293,39 +282,21 @@ class _Trainer:
         stop.number = stop.number or next(iter(heard), None)
         return bool(heard)
 
-    def _open_teacher_hidden(self) -> None:
-        self.engines.teacher_hidden = open_teacher_hidden(
-            self.recipe,
-            self.engines.teacher,
-            self.engines.teacher_prefixes,
-            self.prepared,
-            is_longer_than_an_epoch=self.steps > self.windows.first_epoch_steps,
-            ledger=self.ledger,
-            rank=self.accelerator.process_index,
-            processes=self.accelerator.num_processes,
+    def _prepare_source_and_teacher(self) -> None:
+        """What both need before the first step; a resumed run finds most of it there."""
+        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        examples = self.windows.examples(self.steps)
+        self.trainer.source.prepare(
+            Beforehand(self.run, self.benchmark, self.prepared, examples, process, processes)
         )
         self.accelerator.wait_for_everyone()
-
-    def _ensure_teacher_completions(self) -> None:
-        """What the teacher writes beforehand, where the method trains on it; queries are run before they are shown."""
-        with self.ledger.phase(Phase.GENERATION):
-            found = ensure_teacher_completions(
-                self.recipe,
-                self.engines,
-                self.prepared,
-                self.windows.examples(self.steps),
-                self.run,
-                self.trainer.generation_options(),
-                process=self.accelerator.process_index,
-                processes=self.accelerator.num_processes,
-            )
-        if found is None:
-            return
-        self.trainer.teacher_completions, self.teacher_writing_seconds = found.tokens, found.seconds
-        if self.accelerator.is_main_process and isinstance(self.benchmark, SqlBenchmark):
-            with self.ledger.phase(Phase.EVALUATION):
-                self.teacher_check = check_once(self.run, found.texts, self.benchmark)
-            self.teacher_check.say()
+        self.trainer.teacher.keep_states(
+            self.recipe,
+            self.prepared,
+            is_longer_than_an_epoch=self.steps > self.windows.first_epoch_steps,
+            process=process,
+            processes=processes,
+        )
         self.accelerator.wait_for_everyone()
 
     def _step(self, step: int) -> tuple[WindowLoss, float, float]:
@@ -406,7 +377,7 @@ class _Trainer:
                     "ledger": self.ledger.state(),
                     "calibration": self.calibration.state(),
                     "rollout": pending,
-                    "switch": self.trainer.switch_trace.state(),
+                    "source": self.trainer.source.state(),
                 }
                 save_checkpoint(self.run.checkpoint, self.optimizer.state(), state)
         self._say_kept(done)
@@ -426,8 +397,7 @@ class _Trainer:
             self.ledger.load(state["ledger"])
             self.calibration.load(state["calibration"])
             self.rollout.load(state.get("rollout", []))
-            if "switch" in state:
-                self.trainer.switch_trace.load(state["switch"])
+            self.trainer.source.load(state.get("source", {}))
             self.examples_seen = state["examples_seen"]
             done = int(state["step"])
             log.info(f"resuming {self.run.path} after step {done} of {self.steps}")
@@ -468,8 +438,7 @@ class _Trainer:
         unfinished.rename(self.run.model)
 
     def _summary(self) -> dict[str, Any]:
-        hidden = self.engines.teacher_hidden
-        beforehand_seconds = self.teacher_writing_seconds + (hidden.seconds() if hidden else 0.0)
+        beforehand_seconds = self.trainer.source.seconds_beforehand + self.trainer.teacher.seconds_beforehand
         return training_summary(
             self.recipe,
             self.engines,
@@ -479,6 +448,5 @@ class _Trainer:
             steps=self.steps,
             examples_seen=self.examples_seen,
             beforehand_seconds=beforehand_seconds / self.accelerator.num_processes,
-            switch_trace=self.trainer.switch_trace,
-            teacher_check=self.teacher_check,
+            of_source=self.trainer.source.summary(),
         )

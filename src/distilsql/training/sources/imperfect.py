@@ -1,4 +1,4 @@
-"""KID's imperfect completions for one tree: mask, predict in one pass without gradient, rewrite (KID §3)."""
+"""KID: gold completions masked, predicted in one pass without gradient, and rewritten (KID §3)."""
 
 from typing import Any
 
@@ -14,7 +14,6 @@ from distilsql.distill.masking import (
     masked_count,
     rewrite_completion,
 )
-from distilsql.distill.methods import Source
 from distilsql.errors import ModelError
 from distilsql.inference.loading import Engines
 from distilsql.models.generate import choose_tokens
@@ -22,87 +21,118 @@ from distilsql.models.tree import Completion, as_branches
 from distilsql.models.tree_model import PromptState, student_hidden
 from distilsql.runs.recipe import Recipe
 from distilsql.training.ledger import Ledger
+from distilsql.training.sources.source import CompletionSource
 from distilsql.training.window_tree import Use, WindowTree
 
 
-@torch.no_grad()
-def imperfect_completions(
-    item: WindowTree, state: PromptState | None, recipe: Recipe, engines: Engines, ledger: Ledger
-) -> list[Completion]:
-    """ŷ for each gold completion of a tree (kid), or gold with the masks left in (kid-mask-only).
+class Imperfect(CompletionSource):
+    """ŷ of KID: gold with some tokens masked and rewritten by what the student predicts for them, in one pass.
 
     ⌈mask_share · |y|⌉ tokens are masked, |y| counting EOS; EOS itself is never masked: as the last token it is
     no model input, so a mask there would change nothing (ASSUMED; the paper does not say).
     """
-    detached = None if state is None else state.detached()
-    golds = [torch.tensor(gold, dtype=torch.int64) for gold in item.golds]
-    positions = _mask_positions(item, golds, detached, recipe, engines)
-    masked = [
-        mask_completion(gold, where, engines.mask_token_id)
-        for gold, where in zip(golds, positions, strict=True)
-    ]
-    if recipe.row.source is Source.MASKED:
-        return [tuple(completion.tolist()) for completion in masked]
-    predictions = _predictions(item, masked, positions, detached, recipe, engines)
-    ledger.count("masked_tokens", sum(map(len, positions)))
-    for gold, where, predicted in zip(golds, positions, predictions, strict=True):
-        ledger.count("wrongly_rewritten_tokens", int((gold[where] != predicted).sum()))
-    return [
-        tuple(rewrite_completion(gold, where, predicted).tolist())
-        for gold, where, predicted in zip(golds, positions, predictions, strict=True)
-    ]
 
+    rewrites = True
 
-def _mask_positions(
-    item: WindowTree, golds: list[Tensor], state: PromptState | None, recipe: Recipe, engines: Engines
-) -> list[Tensor]:
-    strategy = MaskStrategy(recipe.distill.mask_strategy)
-    entropies = _entropies(item, state, recipe, engines) if strategy.needs_entropy else None
-    return [
-        choose_mask_positions(
-            len(gold) - 1,
-            min(masked_count(len(gold), recipe.distill.mask_share), len(gold) - 1),
-            strategy,
-            rng=item.rng(recipe.seed, Use.MASKING, row),
-            student_entropy_T=None if entropies is None else entropies[row][:-1],
+    def __init__(self, recipe: Recipe, engines: Engines, ledger: Ledger) -> None:
+        super().__init__(recipe, engines, ledger)
+        self.mask_token_id = mask_token_id(engines.tokenizer, recipe.distill.mask_token)
+
+    def lines_up_with_gold(self) -> bool:
+        return self.recipe.distill.gold_context == "imperfect"
+
+    @torch.no_grad()
+    def rewrite(self, item: WindowTree, state: PromptState | None) -> list[Completion]:
+        state = None if state is None else state.detached()
+        golds = [torch.tensor(gold, dtype=torch.int64) for gold in item.golds]
+        positions = self._mask_positions(item, golds, state)
+        masked = [
+            mask_completion(gold, where, self.mask_token_id)
+            for gold, where in zip(golds, positions, strict=True)
+        ]
+        return [tuple(row.tolist()) for row in self.fill(item, golds, masked, positions, state)]
+
+    def fill(
+        self,
+        item: WindowTree,
+        golds: list[Tensor],
+        masked: list[Tensor],
+        positions: list[Tensor],
+        state: PromptState | None,
+    ) -> list[Tensor]:
+        """The masked completions with predictions in place of the masks."""
+        predictions = self._predictions(item, masked, positions, state)
+        self.ledger.count("masked_tokens", sum(map(len, positions)))
+        for gold, where, predicted in zip(golds, positions, predictions, strict=True):
+            self.ledger.count("wrongly_rewritten_tokens", int((gold[where] != predicted).sum()))
+        return [
+            rewrite_completion(gold, where, predicted)
+            for gold, where, predicted in zip(golds, positions, predictions, strict=True)
+        ]
+
+    def _mask_positions(
+        self, item: WindowTree, golds: list[Tensor], state: PromptState | None
+    ) -> list[Tensor]:
+        options = self.recipe.distill
+        strategy = MaskStrategy(options.mask_strategy)
+        entropies = self._entropies(item, state) if strategy.needs_entropy else None
+        return [
+            choose_mask_positions(
+                len(gold) - 1,
+                min(masked_count(len(gold), options.mask_share), len(gold) - 1),
+                strategy,
+                rng=item.rng(self.recipe.seed, Use.MASKING, row),
+                student_entropy_T=None if entropies is None else entropies[row][:-1],
+            )
+            for row, gold in enumerate(golds)
+        ]
+
+    def _entropies(self, item: WindowTree, state: PromptState | None) -> list[Tensor]:
+        """The student's entropy at every position of every gold completion."""
+        student, vocabulary_size = self.engines.student, self.engines.vocabulary_size
+        head = student.head()
+        hidden_ND = student_hidden(student, item.tree, as_branches(item.golds), state)
+        chunks = hidden_ND.split(self.recipe.train.loss_chunk_rows)
+        entropy_N = torch.cat([entropy(head.log_probs(chunk, vocabulary_size)) for chunk in chunks])
+        return list(entropy_N.cpu().split([len(gold) for gold in item.golds]))
+
+    def _predictions(
+        self, item: WindowTree, masked: list[Tensor], positions: list[Tensor], state: PromptState | None
+    ) -> list[Tensor]:
+        """What the student predicts at each masked position, read from the position before it."""
+        student, recipe = self.engines.student, self.recipe
+        branches = as_branches([tuple(completion.tolist()) for completion in masked])
+        hidden_ND = student_hidden(student, item.tree, branches, state)
+        starts = np.cumsum([0, *(len(completion) for completion in masked[:-1])])
+        rows = torch.cat([where + int(start) for where, start in zip(positions, starts, strict=True)])
+        hidden_MD = hidden_ND[rows.to(hidden_ND.device)]
+        temperature = 1.0 if recipe.distill.rewriting == "sampled" else 0.0
+        uniform_M = np.concatenate(
+            [
+                item.rng(recipe.seed, Use.REWRITING, row).random(len(where))
+                for row, where in enumerate(positions)
+            ]
         )
-        for row, gold in enumerate(golds)
-    ]
+        head, predicted = student.head(), []
+        for start in range(0, max(len(hidden_MD), 1), recipe.train.loss_chunk_rows):
+            chunk = slice(start, start + recipe.train.loss_chunk_rows)
+            logp_RV = head.log_probs(hidden_MD[chunk], self.engines.vocabulary_size)
+            predicted.append(choose_tokens(logp_RV, temperature, uniform_M[chunk]))
+        return list(torch.cat(predicted).cpu().split([len(where) for where in positions]))
 
 
-def _entropies(item: WindowTree, state: PromptState | None, recipe: Recipe, engines: Engines) -> list[Tensor]:
-    """The student's entropy at every position of every gold completion."""
-    head = engines.student.head()
-    hidden_ND = student_hidden(engines.student, item.tree, as_branches(item.golds), state)
-    chunks = hidden_ND.split(recipe.train.loss_chunk_rows)
-    entropy_N = torch.cat([entropy(head.log_probs(chunk, engines.vocabulary_size)) for chunk in chunks])
-    return list(entropy_N.cpu().split([len(gold) for gold in item.golds]))
+class Masked(Imperfect):
+    """kid-mask-only (KID Table 5): the mask tokens stay where they are."""
 
-
-def _predictions(
-    item: WindowTree,
-    masked: list[Tensor],
-    positions: list[Tensor],
-    state: PromptState | None,
-    recipe: Recipe,
-    engines: Engines,
-) -> list[Tensor]:
-    """What the student predicts at each masked position, read from the position before it."""
-    branches = as_branches([tuple(completion.tolist()) for completion in masked])
-    hidden_ND = student_hidden(engines.student, item.tree, branches, state)
-    starts = np.cumsum([0, *(len(completion) for completion in masked[:-1])])
-    rows = torch.cat([where + int(start) for where, start in zip(positions, starts, strict=True)])
-    hidden_MD = hidden_ND[rows.to(hidden_ND.device)]
-    temperature = 1.0 if recipe.distill.rewriting == "sampled" else 0.0
-    uniform_M = np.concatenate(
-        [item.rng(recipe.seed, Use.REWRITING, row).random(len(where)) for row, where in enumerate(positions)]
-    )
-    head, predicted = engines.student.head(), []
-    for start in range(0, max(len(hidden_MD), 1), recipe.train.loss_chunk_rows):
-        chunk = slice(start, start + recipe.train.loss_chunk_rows)
-        logp_RV = head.log_probs(hidden_MD[chunk], engines.vocabulary_size)
-        predicted.append(choose_tokens(logp_RV, temperature, uniform_M[chunk]))
-    return list(torch.cat(predicted).cpu().split([len(where) for where in positions]))
+    def fill(
+        self,
+        item: WindowTree,
+        golds: list[Tensor],
+        masked: list[Tensor],
+        positions: list[Tensor],
+        state: PromptState | None,
+    ) -> list[Tensor]:
+        return masked
 
 
 def mask_token_id(tokenizer: Any, token: str) -> int:

@@ -1,6 +1,6 @@
-"""Completions that the teacher writes once, beforehand: stored with the run and reused.
+"""Completions that the teacher writes once, beforehand, stored with the run and reused: part of f-distill's.
 
-f-distill trains partly on them; `teacher_check.py` says what they are worth.
+`metrics/query_check.py` says what they are worth.
 """
 
 import json
@@ -12,10 +12,9 @@ from typing import Any
 from accelerate.utils import gather_object
 
 from distilsql.data.benchmark import SqlBenchmark
-from distilsql.distill.methods import Source
 from distilsql.files import lines_of, write_text
 from distilsql.inference.loading import Engines
-from distilsql.inference.prepare import Prepared
+from distilsql.inference.prepare import Prepared, TokenizedExample
 from distilsql.metrics.query_check import TeacherCheck, check_teacher_queries
 from distilsql.models.generate import GenerationOptions
 from distilsql.models.tree import Completion
@@ -23,13 +22,17 @@ from distilsql.models.vllm_source import VllmSource
 from distilsql.progress import progress
 from distilsql.runs.folder import RunFolder, append_line
 from distilsql.runs.recipe import Recipe
+from distilsql.training.ledger import Ledger, Phase
 from distilsql.training.sampling import TreeOfExamples
 from distilsql.training.sources.decode_batches import decode_batches
+from distilsql.training.sources.source import Beforehand
+from distilsql.training.sources.student import Mixture
 from distilsql.training.sources.writing import vllm_source, write_completions
 from distilsql.training.window_tree import Use, WindowTree, as_window_trees
 
 # An engine that forms its own batches wants many questions at a time; a kill loses what one call wrote.
 _BATCHES_PER_VLLM_CALL = 16
+_LOG_KEY = "teacher_completions"
 
 
 @dataclass(frozen=True)
@@ -41,31 +44,56 @@ class TeacherCompletions:
     seconds: float
 
 
+class TeacherAndStudent(Mixture):
+    """The teacher's completion, written once, or the student's own (f-distill, Wen et al. 2023)."""
+
+    def __init__(self, recipe: Recipe, engines: Engines, ledger: Ledger) -> None:
+        super().__init__(recipe, engines, ledger)
+        self.completions = TeacherCompletions({}, {}, 0.0)
+        self.check: TeacherCheck | None = None
+
+    def prepare(self, beforehand: Beforehand) -> None:
+        """The teacher writes; its queries are run before the student is shown them."""
+        with self.ledger.phase(Phase.GENERATION):
+            self.completions = ensure_teacher_completions(
+                self.recipe, self.engines, self.generation_options(), beforehand
+            )
+        if beforehand.process == 0 and isinstance(beforehand.benchmark, SqlBenchmark):
+            with self.ledger.phase(Phase.EVALUATION):
+                self.check = check_once(beforehand.run, self.completions.texts, beforehand.benchmark)
+            self.check.say()
+        super().prepare(beforehand)
+
+    @property
+    def seconds_beforehand(self) -> float:
+        return self.completions.seconds
+
+    def fixed(self, example: TokenizedExample) -> Completion:
+        return self.completions.tokens[example.example.example_id]
+
+    def summary(self) -> dict[str, Any]:
+        return {"teacher_completions": self.check.to_json() if self.check else None}
+
+
 def ensure_teacher_completions(
-    recipe: Recipe,
-    engines: Engines,
-    prepared: Prepared,
-    examples: Collection[int],
-    run: RunFolder,
-    options: GenerationOptions,
-    *,
-    process: int = 0,
-    processes: int = 1,
-) -> TeacherCompletions | None:
-    """The teacher's completion of the training examples with these numbers, from the run folder where it is there
-    already; None where the method trains on none.
+    recipe: Recipe, engines: Engines, options: GenerationOptions, beforehand: Beforehand
+) -> TeacherCompletions:
+    """The teacher's completion of the training examples, from the run folder where it is there already.
 
     Lines are appended batch by batch, so an interrupted generation goes on where it stopped. Which questions share a
     batch depends on the data alone, so it goes on to the same bits. Each process writes its part of the batches; the
     first one keeps the file.
     """
-    if recipe.row.source is not Source.TEACHER_AND_STUDENT:
-        return None
+    run, process, processes = beforehand.run, beforehand.process, beforehand.processes
     known = _read(run, repair=process == 0)
-    batches = [batch for batch in _batches(recipe, prepared, examples) if not _ids(batch) <= known.keys()]
+    batches = [
+        batch
+        for batch in _batches(recipe, beforehand.prepared, beforehand.examples)
+        if not _ids(batch) <= known.keys()
+    ]
     writer = _vllm_teacher(recipe, engines) if batches and recipe.generation.engine == "vllm" else None
     at_once = _BATCHES_PER_VLLM_CALL if writer else processes
-    with progress("completions of the teacher", len(examples), done=len(known)) as advance:
+    with progress("completions of the teacher", len(beforehand.examples), done=len(known)) as advance:
         for start in range(0, len(batches), at_once):
             own = batches[start + process : start + at_once : processes]
             everyones: list[dict[str, Any]] = gather_object(  # type: ignore[assignment]
@@ -161,9 +189,6 @@ def _read(run: RunFolder, *, repair: bool) -> dict[str, dict[str, Any]]:
 def _append(run: RunFolder, records: Sequence[dict[str, Any]]) -> None:
     with run.teacher_completions.open("a", encoding="utf-8") as file:
         file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-
-
-_LOG_KEY = "teacher_completions"
 
 
 def check_once(run: RunFolder, queries: Mapping[str, str], benchmark: SqlBenchmark) -> TeacherCheck:

@@ -23,7 +23,6 @@ import torch
 import transformers
 from torch import Tensor
 
-from distilsql.distill.methods import Source
 from distilsql.files import default_cache_folder
 from distilsql.inference.prepare import Prepared
 from distilsql.models.fingerprint import model_fingerprint
@@ -33,6 +32,7 @@ from distilsql.models.tree_model import TreeModel
 from distilsql.progress import progress
 from distilsql.runs.recipe import Recipe
 from distilsql.training.ledger import Ledger, Phase
+from distilsql.training.sources.source import source_class
 from distilsql.training.teacher_states.store import HiddenStore, open_store
 
 log = logging.getLogger(__name__)
@@ -239,7 +239,7 @@ def _entries(prepared: Prepared, questions_per_tree: int) -> list[_Entry]:
 def _is_wanted(recipe: Recipe, is_longer_than_an_epoch: bool) -> bool:
     """Decided by the recipe and the data alone, not by what is on disk: a resumed run must decide the same."""
     options = recipe.train
-    if recipe.row.source is not Source.GOLD or options.teacher_hidden == "off":
+    if not source_class(recipe).is_fixed or options.teacher_hidden == "off":
         return False
     return options.teacher_hidden == "on" or is_longer_than_an_epoch
 

@@ -1,8 +1,69 @@
-"""SWITCH's trace: how often the teacher takes over, and how far the models diverge, along the sequence."""
+"""SWITCH as a completion source: the student writes, the teacher takes over where they diverge (`switch_engine`)."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from distilsql.training.sources.switch_engine import SwitchedCompletion, SwitchOptions
+from distilsql.inference.loading import Engines
+from distilsql.runs.recipe import Recipe
+from distilsql.training.ledger import Ledger
+from distilsql.training.sources.student import Student, Written
+from distilsql.training.sources.switch_engine import (
+    BlockLength,
+    SwitchedCompletion,
+    SwitchOptions,
+    ThresholdSchedule,
+    switch_generate,
+)
+from distilsql.training.window_tree import Use, WindowTree
+
+
+class Switch(Student):
+    """Student and teacher write together (SWITCH, Koo et al. 2025); how often is traced along the sequence."""
+
+    def __init__(self, recipe: Recipe, engines: Engines, ledger: Ledger) -> None:
+        super().__init__(recipe, engines, ledger)
+        keys = recipe.switch
+        self.options = SwitchOptions(
+            keys.threshold, keys.decay, ThresholdSchedule(keys.schedule), keys.block_length
+        )
+        self.trace = SwitchTrace(self.options)
+
+    @classmethod
+    def longest_tokens(cls, recipe: Recipe) -> int:
+        """With the tokens that are drafted in vain."""
+        drafted = recipe.switch.block_length or max(BlockLength.CHOICES)
+        return super().longest_tokens(recipe) + drafted - 1
+
+    def generate(self, batches: Sequence[Sequence[WindowTree]]) -> list[list[list[Written]]]:
+        return [self._switched(items) for items in batches]
+
+    def _switched(self, items: Sequence[WindowTree]) -> list[list[Written]]:
+        teacher, cache = self.engines.teacher, self.engines.teacher_prefixes
+        assert teacher is not None
+        assert cache is not None
+        written = switch_generate(
+            self.engines.student,
+            teacher,
+            [item.tree for item in items],
+            self.generation_options(),
+            self.options,
+            streams=[item.streams(self.recipe.seed, Use.SAMPLING) for item in items],
+            teacher_prefixes=[cache.get(item.prefix_key, item.tree.prefix) for item in items],
+        )
+        for tree in written:
+            for completion in tree:
+                self.trace.add(completion)
+        return [[Written(one.tokens, sum(one.from_teacher)) for one in tree] for tree in written]
+
+    def state(self) -> dict[str, Any]:
+        return self.trace.state()
+
+    def load(self, state: dict[str, Any]) -> None:
+        if state:
+            self.trace.load(state)
+
+    def summary(self) -> dict[str, Any]:
+        return {"teacher_share": self.trace.teacher_share, **self.trace.summary()}
 
 
 class SwitchTrace:

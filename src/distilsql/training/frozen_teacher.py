@@ -1,0 +1,58 @@
+"""The teacher's side of a training: its hidden states at the positions that are trained on."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from distilsql.inference.loading import Engines
+from distilsql.inference.prepare import Prepared
+from distilsql.models.tree import Completion
+from distilsql.runs.recipe import Recipe
+from distilsql.training.ledger import Ledger, Phase
+from distilsql.training.teacher_states.states import TeacherHidden, open_teacher_hidden, run_teacher
+from distilsql.training.window_tree import WindowTree
+
+
+class FrozenTeacher:
+    """The teacher, run on each tree; or, where completions never change, run once and read from disk since (`kept`)."""
+
+    def __init__(self, engines: Engines, ledger: Ledger) -> None:
+        self._engines, self._ledger = engines, ledger
+        self.kept: TeacherHidden | None = None
+
+    def keep_states(
+        self,
+        recipe: Recipe,
+        prepared: Prepared,
+        *,
+        is_longer_than_an_epoch: bool,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        """Have the states of all gold completions on disk, where recipe and data make that worth it."""
+        self.kept = open_teacher_hidden(
+            recipe,
+            self._engines.teacher,
+            self._engines.teacher_prefixes,
+            prepared,
+            is_longer_than_an_epoch=is_longer_than_an_epoch,
+            ledger=self._ledger,
+            rank=process,
+            processes=processes,
+        )
+
+    @property
+    def seconds_beforehand(self) -> float:
+        """What computing the kept states took, whichever run did it."""
+        return self.kept.seconds() if self.kept else 0.0
+
+    def hidden(self, item: WindowTree, completions: Sequence[Completion]) -> Tensor | None:
+        """Hidden states (N, E) that predict the completions of a tree; None where there is no teacher."""
+        teacher, cache = self._engines.teacher, self._engines.teacher_prefixes
+        if teacher is None or cache is None:
+            return None
+        with self._ledger.phase(Phase.TEACHER):
+            if self.kept is not None:
+                return self.kept.of(item.numbers)
+            self._ledger.count("teacher_tokens", sum(map(len, completions)))
+            return run_teacher(teacher, cache, item.prefix_key, item.tree, completions)
