@@ -6,6 +6,9 @@ units in the last place, as the seed and the shape choose: a computation repeate
 single rows do not. Only the process of the tests is changed, not those that they start.
 """
 
+import functools
+import zlib
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -40,9 +43,16 @@ class OtherRounding(TorchDispatchMode):
     def moved(self, values: torch.Tensor) -> torch.Tensor:
         if not values.is_floating_point() or values.device.type != "cpu":
             return values
-        generator = torch.Generator().manual_seed(self.seed)
-        moves = torch.randint(-LARGEST_MOVE, LARGEST_MOVE + 1, values.shape, generator=generator)
-        if values.dtype == torch.bfloat16:
-            moves = moves.sign() * (torch.rand(values.shape, generator=generator) < BFLOAT16_SHARE)
-        factors = 1 + moves.double() * (torch.finfo(values.dtype).eps / 2)
-        return (values.double() * factors).to(values.dtype)
+        factors = factors_of(self.seed, tuple(values.shape), values.dtype)
+        return (values.to(factors.dtype) * factors).to(values.dtype)
+
+
+@functools.lru_cache(maxsize=4096)
+def factors_of(seed: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """What a result of this shape is multiplied by, in no less than float32."""
+    generator = torch.Generator().manual_seed(zlib.crc32(repr((seed, shape)).encode()))
+    moves = torch.randint(-LARGEST_MOVE, LARGEST_MOVE + 1, shape, generator=generator)
+    if dtype == torch.bfloat16:
+        moves = moves.sign() * (torch.rand(shape, generator=generator) < BFLOAT16_SHARE)
+    factors = 1 + moves.double() * (torch.finfo(dtype).eps / 2)
+    return factors.to(torch.promote_types(dtype, torch.float32))
