@@ -16,7 +16,7 @@ ROUNDED = {
     "mm", "addmm", "bmm", "baddbmm", "_softmax", "_log_softmax", "_softmax_backward_data",
     "_log_softmax_backward_data", "logsumexp", "sum", "mean", "exp", "log", "tanh", "rsqrt", "silu", "gelu",
     "native_layer_norm", "embedding_dense_backward", "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_flash_attention_for_cpu_backward", "flex_attention",
+    "_scaled_dot_product_flash_attention_for_cpu_backward",
 }  # fmt: skip
 LARGEST_MOVE = 4  # halves of the spacing at 1
 # Sums of bfloat16 are kept in float32: only the few that lie between two values are rounded otherwise.
@@ -26,15 +26,13 @@ BFLOAT16_SHARE = 0.02
 class OtherRounding(TorchDispatchMode):
     """While it is entered, this thread computes as processor number `seed` would."""
 
-    supports_higher_order_operators = True  # torch's flex_attention is one
-
     def __init__(self, seed: int):
         super().__init__()
         self.seed = seed
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        if getattr(func, "overloadpacket", func).__name__ not in ROUNDED:
+        if func.overloadpacket.__name__ not in ROUNDED:
             return result
         if isinstance(result, torch.Tensor):
             return self.moved(result)
