@@ -6,6 +6,9 @@ units in the last place, as the seed and the shape choose: a computation repeate
 single rows do not. Only the process of the tests is changed, not those that they start.
 """
 
+import functools
+import zlib
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -13,7 +16,7 @@ ROUNDED = {
     "mm", "addmm", "bmm", "baddbmm", "_softmax", "_log_softmax", "_softmax_backward_data",
     "_log_softmax_backward_data", "logsumexp", "sum", "mean", "exp", "log", "tanh", "rsqrt", "silu", "gelu",
     "native_layer_norm", "embedding_dense_backward", "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_flash_attention_for_cpu_backward", "flex_attention",
+    "_scaled_dot_product_flash_attention_for_cpu_backward",
 }  # fmt: skip
 LARGEST_MOVE = 4  # halves of the spacing at 1
 # Sums of bfloat16 are kept in float32: only the few that lie between two values are rounded otherwise.
@@ -23,15 +26,13 @@ BFLOAT16_SHARE = 0.02
 class OtherRounding(TorchDispatchMode):
     """While it is entered, this thread computes as processor number `seed` would."""
 
-    supports_higher_order_operators = True  # torch's flex_attention is one
-
     def __init__(self, seed: int):
         super().__init__()
         self.seed = seed
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        if getattr(func, "overloadpacket", func).__name__ not in ROUNDED:
+        if func.overloadpacket.__name__ not in ROUNDED:
             return result
         if isinstance(result, torch.Tensor):
             return self.moved(result)
@@ -40,9 +41,16 @@ class OtherRounding(TorchDispatchMode):
     def moved(self, values: torch.Tensor) -> torch.Tensor:
         if not values.is_floating_point() or values.device.type != "cpu":
             return values
-        generator = torch.Generator().manual_seed(self.seed)
-        moves = torch.randint(-LARGEST_MOVE, LARGEST_MOVE + 1, values.shape, generator=generator)
-        if values.dtype == torch.bfloat16:
-            moves = moves.sign() * (torch.rand(values.shape, generator=generator) < BFLOAT16_SHARE)
-        factors = 1 + moves.double() * (torch.finfo(values.dtype).eps / 2)
-        return (values.double() * factors).to(values.dtype)
+        factors = factors_of(self.seed, tuple(values.shape), values.dtype)
+        return (values.to(factors.dtype) * factors).to(values.dtype)
+
+
+@functools.lru_cache(maxsize=4096)
+def factors_of(seed: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """What a result of this shape is multiplied by, in no less than float32."""
+    generator = torch.Generator().manual_seed(zlib.crc32(repr((seed, shape)).encode()))
+    moves = torch.randint(-LARGEST_MOVE, LARGEST_MOVE + 1, shape, generator=generator)
+    if dtype == torch.bfloat16:
+        moves = moves.sign() * (torch.rand(shape, generator=generator) < BFLOAT16_SHARE)
+    factors = 1 + moves.double() * (torch.finfo(dtype).eps / 2)
+    return factors.to(torch.promote_types(dtype, torch.float32))
