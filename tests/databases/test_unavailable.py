@@ -318,3 +318,19 @@ def test_a_file_that_changes_while_it_is_read_without_locks_is_read_again(tmp_pa
         assert answer["states"] == [sqlite_worker.database_state(str(path))]
     else:
         assert (answer["outcome"], answer["message"]) == ("UNAVAILABLE", "it changed while it was read")
+
+
+def test_a_column_whose_name_is_not_utf8_is_left_out_and_blamed_on_no_statement(tmp_path, pool):
+    path = tmp_path / "t.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("CREATE TABLE t (naXXe TEXT, b TEXT); INSERT INTO t VALUES ('x', 'y')")
+    path.write_bytes(path.read_bytes().replace(b"naXXe", b"na\xff\xfee"))
+    schema = introspect(path)
+    assert [column.name for column in schema.tables[0].columns] == ["b"]
+    assert sample_values(path, schema, 2) == {("t", "b"): ("y",)}
+    assert pool.run(make_job(path, "SELECT b FROM t")).rows == (("y",),)
+    execution = pool.run(make_job(path, "SELECT * FROM t"))
+    assert (execution.outcome, execution.message) == (Outcome.UNAVAILABLE, "a name in it is not UTF-8")
+    assert (
+        pool.run(make_job(path, "SELECT CAST(x'ff' AS TEXT)", decoding="strict")).outcome is Outcome.SQL_ERROR
+    )

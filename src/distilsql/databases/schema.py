@@ -103,9 +103,15 @@ def _can_be_read(path: Path, name: str) -> bool:
 
 def _introspect_table(path: Path, name: str, is_view: bool) -> Table:
     rows = read_rows(
-        path, f"SELECT name, type, pk FROM pragma_table_xinfo({quoted_text(name)}) WHERE hidden != 1"
+        path,
+        f"SELECT name, type, pk, hex(name) FROM pragma_table_xinfo({quoted_text(name)}) WHERE hidden != 1",
     )
-    columns = tuple(Column(str(column), _declared(str(kind)), bool(pk)) for column, kind, pk in rows)
+    columns = tuple(
+        Column(str(column), _declared(str(kind)), bool(pk))
+        for column, kind, pk, written in rows
+        # A name with bytes that are not UTF-8 cannot be asked for; without them, quoted, it would be read as a text.
+        if str(column).encode().hex().upper() == written
+    )
     return Table(name, columns, is_view=is_view)
 
 

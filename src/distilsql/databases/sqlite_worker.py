@@ -356,6 +356,8 @@ def failure(error: Exception, path: str, database: Database | None, is_late: boo
     if is_trouble(error):
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY_ROLLBACK:
             message = unfinished(path)
+        if isinstance(error, UnicodeDecodeError):
+            message = "a name in it is not UTF-8"
         return {"outcome": "UNAVAILABLE", "message": message}
     if is_late or message == "interrupted":
         return {"outcome": "TIMEOUT", "message": "stopped at its limit of time or steps"}
@@ -368,7 +370,8 @@ def is_trouble(error: Exception) -> bool:
     """Whether it is the file that cannot be read, whatever the statement."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
-        return isinstance(error, OSError | Unreadable)
+        # Of a name in the schema; of a cell, sqlite3 has an error of its own.
+        return isinstance(error, OSError | Unreadable | UnicodeDecodeError)
     return code in TROUBLE or code & 0xFF in TROUBLE
 
 
