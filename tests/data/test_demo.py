@@ -6,6 +6,8 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -14,13 +16,21 @@ import sqlglot
 from distilsql.data.benchmark import Benchmark
 from distilsql.data.demo import DEMO_SPLITS, build, load_demo
 from distilsql.data.demo.build import ask, split_of
-from distilsql.data.demo.databases import SEED, SEEN, UNSEEN, linked_names, table_keys, teacher_domains
+from distilsql.data.demo.databases import (
+    SEED,
+    SEEN,
+    UNSEEN,
+    apart_from,
+    linked_names,
+    table_keys,
+    teacher_domains,
+)
 from distilsql.data.demo.dice import Dice
 from distilsql.data.demo.domain import Domain, schema_of
 from distilsql.data.demo.neighbours import neighbours
 from distilsql.data.demo.patterns import PATTERNS, Topic
 from distilsql.data.demo.rows import connect, fill
-from distilsql.data.demo.schemas import draw_domain, said_of
+from distilsql.data.demo.schemas import draw_domain, draw_domains, said_of
 from distilsql.data.demo.vocabulary import KINDS
 from distilsql.data.demo.wordings import WORDINGS, plural
 from distilsql.data.example import Example
@@ -359,6 +369,15 @@ def test_teacher_reads_hundreds_of_databases_and_nothing_of_the_unseen_ones() ->
         assert not linked_names(domain) & links
     drawn = [frozenset(table_keys(domain)) for domain in teacher_domains()]
     assert len(set(drawn)) == len(drawn), "no database is there twice"
+
+
+def test_apart_is_without_the_same_table_and_without_the_same_link() -> None:
+    first, second, third = islice(draw_domains("seed"), 3)
+    assert list(apart_from([first], [first, second, third])) == [second, third]
+    same_table = Domain("same-table", (first.tables[0],))
+    same_link = Domain("same-link", tuple(replace(table, content=table.links) for table in first.tables))
+    assert list(apart_from([first], [same_table, same_link, second])) == [second]
+    assert not table_keys(same_link) & table_keys(first), "it is refused for its link alone"
 
 
 def test_teacher_domains_are_the_same_every_time() -> None:

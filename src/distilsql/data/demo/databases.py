@@ -4,7 +4,7 @@ Students and the teacher train on questions about `SEEN`. The teacher reads hund
 learns to read a schema rather than to remember eight. Nobody trains on `UNSEEN`: two written by hand and six drawn.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import islice
 
@@ -32,15 +32,19 @@ UNSEEN = (MUSEUM, CAMP, *islice(draw_domains(f"{SEED}/unseen"), 6))
 @cache
 def teacher_domains() -> tuple[Domain, ...]:
     """The databases that the teacher alone trains on; none has a table or a link in common with the unseen ones."""
-    return tuple(islice(_apart_from_unseen(), TEACHER_DATABASES))
+    return tuple(islice(apart_from(UNSEEN, draw_domains(f"{SEED}/teacher")), TEACHER_DATABASES))
 
 
-def _apart_from_unseen() -> Iterator[Domain]:
-    tables = {key for domain in UNSEEN for key in table_keys(domain)}
-    links = {pair for domain in UNSEEN for pair in linked_names(domain)}
-    for domain in draw_domains(f"{SEED}/teacher"):
-        if not tables & table_keys(domain) and not links & linked_names(domain):
-            yield domain
+def apart_from(others: Iterable[Domain], domains: Iterable[Domain]) -> Iterator[Domain]:
+    """Those of `domains` that have no table, and no pair of linked tables, in common with any of `others`."""
+    tables: set[TableKey] = set()
+    links: set[tuple[str, str]] = set()
+    for other in others:
+        tables |= table_keys(other)
+        links |= linked_names(other)
+    return (
+        domain for domain in domains if not tables & table_keys(domain) and not links & linked_names(domain)
+    )
 
 
 def table_keys(domain: Domain) -> set[TableKey]:
