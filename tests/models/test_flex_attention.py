@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from families import VOCABULARY, loss_and_gradients, make_model, random_tree, tokens
 from torch._dynamo.testing import CompileCounter
 from torch.nn.attention.flex_attention import create_mask
 from torch.nn.attention.flex_attention import flex_attention as eager_flex_attention
@@ -30,6 +29,7 @@ from distilsql.models.tree import (
     visible,
 )
 from distilsql.models.tree_model import TreeModel, default_attention
+from families import VOCABULARY, loss_and_gradients, make_model, random_tree, tokens
 
 CPU = torch.device("cpu")
 BLOCK_FAMILIES = ["llama", "qwen2", "gpt2", "opt"]
