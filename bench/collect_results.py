@@ -1,47 +1,74 @@
-"""Keep what runs measured, not their weights: copies logs, summaries, recipes and scores into docs/results/NAME/.
+"""Keep what runs measured, not their weights: recipes, logs, summaries and scores in results/NAME/, one file a run.
+
+    python bench/collect_results.py NAME RUN [RUN …]      runs/…/kid-seed0 → results/NAME/kid-seed0.tar.xz
+    python bench/collect_results.py --unpack NAME FOLDER  results/NAME/*.tar.xz → FOLDER/*, to render or go on from
 
 Questions, gold queries and reference responses belong to the benchmarks and are left out; example ids stand for them.
-
-python bench/collect_results.py NAME RUN [RUN …]
+The same run makes the same bytes.
 """
 
+import io
 import json
-import shutil
 import sys
+import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 KEPT = ("recipe.toml", "environment.json", "log.jsonl", "summary.json", "exposure.json")
-ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+SUFFIX = ".tar.xz"
 
 
-def collect(name: str, runs: list[Path]) -> Path:
-    """Copy the small files of each run; a run collected before is replaced."""
-    target = ROOT / "docs" / "results" / name
+def pack(name: str, runs: list[Path]) -> Path:
+    """One file a run; a run collected before is replaced."""
+    target = RESULTS / name
+    target.mkdir(parents=True, exist_ok=True)
     for run in runs:
-        folder = target / f"{run.name}.part"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for file in KEPT:
-            if (run / file).exists():
-                shutil.copy(run / file, folder / file)
-        for scores in sorted((run / "scores").glob("*.json")):
-            document = json.loads(scores.read_text(encoding="utf-8"))
-            for verdict in document.get("verdicts", ()):
-                for theirs in ("question", "gold_sql"):
-                    verdict.pop(theirs, None)  # gone already in what was collected before
-            for judged in document.get("instructions", ()):
-                judged["instruction"] = judged["input"] = ""
-                # Tables by length need to know how long a reference is.
-                judged["references"] = [" ".join("…" for _ in text.split()) for text in judged["references"]]
-            (folder / "scores").mkdir(exist_ok=True)
-            text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-            (folder / "scores" / scores.name).write_text(text, encoding="utf-8")
-        shutil.rmtree(target / run.name, ignore_errors=True)
-        folder.rename(target / run.name)
+        unfinished = target / f"{run.name}.part"
+        with tarfile.open(unfinished, "w:xz", preset=9) as file:
+            for member, text in _members(run):
+                content = text.encode()
+                info = tarfile.TarInfo(member)  # of no date and nobody, so that bytes depend on the run alone
+                info.size = len(content)
+                file.addfile(info, io.BytesIO(content))
+        unfinished.replace(target / f"{run.name}{SUFFIX}")
     return target
 
 
+def unpack(name: str, folder: Path) -> Path:
+    """Run folders without weights, as they were; what is in `folder` already stays."""
+    for packed in sorted((RESULTS / name).glob(f"*{SUFFIX}")):
+        run = folder / packed.name.removesuffix(SUFFIX)
+        if not run.exists():
+            with tarfile.open(packed) as file:
+                file.extractall(run, filter="data")
+    return folder
+
+
+def _members(run: Path) -> Iterator[tuple[str, str]]:
+    for name in KEPT:
+        if (run / name).exists():
+            yield name, (run / name).read_text(encoding="utf-8")
+    for scores in sorted((run / "scores").glob("*.json")):
+        document = _without_the_benchmarks_texts(json.loads(scores.read_text(encoding="utf-8")))
+        yield f"scores/{scores.name}", json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def _without_the_benchmarks_texts(document: dict) -> dict:
+    for verdict in document.get("verdicts", ()):
+        for theirs in ("question", "gold_sql"):
+            verdict.pop(theirs, None)  # gone already in what was collected before
+    for judged in document.get("instructions", ()):
+        judged["instruction"] = judged["input"] = ""
+        # Tables by length need to know how long a reference is.
+        judged["references"] = [" ".join("…" for _ in text.split()) for text in judged["references"]]
+    return document
+
+
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
+    if len(sys.argv) < 3 or (sys.argv[1] == "--unpack" and len(sys.argv) != 4):
         sys.exit(__doc__)
-    print(collect(sys.argv[1], [Path(run) for run in sys.argv[2:]]))
+    if sys.argv[1] == "--unpack":
+        print(unpack(sys.argv[2], Path(sys.argv[3])))
+    else:
+        print(pack(sys.argv[1], [Path(run) for run in sys.argv[2:]]))

@@ -17,7 +17,6 @@ ROOT = Path(__file__).parents[1]
 RECIPE = (
     "method = 'sft'\n[student]\npath = 'no-such-model'\n[data]\ntrain = 'demo:train'\n[train]\nsteps = 1\n"
 )
-PAPER = str(ROOT / "recipes" / "paper")
 
 
 def distilsql(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -109,9 +108,9 @@ def test_what_libraries_say_to_one_another_is_shown_to_who_asks(tiny_models, opt
         (["evaluate", ".", "--on", "demo:test", "--plug-values"], 1, ["--plug-values", "prediction file"]),
         (["ask", "nowhere", "How many?"], 1, ["nowhere is not a run folder"]),
         (["compare", "nowhere"], 1, ["nowhere"]),
-        (["reproduce", "table3"], 1, ["recipes/paper", "--recipes"]),
-        (["reproduce", "tabel3", "--recipes", PAPER], 1, ["'tabel3'", "table3", "figure6", "switch"]),
-        (["reproduce", "table3", "--scale", "gpu", "--recipes", PAPER], 1, ["'gpu'", "did you mean cpu"]),
+        (["reproduce", "table3", "--recipes", "."], 1, ["no published.toml", "--recipes"]),
+        (["reproduce", "tabel3"], 1, ["'tabel3'", "table3", "figure6", "switch"]),
+        (["reproduce", "table3", "--scale", "gpu"], 1, ["'gpu'", "did you mean cpu"]),
         (["data", "check", "missing.jsonl"], 1, ["missing.jsonl"]),
         (["nonsense"], 2, ["nonsense"]),
     ],

@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 
 from distilsql.errors import RecipeError
-from distilsql.experiments.experiment import Book
+from distilsql.experiments.experiment import PAPER, Book
 from distilsql.experiments.plan import make_plan
 from distilsql.runs.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
-RECIPES = ROOT / "recipes" / "paper"
 TRANSCRIPTION = ROOT.parent / "shared" / "paper" / "tables.json"
-BOOK = Book(RECIPES)
+BOOK = Book()
 EVERY = [(name, scale) for scale in BOOK.scales() for name in BOOK.names_at(scale)]
 
 
@@ -45,7 +44,7 @@ def test_every_run_of_every_experiment_has_a_valid_recipe_and_comes_after_what_i
 
 @pytest.mark.parametrize("scale", BOOK.scales())
 def test_base_recipes_are_recipes_of_their_own(scale):
-    for path in (RECIPES / scale).glob("*.toml"):
+    for path in (PAPER / scale).glob("*.toml"):
         if path.name != "scale.toml":
             assert load_recipe(path).method == "sft"
 
@@ -195,8 +194,8 @@ def test_a_number_that_the_paper_does_not_give_is_none():
 
 
 def copy_of_the_book(folder: Path) -> Path:
-    for path in RECIPES.rglob("*.toml"):
-        copy = folder / "book" / path.relative_to(RECIPES)
+    for path in PAPER.rglob("*.toml"):
+        copy = folder / "book" / path.relative_to(PAPER)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(path.read_text())
     return folder / "book"
@@ -267,6 +266,6 @@ def test_what_is_not_there_is_named_with_what_is(name, scale, message):
         make_plan(BOOK, [name], scale, Path("runs"))
 
 
-def test_a_folder_without_experiments_says_where_to_run_the_command(tmp_path):
-    with pytest.raises(RecipeError, match="repository's root"):
+def test_a_folder_without_experiments_says_what_to_do(tmp_path):
+    with pytest.raises(RecipeError, match="--recipes"):
         Book(tmp_path)

@@ -50,7 +50,7 @@ CONFIGS: dict[str, Callable] = {
 
 def paper_recipes() -> dict[tuple[str, str], Recipe]:
     """One recipe for each (family, method) of scale `paper`, of runs on the default seed and settings first."""
-    book = Book(Path(__file__).parents[2] / "recipes" / "paper")
+    book = Book()
     found: dict[tuple[str, str], Recipe] = {}
     runs = make_plan(book, book.names_at("paper"), "paper", Path("runs")).runs.values()
     started_from = {str(run.folder.model): run.recipe.student.path for run in runs}

@@ -6,7 +6,6 @@ import math
 import re
 import statistics
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 from scipy.stats import ttest_rel
@@ -19,7 +18,7 @@ from distilsql.experiments.plan import Plan, make_plan
 from distilsql.experiments.render import paper_table, render
 from distilsql.metrics.rouge import JudgedInstruction, RougeScores
 
-BOOK = Book(Path(__file__).parents[2] / "recipes" / "paper")
+BOOK = Book()
 KID = "kid_smollm2-24_from-teacher_seed{}"
 FOUR = ("spider:dev", "spider-dk:dev", "spider-realistic:dev", "spider-syn:dev")
 

@@ -65,14 +65,14 @@ def reproduce(
     render_only: Annotated[
         bool, typer.Option("--render", help="Render from the runs that are there; make none")
     ] = False,
-    recipes: Annotated[Path, typer.Option(help="Folder of the experiments")] = Path("recipes/paper"),
+    recipes: Annotated[Path | None, typer.Option(help="Folder of other experiments than the papers'")] = None,
 ) -> None:
     """The papers' tables and figures: make the runs that are missing, and show them beside the published numbers."""
     from distilsql.experiments.experiment import Book
     from distilsql.experiments.listing import print_experiments, print_plan
     from distilsql.experiments.plan import make_plan
 
-    book = Book(recipes)
+    book = Book(recipes) if recipes else Book()
     if not what:
         print_experiments(book)
         return

@@ -1,6 +1,6 @@
 """Experiments: a table or figure of a paper as one TOML file, and the scales at which it can be run.
 
-recipes/paper/
+experiments/paper/     (part of the package, so that an installed distilsql has them)
   table3.toml, …        an Experiment: rows (methods and settings), columns (measures), pairs of models at each scale
   published.toml        the papers' own numbers, with their source
   <scale>/scale.toml    a Scale: base recipes, pairs of student and teacher, tasks, benchmarks, columns, seeds
@@ -24,6 +24,7 @@ from distilsql.metrics.rouge import BUCKET_NAMES
 SCALE_FILE = "scale.toml"
 PUBLISHED_FILE = "published.toml"
 DEFAULT_SEEDS = "default"
+PAPER = Path(__file__).with_name("paper")
 
 
 class _Section(BaseModel):
@@ -258,11 +259,11 @@ class Published(_Section):
 class Book:
     """The experiments of a folder, its scales and the published numbers, read when asked for."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path = PAPER) -> None:
         if not (folder / PUBLISHED_FILE).is_file():
             raise RecipeError(
-                f"{folder} holds no experiments (it has no {PUBLISHED_FILE}). Run the command from the repository's "
-                "root, or name the folder with --recipes."
+                f"{folder} holds no experiments (it has no {PUBLISHED_FILE}). Name another folder with --recipes, or "
+                "leave the option out for the papers' own."
             )
         self.folder = folder
         self.published = _read(Published, folder / PUBLISHED_FILE)

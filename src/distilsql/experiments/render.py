@@ -1,6 +1,5 @@
 """From run folders to tables and figures beside the paper's. What has not been run is said, never made up."""
 
-import io
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,6 +34,7 @@ from distilsql.files import lines_of, write_bytes, write_text
 from distilsql.metrics.statistics import deviation_of_seeds
 from distilsql.report.cost import BASELINE, RunCost, cost
 from distilsql.report.entries import combine
+from distilsql.report.theme import png
 
 # Sharp on screens with two pixels to the point.
 _DPI = 180
@@ -57,9 +57,7 @@ def render(plan: Plan, out: Path, *, touching: str | None = None) -> list[Path]:
         options = one.experiment.figure
         picture = draw_paper_figure(table, options.kind, x=options.x, y=options.y, x_title=options.x_title)
         if picture is not None:
-            drawn = io.BytesIO()
-            picture.savefig(drawn, dpi=_DPI, format="png")
-            write_bytes(out / f"{one.name}.png", drawn.getvalue())
+            write_bytes(out / f"{one.name}.png", png(picture, _DPI))
         path = out / f"{one.name}.md"
         write_text(path, to_paper_markdown(table, figure=f"{one.name}.png" if picture else ""))
         write_text(out / f"{one.name}.csv", to_paper_csv(table))

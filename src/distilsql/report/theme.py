@@ -1,9 +1,11 @@
 """Colours of figures and page, for light and dark; and the look that every figure shares."""
 
+import io
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from distilsql.distill.methods import METHODS
 
@@ -93,3 +95,12 @@ def dress(axes: Axes, theme: Theme) -> None:
     axes.xaxis.label.set_color(theme.text)
     axes.yaxis.label.set_color(theme.text)
     axes.title.set_color(theme.text)
+
+
+def png(figure: Figure, dpi: int) -> bytes:
+    """The figure as a PNG of 256 colours, which a figure's lines and letters need no more of: a third of the size."""
+    drawn, written = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi)
+    with Image.open(drawn) as image:
+        image.convert("RGB").quantize(256).save(written, format="PNG", optimize=True)
+    return written.getvalue()

@@ -1,6 +1,5 @@
 """Write the whole report: table, figures and page."""
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ from distilsql.report.figures import accuracy_against_cost, cost_by_phase, learn
 from distilsql.report.page import Answer, Illustration, render_page
 from distilsql.report.switch_figure import switch_along_sequence
 from distilsql.report.table import comparison_table, to_csv, to_markdown
-from distilsql.report.theme import DARK, LIGHT
+from distilsql.report.theme import DARK, LIGHT, png
 from distilsql.runs.records import RunRecord
 
 # Sharp on screens with two pixels to the point.
@@ -126,13 +125,9 @@ def _illustrate(
 ) -> Illustration | None:
     """The figure in both themes, or None where there is nothing to draw."""
     light, dark = draw(theme=LIGHT), draw(theme=DARK)
-    return Illustration(_png(light), _png(dark), alt, caption, is_wide) if light and dark else None
-
-
-def _png(figure: Figure) -> bytes:
-    written = io.BytesIO()
-    figure.savefig(written, format="png", dpi=_DPI)
-    return written.getvalue()
+    if light is None or dark is None:
+        return None
+    return Illustration(png(light, _DPI), png(dark, _DPI), alt, caption, is_wide)
 
 
 def _write_text(path: Path, text: str) -> Path:
