@@ -10,7 +10,7 @@ PROGRAM = """
 import sys
 import psutil
 import torch
-from distilsql.runs.allocator import keep_freed_memory
+from distilsql.allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 def resident_mib():

@@ -35,7 +35,7 @@ assert "torch" not in sys.modules
 def look():
     sys.meta_path.insert(0, Watch())
     import torch
-    from distilsql.runs.threads import fit_threads
+    from distilsql.threads import fit_threads
     before = torch.get_num_threads()
     print(json.dumps([seen, before, fit_threads(torch.nn.Linear(2, 2))]))
 sys.argv = ["distilsql", "look"]

@@ -63,7 +63,7 @@ def start(tmp_path) -> Iterator[Callable[..., Command]]:
 STUCK = """
 import hashlib, sys
 from distilsql import cli
-from distilsql.runs.interrupt import say_kept, stopping_when
+from distilsql.interrupt import say_kept, stopping_when
 
 @cli.app.command()
 def stuck(overwrite: bool = False):
@@ -94,7 +94,7 @@ def test_a_process_stuck_in_one_operation_hears_the_first_signal_and_ends_at_the
 WAITING = """
 import sys, time
 from distilsql import cli
-from distilsql.runs.interrupt import stopping_when
+from distilsql.interrupt import stopping_when
 
 @cli.app.command()
 def waiting():

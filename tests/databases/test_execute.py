@@ -218,7 +218,7 @@ def test_a_closed_pool_says_so_and_leaves_no_process(file):
 
 PARENT = """
 import sys, threading
-from distilsql.databases.execute import make_job
+from distilsql.databases.job import make_job
 from distilsql.databases.pool import ExecutionPool
 
 pool = ExecutionPool(workers=2)

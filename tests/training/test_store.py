@@ -126,7 +126,7 @@ def test_two_processes_that_write_and_read_never_meet_half_an_entry(store, tmp_p
     code = f"""
 import json, sys, torch
 from pathlib import Path
-from distilsql.runs.hidden_store import open_store
+from distilsql.training.teacher_states.store import open_store
 store = open_store(Path({str(tmp_path)!r}), json.loads({json.dumps(IDENTITY)!r}), "m")
 key, misses = {KEYS[0]!r}, 0
 for turn in range(150):
@@ -146,7 +146,7 @@ def test_kill_minus_nine_loses_only_the_entry_being_written(store, tmp_path, cap
     code = f"""
 import json, torch
 from pathlib import Path
-from distilsql.runs.hidden_store import open_store
+from distilsql.training.teacher_states.store import open_store
 store = open_store(Path({str(tmp_path)!r}), json.loads({json.dumps(IDENTITY)!r}), "m")
 print("ready", flush=True)
 for turn in range(10**6):

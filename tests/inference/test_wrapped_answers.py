@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from distilsql.data.benchmark import load_benchmark
+from distilsql.data.load import load_benchmark
+from distilsql.inference.decoder import Decoder
+from distilsql.inference.predict import write_predictions
 from distilsql.metrics.evaluate import evaluate
+from distilsql.metrics.query_check import check_teacher_queries
 from distilsql.metrics.scores import Scores
 from distilsql.runs.evaluate import evaluate_file, score_lines
-from distilsql.runs.predict import write_predictions
-from distilsql.runs.scoring import Decoder
-from distilsql.runs.teacher_check import check_teacher_queries
 
 GOLD = "SELECT count(*) FROM t"
 WRITTEN = "<think>It's a count.</think>Here it is:\n```sql\nSELECT count(*) -- all\nFROM t\n```"
@@ -43,8 +43,9 @@ def test_an_answer_is_the_query_and_says_what_it_was_stripped_of():
 
 def test_prediction_files_keep_the_answer_and_scores_count(own, tmp_path):
     wrapped = answer(WRITTEN)
-    around = {"pairs/0": {"stripped": list(wrapped.stripped), "written": wrapped.written}}
-    write_predictions({"pairs/0": wrapped.text, "pairs/1": GOLD}, own, tmp_path / "p.jsonl", around)
+    first, second = (example.example_id for example in own.examples)
+    around = {first: {"stripped": list(wrapped.stripped), "written": wrapped.written}}
+    write_predictions({first: wrapped.text, second: GOLD}, own, tmp_path / "p.jsonl", around)
     first, second = map(json.loads, (tmp_path / "p.jsonl").read_text().splitlines())
     assert (first["sql"], first["written"]) == (GOLD, WRITTEN)
     assert set(second) == {"example_id", "question", "sql"}
@@ -64,5 +65,5 @@ def test_own_pairs_are_judged_without_the_wrapping_and_official_benchmarks_with_
 
 
 def test_a_teachers_wrapped_query_is_read_as_an_answer_is(own):
-    found = check_teacher_queries({"pairs/0": WRITTEN}, own)
+    found = check_teacher_queries({own.examples[0].example_id: WRITTEN}, own)
     assert (found.run, found.match_gold) == (1, 1)
