@@ -5,10 +5,17 @@ BIN = $(VENV)/bin
 
 PYTEST = $(BIN)/python -m pytest -n auto --dist worksteal -rs
 
-.PHONY: demo test check format lint types processors slow bench docs clean
+.PHONY: demo teacher test check format lint types processors slow bench docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/distilsql demo
+
+# Train the demo's teacher anew and put it into the package; an hour of one core, after which the demo is run with it.
+TEACHER = src/distilsql/models/demo_teacher
+teacher: $(VENV)/.installed
+	$(BIN)/distilsql demo --train-teacher --out runs/teacher
+	rm -rf $(TEACHER)
+	cp -r runs/teacher/own-teacher/packed $(TEACHER)
 
 # In parallel, one process a core. `pytest FILE` alone is not, which suits a debugger.
 test: $(VENV)/.installed-dev

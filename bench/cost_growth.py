@@ -26,23 +26,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from distilsql.runs.threads import fit_threads, wait_passively
+
+wait_passively()  # before torch is loaded
+
 import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from random_step import loss_and_gradients, random_tree, recipe_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from distilsql.data.example import Example
 from distilsql.distill.imperfect import masked_count
-from distilsql.distill.tree import PromptTree
+from distilsql.models.load import DTYPES, Precision
+from distilsql.models.precision import choose_on_cpu
 from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.tree_model import TreeModel
 from distilsql.report.theme import LIGHT, dress, method_style, new_figure
 from distilsql.runs.engines import Engines
-from distilsql.runs.ledger import Ledger
-from distilsql.runs.prepare import TokenizedExample
-from distilsql.runs.recipe import Recipe, make_recipe
-from distilsql.runs.window import WindowTrainer
+from distilsql.runs.recipe import Recipe
 from distilsql.runs.window_tree import WindowTree
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +68,7 @@ class Shape:
     def head_weights(self) -> int:
         return self.vocabulary * self.hidden
 
-    def build(self, seed: int) -> Any:
+    def build(self, seed: int, precision: Precision) -> Any:
         torch.manual_seed(seed)
         config = LlamaConfig(
             vocab_size=self.vocabulary,
@@ -80,7 +81,7 @@ class Shape:
             tie_word_embeddings=True,
             bos_token_id=None,
         )
-        return LlamaForCausalLM(config).to(torch.bfloat16)
+        return LlamaForCausalLM(config).to(DTYPES[precision])
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,9 @@ def main() -> None:
     if arguments.quick:
         results, image = (ROOT / "runs/cost_growth" / path.name for path in (results, image))
     started = time.perf_counter()
-    document = describe(plan, measure(plan))
+    choice = choose_on_cpu((64, plan.student.hidden, 4 * plan.student.hidden))
+    print(choice)
+    document = describe(plan, measure(plan, choice.precision)) | {"precision": choice.precision}
     document["wall_s"] = round(time.perf_counter() - started, 1)
     for path in (results, image):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,11 +169,13 @@ def main() -> None:
 # ---- measured ------------------------------------------------------------------------------------------------
 
 
-def measure(plan: Plan) -> dict[tuple[Size, str], list[float]]:
+def measure(plan: Plan, precision: Precision) -> dict[tuple[Size, str], list[float]]:
     """Seconds of every timed step, by size and contender."""
-    student, teachers = plan.student.build(0), [shape.build(1) for shape in plan.teachers]
+    student = plan.student.build(0, precision)
+    teachers = [shape.build(1, precision) for shape in plan.teachers]
+    fit_threads(student, *teachers)
     engines = _engines(plan, student, [teacher.requires_grad_(False) for teacher in teachers])
-    recipes = {method: _recipe(method) for method in ("sft", "rkd", "kid")}
+    recipes = {method: recipe_of(method) for method in ("sft", "rkd", "kid")}
     seconds: dict[tuple[Size, str], list[float]] = {task: [] for task in plan.tasks()}
     for round_number in range(plan.repeats + 1):
         for (size, contender), times in seconds.items():
@@ -199,46 +204,20 @@ def _engines(plan: Plan, student: Any, teachers: Sequence[Any]) -> dict[tuple[st
     return engines
 
 
-def _recipe(method: str) -> Recipe:
-    """The method with its defaults. The models are made here: the recipe's paths are never read."""
-    return make_recipe(
-        {
-            "method": method,
-            "student": {"path": "random", "tuning": "full"},
-            "teacher": {"path": "random"},
-            "data": {"train": "spider:train"},
-            "train": {"steps": 1},
-        }
-    )
-
-
 def _tree(plan: Plan, size: Size) -> WindowTree:
-    """Random token ids; the same for the same size."""
-    rng = np.random.default_rng([size.prompt_tokens, size.questions])
-
-    def tokens(count: int) -> tuple[int, ...]:
-        return tuple(rng.integers(1, plan.student.vocabulary, count).tolist())
-
-    key, prefix = f"{size.prompt_tokens}, {size.questions}", tokens(size.prompt_tokens)
-    examples = tuple(
-        TokenizedExample(
-            Example(str(number), key, "", ""),
-            key,
-            tokens(plan.question_tokens),
-            tokens(plan.completion_tokens),
-        )
-        for number in range(size.questions)
+    return random_tree(
+        plan.student.vocabulary,
+        prompt_tokens=size.prompt_tokens,
+        questions=size.questions,
+        question_tokens=plan.question_tokens,
+        completion_tokens=plan.completion_tokens,
     )
-    tree = PromptTree(prefix, tuple(example.question for example in examples))
-    return WindowTree(key, tree, examples, tuple(range(size.questions)), epoch=0)
 
 
 def _step(recipe: Recipe, engines: Engines, item: WindowTree) -> float:
     """Seconds of the loss and the gradients of one tree."""
-    trainer = WindowTrainer(recipe, engines, Ledger())
     start = time.perf_counter()
-    trained = trainer.window_completions([item])
-    trainer.accumulate([item], trained, trainer.denominators([item], trained))
+    loss_and_gradients(recipe, engines, item)
     return time.perf_counter() - start
 
 
@@ -264,7 +243,7 @@ def operations(plan: Plan, size: Size, contender: str) -> float:
         total += _forward(teacher, count * own, count * _pairs(size.prompt_tokens, own), read)
     if contender == "kid":
         again, past = plan.completion_tokens - 1, size.prompt_tokens + plan.question_tokens
-        masked = count * masked_count(plan.completion_tokens, _recipe("kid").distill.mask_share)
+        masked = count * masked_count(plan.completion_tokens, recipe_of("kid").distill.mask_share)
         total += _forward(student, count * again, count * _pairs(past, again), masked)
     return total
 

@@ -12,19 +12,24 @@ Added to bench/results/generate.json, shown by bench/performance.py.
 
 import argparse
 import json
-import os
 import random
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from distilsql.runs.threads import fit_threads, wait_passively
+
+wait_passively()  # before torch is loaded
+
 import torch
 
 from distilsql.data.benchmark import load_sql_benchmark
 from distilsql.models.attention import IMPLEMENTATION
 from distilsql.models.generate import Completion, GenerationOptions, generate_trees
 from distilsql.models.load import load_model, load_tokenizer
+from distilsql.models.precision import settled_precision
 from distilsql.models.tree_model import TreeModel
 from distilsql.runs.allocator import keep_freed_memory
 from distilsql.runs.decode_batches import fill_batches
@@ -44,12 +49,14 @@ def main() -> None:
         "--model", required=True, help="a transformers folder, fine-tuned so that it ends its queries"
     )
     parser.add_argument("--questions", type=int, default=100, help="at least this many, in whole databases")
-    parser.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16")
+    parser.add_argument("--precision", choices=["auto", "bfloat16", "float32"], default="auto")
     parser.add_argument("--batch", type=int, default=16, help="rows of a `transformers` batch")
     arguments = parser.parse_args()
     keep_freed_memory()
     tokenizer = load_tokenizer(arguments.model)
-    model: Any = load_model(arguments.model, arguments.precision)
+    precision = settled_precision(arguments.precision, arguments.model, torch.device("cpu"), print)
+    model: Any = load_model(arguments.model, precision)
+    threads = fit_threads(model)
     prepared = prepare(
         load_sql_benchmark("spider:dev", root=arguments.data), tokenizer, PROMPT, training=False
     )
@@ -80,10 +87,10 @@ def main() -> None:
         )
         print(rows[-1], flush=True)
     document = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    document[arguments.precision] = {
+    document[precision] = {
         "model": list(Path(arguments.model).parts[-2:]),
         "transformers_batch": arguments.batch,
-        "threads": len(os.sched_getaffinity(0)),
+        "threads": threads,
         "ratio": _total(rows, "transformers_seconds") / _total(rows, "our_seconds"),
         "our_tokens_per_second": _total(rows, "our_tokens") / _total(rows, "our_seconds"),
         "transformers_tokens_per_second": _total(rows, "transformers_tokens")

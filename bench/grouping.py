@@ -22,6 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from distilsql.runs.threads import wait_passively
+
+wait_passively()  # before torch is loaded
+
 import torch
 
 from distilsql.data.benchmark import Benchmark, load_benchmark
@@ -129,7 +134,11 @@ def make_arm(arm: str, seed: int, data: Path, model: str, out: Path, steps: int)
     scores, folder = out / f"{arm}-seed{seed}.json", out / f"{arm}-seed{seed}"
     if scores.exists():
         return
-    train(recipe(arm, seed, data, model, steps), folder, report=lambda p: print(arm, seed, p, flush=True))
+    train(
+        recipe(arm, seed, data, model, steps),
+        folder,
+        on_step=lambda line: print(arm, seed, line["step"], line["loss"], flush=True),
+    )
     student = load_student(RunFolder(folder))
     test = load_benchmark("spider:indomain-test", root=data, missing_databases="skip")
     predicted = predict(student, test, folder / "predictions.jsonl")

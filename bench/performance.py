@@ -117,8 +117,71 @@ def _difference(found: dict[str, Any], scale: int, digits: int) -> str:
     return f"{scale * mean:+.{digits}f} {interval} to {found['difference']['to']}"
 
 
+def precision(document: dict[str, Any]) -> str:
+    """One line per capability and neighbour: GFLOP/s of one thread in both precisions, and what `auto` chooses."""
+    rows = [row for row in document["rows"] if row["threads"] == "one"]
+    counts = list(rows[0]["gflops"]["float32"])
+    titles = [f"{name}, {count} rows" for name in ("float32", "bfloat16") for count in counts]
+    lines = [
+        "| the processor | another process | " + " | ".join(titles) + " | `auto` |",
+        "| :--- | :--- | " + "---: | " * len(titles) + ":--- |",
+    ]
+    for row in rows:
+        gflops = [f"{speed:.3g}" for of in row["gflops"].values() for speed in of.values()]
+        where = f"{_capability(row, document)} | {row['neighbour']}"
+        lines.append(f"| {where} | {' | '.join(gflops)} | {row['auto_precision']} |")
+    return "\n".join(lines)
+
+
+def threads(document: dict[str, Any]) -> str:
+    """One line per way of threads, on the processor as it is: everything idle → beside a busy process."""
+    own: dict[str, dict[str, Row]] = defaultdict(dict)
+    for row in document["rows"]:
+        if row["capability"] == "as it is":
+            own[row["threads"]][row["neighbour"]] = row
+    models = list(own["one"]["none"]["step_seconds"])
+    titles = ["small operations / s", "512 rows, GFLOP/s", *(f"step of {name}, s" for name in models)]
+    lines = [
+        "| threads | " + " | ".join(titles) + " |",
+        "| :--- | " + " | ".join(["---:"] * len(titles)) + " |",
+    ]
+    for name, by_neighbour in own.items():
+        idle, busy = by_neighbour["none"], by_neighbour["busy"]
+        cells = [
+            f"{idle['small_operations_per_second']:,} → {busy['small_operations_per_second']:,}",
+            f"{idle['gflops']['float32']['512']:.3g} → {busy['gflops']['float32']['512']:.3g}",
+        ]
+        for model in models:
+            before, beside = idle["step_seconds"][model], busy["step_seconds"][model]
+            cells.append(f"{before:.3g} → {beside:.3g} (× {beside / before:.1f})")
+        waiting = name if name == "one" else f"{document['cores']}, {name}"
+        lines.append(f"| {waiting} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def steps(document: dict[str, Any]) -> str:
+    """One line per precision: seconds of a step of each model, one thread, nothing else running."""
+    row = next(row for row in document["rows"] if "bfloat16_step_seconds" in row)
+    lines = [
+        "| precision | " + " | ".join(f"step of {name}, s" for name in row["step_seconds"]) + " |",
+        "| :--- | " + " | ".join(["---:"] * len(row["step_seconds"])) + " |",
+    ]
+    for name, seconds in (("float32", row["step_seconds"]), ("bfloat16", row["bfloat16_step_seconds"])):
+        lines.append(f"| {name} | " + " | ".join(f"{one:.3g}" for one in seconds.values()) + " |")
+    return "\n".join(lines)
+
+
+def _capability(row: Row, document: dict[str, Any]) -> str:
+    return document["processor"] if row["capability"] == "as it is" else f"the same, as {row['capability']}"
+
+
 def main() -> None:
+    processor = json.loads((RESULTS / "processor.json").read_text())
     tables = {
+        "precision": precision(processor),
+        "precision steps": steps(processor),
+        "threads": threads(processor),
+    } | {
         f"step_time {name}": step_time(pair)
         for name, pair in json.loads((RESULTS / "step_time.json").read_text()).items()
     }

@@ -6,8 +6,9 @@
 A window is sixteen questions of Spider's training set, drawn by our own sampler (k questions of a database to a
 tree). Every contender runs every window in a process of its own, one after the other, window by window, so that
 ratios are paired and every contender meets the machine in every state. A small window comes first, untimed.
-TRL is configured as its documentation advises for this machine: bfloat16 weights, fused AdamW, loss on completions
-only, already tokenised data, the micro-batch given by --micro-batch, no evaluation, no logging, no checkpoints.
+TRL is configured as its documentation advises for this machine: weights in the precision that `auto` chooses for us,
+fused AdamW, loss on completions only, already tokenised data, the micro-batch given by --micro-batch, no evaluation, no
+logging, no checkpoints.
 `trl-sft-kept` is `trl-sft` with the memory allocator's setting of our command line (runs/allocator.py);
 `trl-sft-float32` trains float32 weights in bfloat16 autocast, which keeps what our float32 masters keep.
 
@@ -82,7 +83,6 @@ def _add(arguments: argparse.Namespace, task: dict[str, Any]) -> None:
         "teacher": Path(arguments.teacher).parts[-2:],
         "micro_batch": arguments.micro_batch,
         "max_new_tokens": arguments.max_new_tokens,
-        "threads": len(os.sched_getaffinity(0)),
     }
     RESULTS.write_text(json.dumps(known, indent=1) + "\n")
     seconds = f"{result['first_visit_seconds']:.2f} s, then {result['seconds']:.2f} s"
@@ -94,6 +94,13 @@ def _add(arguments: argparse.Namespace, task: dict[str, Any]) -> None:
 
 def _measure(arguments: argparse.Namespace, task: dict[str, Any]) -> dict[str, Any]:
     from distilsql.runs.allocator import keep_freed_memory
+    from distilsql.runs.threads import wait_passively
+
+    if not task["contender"].startswith("trl-"):
+        wait_passively()  # before torch is loaded
+
+    import torch
+
     from distilsql.runs.environment import peak_memory_bytes
 
     if not task["contender"].startswith("trl-") or task["contender"] == "trl-sft-kept":
@@ -101,7 +108,8 @@ def _measure(arguments: argparse.Namespace, task: dict[str, Any]) -> dict[str, A
     load_before = os.getloadavg()[0]
     step = _trl_step if task["contender"].startswith("trl-") else _our_step
     result = step(arguments, task)
-    return result | {"peak_bytes": peak_memory_bytes(), "load_average_before": load_before}
+    described = {"threads": torch.get_num_threads(), "load_average_before": load_before}
+    return result | {"peak_bytes": peak_memory_bytes()} | described
 
 
 def _recipe(arguments: argparse.Namespace, method: str, k: int) -> Any:
@@ -180,14 +188,21 @@ def _our_step(arguments: argparse.Namespace, task: dict[str, Any]) -> dict[str, 
         **{name: int(value) for name, value in ledger.counts.items()},
     }
     phases = {phase.value: round(value, 3) for phase, value in ledger.seconds.items() if value}
-    return {"seconds": seconds, "first_visit_seconds": first_visit, "phases": phases, "tokens": tokens}
+    return {
+        "seconds": seconds,
+        "first_visit_seconds": first_visit,
+        "phases": phases,
+        "tokens": tokens,
+        "precision": engines.student.precision,
+    }
 
 
 def _trl_step(arguments: argparse.Namespace, task: dict[str, Any]) -> dict[str, Any]:
     import torch
     from transformers import AutoModelForCausalLM, TrainerCallback
 
-    from distilsql.models.load import load_tokenizer
+    from distilsql.models.load import DTYPES, load_tokenizer
+    from distilsql.models.precision import choose_precision
 
     tokenizer = load_tokenizer(arguments.student)
     if tokenizer.pad_token_id is None:
@@ -200,8 +215,9 @@ def _trl_step(arguments: argparse.Namespace, task: dict[str, Any]) -> dict[str, 
         return [([*prepared.prefixes[e.prefix_key], *e.question], list(e.gold)) for e in examples]
 
     data = rows(windows[-1]) * WINDOW + rows(windows[task["window"]]) * 2
-    dtype = torch.float32 if task["contender"] == "trl-sft-float32" else torch.bfloat16
-    model = AutoModelForCausalLM.from_pretrained(arguments.student, dtype=dtype)
+    auto = choose_precision(arguments.student, torch.device("cpu")).precision
+    precision = "float32" if task["contender"] == "trl-sft-float32" else auto
+    model = AutoModelForCausalLM.from_pretrained(arguments.student, dtype=DTYPES[precision])
     seconds: list[float] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc]
@@ -216,7 +232,7 @@ def _trl_step(arguments: argparse.Namespace, task: dict[str, Any]) -> dict[str, 
         "per_device_train_batch_size": arguments.micro_batch,
         "gradient_accumulation_steps": WINDOW // arguments.micro_batch,
         "max_steps": 3,
-        "bf16": True,
+        "bf16": auto == "bfloat16",
         "optim": "adamw_torch_fused",
         "learning_rate": 0.0,
         "gradient_checkpointing": False,
@@ -236,6 +252,7 @@ def _trl_step(arguments: argparse.Namespace, task: dict[str, Any]) -> dict[str, 
         "seconds": seconds[-1],
         "first_visit_seconds": seconds[-2],
         "tokens": {"sequences": int(np.sum(lengths))},
+        "precision": precision,
     }
 
 
@@ -275,7 +292,7 @@ def _trl_gkd(arguments: Any, model: Any, tokenizer: Any, data: list[Any], common
             "prompt_attention_mask": padded([[1] * len(prompt) for prompt in prompts], 0),
         }
 
-    teacher = AutoModelForCausalLM.from_pretrained(arguments.teacher, dtype=torch.bfloat16)
+    teacher = AutoModelForCausalLM.from_pretrained(arguments.teacher, dtype=model.dtype)
     config = GKDConfig(
         **common,
         lmbda=1.0,

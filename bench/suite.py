@@ -53,7 +53,6 @@ def main() -> None:
         arguments.out,
         name="spider-dev",
         workers=2,
-        on_progress=lambda *step: print(*step, flush=True),
     )
     build_s = time.perf_counter() - started
     systems = {}

@@ -16,6 +16,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from distilsql.runs.threads import wait_passively
+
+wait_passively()  # before torch is loaded
+
 import torch
 
 from distilsql.data.benchmark import load_benchmark
@@ -65,7 +69,9 @@ def measure(data: Path, teacher_path: str, count: int, folder: str) -> dict[str,
         recipe.prompt,
         training=True,
     )
-    hidden = open_teacher_hidden(recipe, teacher, prefixes, prepared, steps=1, ledger=ledger, say=print)
+    hidden = open_teacher_hidden(
+        recipe, teacher, prefixes, prepared, is_longer_than_an_epoch=True, ledger=ledger
+    )
     assert hidden is not None
     keys = [example.prefix_key for example in prepared.examples]
     trees = [
@@ -82,6 +88,7 @@ def measure(data: Path, teacher_path: str, count: int, folder: str) -> dict[str,
     positions = sum(len(example.gold) for example in prepared.examples)
     return {
         "teacher": "/".join(Path(teacher_path).parts[-2:]),
+        "precision": teacher.precision,
         "threads": torch.get_num_threads(),
         "examples": len(prepared.examples),
         "positions": positions,

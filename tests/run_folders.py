@@ -6,7 +6,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distilsql.runs.progress import TrainingProgress
 from distilsql.runs.train import train
 
 
@@ -15,14 +14,14 @@ class Killed(Exception):
 
 
 def train_killed_at(step: int, settings, folder) -> None:
-    """Train until `step` is reported, which is before it is logged and saved."""
+    """Train until `step` is done, which is before it is logged and saved."""
 
-    def kill(progress: TrainingProgress) -> None:
-        if progress.step == step:
+    def kill(line) -> None:
+        if line["step"] == step:
             raise Killed
 
     with pytest.raises(Killed):
-        train(settings, folder, report=kill)
+        train(settings, folder, on_step=kill)
 
 
 def log_lines(run) -> list[dict]:

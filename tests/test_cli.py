@@ -1,6 +1,7 @@
 """The command line: starts at once, documents itself, and turns every misuse into a sentence and a status."""
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -52,13 +53,26 @@ def test_ctrl_c_says_how_to_go_on():
         "import sys\nfrom distilsql import cli\n@cli.app.command()\ndef wait(overwrite: bool = False):\n"
         "    raise KeyboardInterrupt\nsys.argv = ['distilsql', 'wait'] + sys.argv[1:]\ncli.main()\n"
     )
-    for options, words in (
-        ([], "same command again to go on"),
-        (["--overwrite"], "again without --overwrite to go on"),
-    ):
+    for options in ([], ["--overwrite"]):
         result = subprocess.run([sys.executable, "-c", stopped, *options], capture_output=True, text=True)
         assert result.returncode == 130
-        assert words in result.stderr
+        assert "stopped. To go on: distilsql wait\n" in result.stderr
+
+
+@pytest.mark.parametrize(("options", "is_shown"), [([], False), (["-W", "default"], True)])
+def test_what_libraries_say_to_one_another_is_shown_to_who_asks(tiny_models, options, is_shown):
+    """Adding LoRA has peft call what transformers has renamed."""
+    program = (
+        "import sys, warnings\nfrom distilsql import cli\n@cli.app.command()\ndef adapt():\n"
+        "    from distilsql.models.load import add_lora, load_model\n"
+        f"    add_lora(load_model({str(tiny_models['student'])!r}, 'float32'), rank=2, scale=1.0)\n"
+        "    warnings.warn('of somebody else', FutureWarning)\n"
+        "sys.argv = ['distilsql', 'adapt']\ncli.main()\n"
+    )
+    command = [sys.executable, *options, "-c", program]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    assert ("is_gradient_checkpointing" in said) == is_shown
+    assert "of somebody else" in said
 
 
 @pytest.mark.parametrize(
@@ -76,8 +90,14 @@ def test_ctrl_c_says_how_to_go_on():
         (["train", "good.toml", "--set", "data.train=missing.jsonl"], 1, ["missing.jsonl"]),
         (["predict", "nowhere", "--on", "demo:test"], 1, ["nowhere is not a run folder"]),
         (["predict", "nowhere", "--on", "demo:test", "--beams", "4"], 1, ["4 beams", "--out"]),
+        (
+            ["predict", "nowhere", "--on", "demo:test", "--precision", "float32"],
+            1,
+            ["in float32", "the run's precision", "--out"],
+        ),
+        (["predict", "nowhere", "--on", "demo:test", "--precision", "half"], 2, ["--precision", "float32"]),
         (["evaluate", "missing.txt", "--on", "demo:test"], 1, ["missing.txt"]),
-        (["evaluate", "short.txt", "--on", "demo:test"], 1, ["short.txt", "300"]),
+        (["evaluate", "short.txt", "--on", "demo:test"], 1, ["short.txt", "1040"]),
         (["evaluate", "short.txt", "--on", "spider:nope"], 1, ["spider:nope", "spider:dev"]),
         (["evaluate", "short.txt", "--on", "demo:test", "--limit", "0"], 2, ["--limit"]),
         (
@@ -143,3 +163,28 @@ def test_a_run_is_compared_with_anyones_table(tmp_path):
     refused = distilsql("evaluate", "run", *asked, "--column", "answer", cwd=tmp_path)
     assert refused.returncode == 1
     assert "--column does nothing here" in refused.stderr
+
+
+COMMANDS = [
+    "", "demo", "train", "predict", "ask", "evaluate", "compare", "exposure", "reproduce", "methods", "data check",
+    "suite build",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_eighty_columns_and_cuts_no_word(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = distilsql(*command.split(), "--help", cwd=ROOT).stdout
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    assert not re.search(r"[^\s,]…", shown), "a word is cut"
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+def test_the_table_of_methods_cuts_no_word(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = distilsql("methods", cwd=ROOT).stdout
+    assert all(len(line) <= columns for line in shown.splitlines())
+    assert "…" not in shown
+    if columns == 80:
+        for word in ("total-variation", "jensen-shannon", "student-generated", "kid-mask-only", "(SWITCH)"):
+            assert word in shown

@@ -2,6 +2,7 @@
 
 DistilSQLError
 ├── DataError        a benchmark, record or database file that is missing or malformed (also a ValueError)
+│   └── DatabaseUnavailable  a database that cannot be read: missing, locked, damaged, changing
 ├── RecipeError      a recipe key or value that cannot be used (also a ValueError)
 ├── ModelError       a model, tokenizer or vocabulary that does not fit (also a ValueError)
 ├── RunError         a run folder that cannot be written, resumed or read (also a RuntimeError)
@@ -18,6 +19,10 @@ class DistilSQLError(Exception):
 
 class DataError(DistilSQLError, ValueError):
     """A benchmark, record or database file is missing or malformed."""
+
+
+class DatabaseUnavailable(DataError):
+    """A database is missing, locked or damaged, or changed while it was read: no query on it is right or wrong."""
 
 
 class RecipeError(DistilSQLError, ValueError):

@@ -22,9 +22,17 @@ def print_methods() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*_HEADER, title="Methods")
-    for method in METHODS.values():
-        table.add_row(*_cells(method))
+    table = Table(title="Methods", box=None, pad_edge=False, padding=(0, 2, 1, 0), title_justify="left")
+    rows = [_cells(method) for method in METHODS.values()]
+    for title, *cells in zip(_HEADER, *rows, strict=True):
+        # No narrower than its longest word, so that a terminal of 80 columns cuts none; a narrower one folds it.
+        longest = max(len(word) for text in (title, *cells) for word in text.split())
+        share = {"completions trained on": 2, "from": 1}.get(title)
+        table.add_column(
+            title, overflow="fold", ratio=share, min_width=longest, width=None if share else longest
+        )
+    for row in rows:
+        table.add_row(*row)
     Console().print(table)
 
 

@@ -100,7 +100,7 @@ def test_an_unreadable_file_is_refused_by_name(
 
 def test_a_damaged_database_file_is_refused_by_name(data_folder: Path) -> None:
     (data_folder / "spider/database/zoo/zoo.sqlite").write_bytes(b"no database" * 100)
-    with pytest.raises(DataError, match=r"zoo\.sqlite cannot be read as a SQLite database"):
+    with pytest.raises(DataError, match=r"zoo\.sqlite cannot be read \(file is not a database\)"):
         load_benchmark("spider:dev", root=data_folder)
 
 

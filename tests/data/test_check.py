@@ -23,8 +23,8 @@ def test_a_sound_benchmark_has_no_problem(data_folder: Path) -> None:
 def test_the_demo_is_checked_like_any_benchmark(tmp_path: Path) -> None:
     (test,) = check("demo:test", tmp_path).benchmarks
     (unseen,) = check("demo:test-unseen", tmp_path).benchmarks
-    assert (test.name, test.examples, test.databases, test.gold_runs) == ("demo:test", 300, 10, 300)
-    assert (unseen.examples, unseen.databases, unseen.gold_runs) == (100, 2, 100)
+    assert (test.name, test.examples, test.databases, test.gold_runs) == ("demo:test", 1040, 16, 1040)
+    assert (unseen.examples, unseen.databases, unseen.gold_runs) == (320, 8, 320)
 
 
 def test_every_fault_is_reported_at_once_with_its_place(data_folder: Path) -> None:

@@ -13,11 +13,15 @@ import sqlglot
 
 from distilsql.data.benchmark import Benchmark
 from distilsql.data.demo import DEMO_SPLITS, build, load_demo
+from distilsql.data.demo.build import ask, split_of
+from distilsql.data.demo.databases import SEED, SEEN, UNSEEN, linked_names, table_keys, teacher_domains
 from distilsql.data.demo.dice import Dice
-from distilsql.data.demo.domains import SEEN, UNSEEN
+from distilsql.data.demo.domain import Domain, schema_of
 from distilsql.data.demo.neighbours import neighbours
 from distilsql.data.demo.patterns import PATTERNS, Topic
 from distilsql.data.demo.rows import connect, fill
+from distilsql.data.demo.schemas import draw_domain, said_of
+from distilsql.data.demo.vocabulary import KINDS
 from distilsql.data.demo.wordings import WORDINGS, plural
 from distilsql.data.example import Example
 from distilsql.databases.normalise import normalise_sql
@@ -25,6 +29,8 @@ from distilsql.databases.schema import introspect
 from distilsql.errors import DataError
 
 Rows = list[tuple[object, ...]]
+# What the teacher alone reads takes half a minute to generate; `test_teacher_*` draw a part of it.
+SPLITS = tuple(split for split in DEMO_SPLITS if split != "teacher-train")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +40,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def splits(root: Path) -> dict[str, Benchmark]:
-    return {split: load_demo(split, root) for split in DEMO_SPLITS}
+    return {split: load_demo(split, root) for split in SPLITS}
 
 
 def run(benchmark: Benchmark, db_id: str, sql: str) -> Rows:
@@ -66,7 +72,7 @@ def test_splits_have_their_sizes_and_two_thirds_of_the_test_is_on_seen_databases
     splits: dict[str, Benchmark],
 ) -> None:
     sizes = {split: len(benchmark.examples) for split, benchmark in splits.items()}
-    assert sizes == {"train": 3600, "valid": 200, "test": 300, "test-seen": 200, "test-unseen": 100}
+    assert sizes == {"train": 3600, "valid": 200, "test": 1040, "test-seen": 720, "test-unseen": 320}
     parts = (*splits["test-seen"].examples, *splits["test-unseen"].examples)
     assert Counter(parts) == Counter(splits["test"].examples)
     assert {benchmark.evaluator for benchmark in splits.values()} == {"spider"}
@@ -76,7 +82,7 @@ def test_splits_have_their_sizes_and_two_thirds_of_the_test_is_on_seen_databases
 def test_training_never_sees_the_unseen_databases(splits: dict[str, Benchmark]) -> None:
     asked = {split: {example.db_id for example in benchmark.examples} for split, benchmark in splits.items()}
     assert asked["train"] == asked["valid"] == asked["test-seen"]
-    assert len(asked["test-unseen"]) == 2
+    assert len(asked["test-unseen"]) == 8
     assert not asked["test-unseen"] & asked["train"]
 
 
@@ -87,6 +93,15 @@ def test_no_query_is_on_two_sides(splits: dict[str, Benchmark]) -> None:
     assert not queries("train") & queries("valid")
     assert not queries("train") & queries("test")
     assert not queries("valid") & queries("test")
+
+
+def test_every_query_is_in_the_split_that_its_sql_says(splits: dict[str, Benchmark]) -> None:
+    """On every database, the teacher's too: so nothing that is tested was trained on, in any words."""
+    for split in ("train", "valid", "test"):
+        assert {split_of(example.gold_sql) for example in splits[split].examples} == {split}
+    for domain in teacher_domains()[:5]:
+        asked = ask(fill(domain, SEED), {"train": 40})
+        assert {split_of(question.gold_sql) for question in asked["train"]} == {"train"}
 
 
 def test_example_ids_are_unique(splits: dict[str, Benchmark]) -> None:
@@ -141,10 +156,10 @@ def test_words_and_queries_stay_small_enough_to_learn_from_nothing(splits: dict[
         for example in splits[split].examples:
             words |= set(re.findall(r"[A-Za-z_]+", f"{example.question} {example.gold_sql}"))
             assert len(re.findall(r"\w+|[^\w\s]", example.gold_sql)) <= 40
-    assert len(words) < 450
+    assert len(words) < 550
     for database in splits["test"].databases.values():
         assert 2 <= len(database.schema.tables) <= 3
-        assert all(3 <= len(table.columns) <= 5 for table in database.schema.tables)
+        assert all(3 <= len(table.columns) <= 7 for table in database.schema.tables)
 
 
 def test_schema_is_what_the_file_says(splits: dict[str, Benchmark]) -> None:
@@ -324,7 +339,80 @@ def test_plural(noun: str, expected: str) -> None:
     assert plural(noun) == expected
 
 
-def test_unseen_databases_speak_with_column_words_that_training_knows() -> None:
-    known = {column.name for domain in SEEN for table in domain.tables for column in table.spoken}
+def test_unseen_databases_speak_with_column_words_that_the_teacher_knows() -> None:
+    known = {
+        column.name for domain in teacher_domains() for table in domain.tables for column in table.spoken
+    }
     asked = {column.name for domain in UNSEEN for table in domain.tables for column in table.spoken}
     assert asked <= known
+
+
+# ---- the databases that the teacher alone reads ----------------------------------------------------------------
+
+
+def test_teacher_reads_hundreds_of_databases_and_nothing_of_the_unseen_ones() -> None:
+    tables = {key for domain in UNSEEN for key in table_keys(domain)}
+    links = {pair for domain in UNSEEN for pair in linked_names(domain)}
+    assert len({domain.db_id for domain in teacher_domains()}) == 400
+    for domain in teacher_domains():
+        assert not table_keys(domain) & tables
+        assert not linked_names(domain) & links
+    drawn = [frozenset(table_keys(domain)) for domain in teacher_domains()]
+    assert len(set(drawn)) == len(drawn), "no database is there twice"
+
+
+def test_teacher_domains_are_the_same_every_time() -> None:
+    assert draw_domain(7, "seed") == draw_domain(7, "seed") != draw_domain(7, "other")
+
+
+def test_no_two_columns_or_tables_of_a_drawn_database_share_a_word() -> None:
+    for domain in teacher_domains():
+        nouns = [noun for table in domain.tables for noun in table.nouns]
+        assert len(nouns) == len(set(nouns))
+        for table in domain.tables:
+            said = [word for column in table.spoken for word in said_of(column)]
+            assert len(said) == len(set(said)), table
+
+
+def test_teacher_learns_that_one_thing_has_several_names() -> None:
+    """The same noun stands for different columns in different databases, so that a question alone does not tell."""
+    names: dict[str, set[str]] = {}
+    for domain in teacher_domains():
+        for table in domain.tables:
+            for column in table.spoken:
+                names.setdefault(column.nouns[0], set()).add(column.name)
+    assert sum(len(found) > 1 for found in names.values()) > len(names) / 2
+
+
+def test_every_word_of_the_vocabulary_can_name_a_table_or_column() -> None:
+    """No keyword of SQL among them: names are written bare."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for kind in KINDS.values():
+            columns = {column.name for concept in (*kind.columns, kind.labels) for column in concept}
+            for nouns in kind.nouns:
+                connection.execute(f"CREATE TABLE {nouns[0]} (id integer, {', '.join(sorted(columns))})")
+
+
+@pytest.mark.parametrize("domain", [*teacher_domains()[:12], *UNSEEN], ids=lambda domain: domain.db_id)
+def test_drawn_databases_are_asked_as_the_written_ones_are(domain: Domain, tmp_path: Path) -> None:
+    filled = fill(domain, SEED)
+    with closing(connect(filled, tmp_path / "drawn.sqlite")) as connection:
+        assert introspect(tmp_path / "drawn.sqlite") == schema_of(domain)
+        assert not connection.execute("PRAGMA foreign_key_check").fetchall()
+        golds: dict[str, str] = {}
+        for question in ask(filled, {"train": 60})["train"]:
+            result = sorted(map(repr, connection.execute(question.gold_sql).fetchall()))
+            assert result
+            assert normalise_sql(question.gold_sql) == question.gold_sql
+            assert re.fullmatch(r"[A-Z][A-Za-z0-9, ]*[.?]", question.question), question
+            assert golds.setdefault(question.question.lower(), question.gold_sql) == question.gold_sql
+            for text, number in re.findall(
+                r"'([^']*)'|\b(\d+)\b", question.gold_sql.removesuffix(" LIMIT 1")
+            ):
+                assert re.search(rf"\b{text or number}\b", question.question), question
+            if " ORDER BY " not in question.gold_sql:
+                for other in neighbours(question.gold_sql):
+                    assert sorted(map(repr, connection.execute(other).fetchall())) != result, (
+                        question,
+                        other,
+                    )

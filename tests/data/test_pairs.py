@@ -23,7 +23,7 @@ def test_jsonl_pairs_are_asked_of_the_database_given(tmp_path: Path, zoo: Path, 
     benchmark = load_benchmark(str(file), database=zoo)
     (example,) = benchmark.examples
     assert (example.example_id, example.db_id, example.gold_sql) == (
-        "mine/0",
+        benchmark.place_ids["mine/0"],
         "zoo",
         "SELECT name FROM animal",
     )

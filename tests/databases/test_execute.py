@@ -85,7 +85,7 @@ def test_a_missing_file_is_not_made(tmp_path):
 def test_a_file_that_is_no_database(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("not a database at all, but long enough to have a header " * 5)
-    assert execute(path, "SELECT * FROM t").outcome is Outcome.SQL_ERROR
+    assert execute(path, "SELECT * FROM t").outcome is Outcome.UNAVAILABLE
 
 
 def test_text_that_is_not_utf8(file, pool):
@@ -137,7 +137,7 @@ def test_a_log_without_its_index_is_named(tmp_path, pool):
         for suffix in ("", "-wal"):
             shutil.copy(f"{path}{suffix}", f"{copied}{suffix}")
     execution = pool.run(make_job(copied, "SELECT * FROM t"))
-    assert execution.outcome is Outcome.SQL_ERROR
+    assert execution.outcome is Outcome.UNAVAILABLE
     assert "wal.sqlite-shm, its index, is missing" in execution.message
     with pytest.raises(DataError, match="its index, is missing"):
         introspect(copied)

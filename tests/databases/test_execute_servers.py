@@ -176,6 +176,6 @@ def test_a_role_with_powers_is_refused_for_serving(postgresql, pool):
 
 def test_a_server_that_is_not_there_and_a_dialect_nobody_knows(pool, tmp_path):
     absent = pool.run(job(f"postgresql+psycopg://nobody@/none?host={tmp_path}", "SELECT 1"))
-    assert absent.outcome is Outcome.SQL_ERROR
+    assert absent.outcome is Outcome.UNAVAILABLE
     assert "cannot connect" in absent.message
     assert pool.run(job("oracle://x", "SELECT 1")).outcome in (Outcome.DENIED, Outcome.SQL_ERROR)

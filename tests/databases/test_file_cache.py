@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from distilsql.databases.file_cache import FileIdentity, derived_files
+from distilsql.data.benchmark import load_benchmark
+from distilsql.databases.file_cache import FileIdentity, default_cache_folder, derived_files
 from distilsql.errors import DataError
 
 
@@ -84,3 +85,25 @@ def test_another_process_that_finished_first_is_believed(file: Path, tmp_path: P
 def test_a_cache_that_cannot_be_written_says_what_to_do(file: Path) -> None:
     with pytest.raises(DataError, match=r"cannot be written .* XDG_CACHE_HOME"):
         derived_files(FileIdentity.of(file), build, "1", file / "below-a-file")
+
+
+def test_without_a_home_it_is_said_what_to_set(monkeypatch, tmp_path):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    for unusable in (None, "", "relative/cache"):
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        if unusable is not None:
+            monkeypatch.setenv("XDG_CACHE_HOME", unusable)
+        with pytest.raises(DataError, match="XDG_CACHE_HOME"):
+            default_cache_folder()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache_folder() == tmp_path / "distilsql"
+
+
+def test_the_demo_says_where_it_cannot_be_written(monkeypatch, tmp_path):
+    (tmp_path / "distilsql").write_text("a file where the cache should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(DataError, match=r"distilsql/demo cannot be written.*XDG_CACHE_HOME"):
+        load_benchmark("demo:test")

@@ -127,7 +127,7 @@ def test_what_is_no_database_is_refused_with_its_path(tmp_path: Path) -> None:
         introspect(tmp_path / "absent.sqlite")
     assert not (tmp_path / "absent.sqlite").exists()
     (tmp_path / "text.sqlite").write_text("plain text, plainly" * 100)
-    with pytest.raises(DataError, match=r"text\.sqlite cannot be read as a SQLite database"):
+    with pytest.raises(DataError, match=r"text\.sqlite cannot be read \(file is not a database\)"):
         introspect(tmp_path / "text.sqlite")
     with pytest.raises(DataError, match="has no table"):
         introspect(make_sqlite(tmp_path / "empty.sqlite", "CREATE TABLE t (c); DROP TABLE t;"))

@@ -2,8 +2,11 @@
 
 import json
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +17,11 @@ from distilsql.databases.neighbours import constants, neighbours, with_ties_brok
 from distilsql.databases.schema import introspect
 from distilsql.databases.suite import content_checksum, load_suite
 from distilsql.databases.variants import read_template, write_variant
-from distilsql.errors import DataError
+from distilsql.errors import DatabaseUnavailable, DataError
+from distilsql.lock import RunInUse
 from distilsql.metrics.build_suite import SuiteLimits, build_suite
 from distilsql.metrics.evaluate import evaluate
+from reporters import watching
 
 SCHOOL = """
 CREATE TABLE teacher (id INTEGER PRIMARY KEY, name TEXT NOT NULL, town TEXT, age INTEGER,
@@ -128,16 +133,9 @@ def test_a_suite_tells_what_the_original_lets_pass(school, tmp_path):
     folder = tmp_path / "suite"
     limits = SuiteLimits(candidates=60, patience=30)
     seen = []
-    suite = build_suite(
-        school,
-        folder,
-        name="tiny",
-        seed=1,
-        limits=limits,
-        workers=1,
-        on_progress=lambda *step: seen.append(step),
-    )
-    assert seen == [("school", 1, 1)]
+    with watching(lambda work: seen.append((work.done, work.total))):
+        suite = build_suite(school, folder, name="tiny", seed=1, limits=limits, workers=1)
+    assert seen == [(1, 1)]
     report = suite.reports["school"]
     told = sum(variant["tells_apart"] for variant in report["variants"])
     assert told > 5
@@ -230,6 +228,80 @@ def test_whatever_a_schema_refuses_variants_are_made(tmp_path, script, gold):
     suite = build_suite(benchmark, tmp_path / "suite", name="own", limits=limits, workers=1)
     assert suite.size > 0
     assert evaluate([gold], benchmark, suite=suite, workers=1).accuracy == 1
+
+
+ODD_TABLES = dict(
+    section.split("\n", 1)
+    for section in Path(__file__).with_name("odd_tables.sql").read_text().split("-- # ")[1:]
+)
+
+
+@pytest.mark.parametrize("kind", ODD_TABLES)
+def test_odd_tables_have_variants_with_their_keys(tmp_path, kind):
+    """Many seeds: a rowid that is no row's number had one in five delete for ever."""
+    path = tmp_path / "odd.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.create_function("own_function", 1, str, deterministic=True)
+        connection.executescript(ODD_TABLES[kind])
+    template = read_template(path, constants("SELECT name FROM emp WHERE id >= 1 AND name <> 'zzz'"))
+    filled = 0
+    for seed in range(40):
+        variant = tmp_path / f"{seed}.sqlite"
+        write_variant(template, variant, str(seed))
+        with closing(sqlite3.connect(variant)) as connection:
+            assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+            filled += connection.execute("SELECT count(*) > 0 FROM emp").fetchone()[0]
+    assert filled > 20
+
+
+def test_a_virtual_table_that_cannot_be_read_stops_no_suite(tmp_path):
+    path = tmp_path / "own.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(ODD_TABLES["a module that is not loaded"])
+    gold = "SELECT count(*) FROM emp WHERE id >= 1 AND name <> 'zzz'"
+    database = Database("own", path, introspect(path))
+    benchmark = SqlBenchmark("own", (Example("own/0", "own", "Which?", gold),), {"own": database}, "plain")
+    suite = build_suite(benchmark, tmp_path / "suite", name="own", limits=SuiteLimits(40, 40), workers=1)
+    assert suite.size > 0
+
+
+BUILDING = """
+import sys
+from pathlib import Path
+from distilsql.lock import hold
+
+with hold(Path(sys.argv[1])):
+    print(flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_builds_do_not_share_a_folder(school, tmp_path):
+    folder = tmp_path / "suite"
+    with subprocess.Popen(
+        [sys.executable, "-c", BUILDING, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        with pytest.raises(RunInUse, match="Another process is at work"):
+            build_suite(school, folder, name="tiny", limits=SuiteLimits(3, 3), workers=1)
+        other.stdin.close()
+        other.wait()
+    assert build_suite(school, folder, name="tiny", limits=SuiteLimits(3, 3), workers=1)
+
+
+def test_a_database_that_changes_while_its_suite_is_begun_is_refused(school, monkeypatch, tmp_path):
+    path = school.databases["school"].path
+
+    def read_and_change(*arguments):
+        template = read_template(*arguments)
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("DELETE FROM mark")
+            connection.commit()
+        return template
+
+    monkeypatch.setattr("distilsql.metrics.build_suite.read_template", read_and_change)
+    with pytest.raises(DatabaseUnavailable, match=r"school\.sqlite changed"):
+        build_suite(school, tmp_path / "suite", name="tiny", limits=SuiteLimits(3, 3), workers=1)
 
 
 def test_a_checksum_is_of_what_a_database_holds(tmp_path):

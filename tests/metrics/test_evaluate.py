@@ -14,6 +14,7 @@ from distilsql.metrics.efficiency import measure_r_ves
 from distilsql.metrics.evaluate import evaluate
 from distilsql.metrics.golds import GoldResults
 from distilsql.metrics.scores import Scores, VerdictOutcome
+from reporters import watching
 
 HANG = "WITH RECURSIVE t(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM t) SELECT count(*) FROM t"
 
@@ -125,7 +126,7 @@ def test_bird_runs_an_empty_prediction_and_spider_does_not(shop, bird_shop, pool
 
 def test_birds_gold_and_an_equal_prediction_share_one_budget(shop, bird_shop, shop_file, pool):
     slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400000) SELECT max(i) FROM n"
-    seconds = pool.run(make_job(shop_file, slow)).seconds
+    seconds = pool.run(make_job(shop_file, slow)).cpu_seconds
     for benchmark, outcome in ((bird_shop, VerdictOutcome.TIMEOUT), (shop, VerdictOutcome.CORRECT)):
         slow_one = replace(benchmark, examples=(replace(benchmark.examples[0], gold_sql=slow),))
         assert evaluate([slow], slow_one, pool=pool, timeout_s=seconds).verdicts[0].outcome is outcome
@@ -215,7 +216,8 @@ class CountingPool(ExecutionPool):
         self.jobs: list[Job] = []
 
     def run(self, job):
-        self.jobs.append(job)
+        if job.task == "query":
+            self.jobs.append(job)
         return super().run(job)
 
 
@@ -283,7 +285,8 @@ def test_r_ves_rewards_only_what_is_right(shop, bird_shop, pool):
 
 def test_progress_ends_at_the_total(shop, pool):
     seen = []
-    evaluate(["SELECT 1"] * 6, shop, pool=pool, on_progress=lambda done, total: seen.append((done, total)))
+    with watching(lambda work: seen.append((work.done, work.total)) if work.what == "judging" else None):
+        evaluate(["SELECT 1"] * 6, shop, pool=pool)
     assert seen[-1] == (6, 6)
     assert seen == sorted(seen)
 

@@ -1,6 +1,8 @@
 """Spider's semantics: reading queries and comparing results, on pairs made by hand."""
 
+import itertools
 import random
+from collections import Counter
 
 import pytest
 import sqlparse
@@ -196,3 +198,39 @@ def test_short_cuts_equal_the_full_parse(sql):
 
 def test_a_query_that_sqlparse_refuses_runs_nothing():
     assert first_statement_without_distinct("SELECT " + "(" * 300 + "1" + ")" * 300) == ""
+
+
+@pytest.mark.parametrize("columns", [1, 2, 400, 1500])
+def test_any_number_of_columns_is_compared(columns):
+    """In the opposite order, all of them different, and with one cell changed."""
+    rows = [tuple(row * columns + column for column in range(columns)) for row in range(3)]
+    turned = [row[::-1] for row in rows]
+    assert results_equal(rows, turned, ordered=False)
+    assert results_equal(rows, turned, ordered=True)
+    wrong = [*turned[:-1], (*turned[-1][:-1], -1)]
+    assert not results_equal(rows, wrong, ordered=False)
+
+
+def test_columns_are_matched_by_whole_rows():
+    """The same cells in every column, and only one of the orders is right; of others none is."""
+    gold = [(0, 0, 1), (0, 1, 0), (1, 1, 1), (1, 0, 1)]
+    for order in itertools.permutations(range(3)):
+        predicted = [tuple(row[index] for index in order) for row in gold]
+        assert results_equal(gold, predicted[::-1], ordered=False, official=False)
+    assert not results_equal([(0, 0), (1, 1)], [(0, 1), (1, 0)], ordered=False, official=False)
+    assert not results_equal([(0, 0, 0), (1, 1, 1)], [(0, 0, 1), (1, 1, 0)], ordered=False, official=False)
+
+
+@given(st.data())
+def test_matching_columns_agrees_with_trying_every_order(data):
+    width = data.draw(st.integers(1, 4))
+    cell = st.sampled_from([0, 1, 1.0, "a", None])
+    rows = st.lists(st.tuples(*[cell] * width), min_size=1, max_size=5)
+    gold = data.draw(rows)
+    order = data.draw(st.permutations(range(width)))
+    predicted = data.draw(st.one_of(rows, st.just([tuple(row[i] for i in order) for row in gold[::-1]])))
+    expected = any(
+        Counter(tuple(row[i] for i in order) for row in predicted) == Counter(gold)
+        for order in itertools.permutations(range(width))
+    )
+    assert results_equal(gold, predicted, ordered=False, official=False) == expected

@@ -10,6 +10,7 @@ from scipy.stats import t as scipy_t
 from distilsql.metrics.statistics import (
     bootstrap_interval,
     error_of_seeds,
+    holm,
     mcnemar_exact,
     paired_bootstrap,
     stratified_bootstrap,
@@ -45,6 +46,13 @@ def test_same_seed_same_interval_and_certainty_has_no_width():
 )
 def test_mcnemar_is_a_fair_coin(first, second, p):
     assert mcnemar_exact(first, second) == pytest.approx(p)
+
+
+def test_holm_corrects_the_smallest_most_and_keeps_the_order():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([0.02]) == [0.02]
+    assert holm([]) == []
 
 
 def test_paired_bootstrap_sees_pairs():

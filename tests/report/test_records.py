@@ -5,13 +5,14 @@ import pytest
 
 from distilsql.errors import RunError
 from distilsql.report import load_runs
+from distilsql.report.entries import group_runs
 from distilsql.report.records import RunRecord
 
 
 def test_a_run_is_read_as_it_was_written(make_run) -> None:
     path = make_run("kid-0", method="kid", seed=3, accuracy={"demo:test": 0.61, "demo:valid": 0.7}, x_sft=2.1)
     (run,) = load_runs([path])
-    assert (run.summary.method, run.summary.seed, run.x_sft) == ("kid", 3, 2.1)
+    assert (run.summary.method, run.summary.seed, run.summary.x_sft) == ("kid", 3, 2.1)
     assert run.scores["demo:test"].accuracy == 0.61
     assert run.scores["demo:test"].interval == pytest.approx((0.5548, 0.6652), abs=1e-4)
     assert run.scores["demo:test"].total == 300
@@ -29,8 +30,8 @@ def test_scores_may_name_interval_and_number_either_way(make_run) -> None:
 
 
 def test_sft_costs_one_sft_whatever_its_calibration_says(make_run) -> None:
-    (run,) = load_runs([make_run("sft", method="sft", x_sft=1.04)])
-    assert run.x_sft == 1.0
+    (entry,) = group_runs(load_runs([make_run("sft", method="sft", x_sft=1.04)]))
+    assert entry.x_sft == 1.0
 
 
 def test_the_same_folder_given_twice_is_one_run(make_run) -> None:

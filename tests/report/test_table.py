@@ -143,3 +143,13 @@ def test_names_are_text_not_markup(make_run) -> None:
 
 def test_human_count() -> None:
     assert [human_count(n) for n in (12, 1234, 1_234_567, 7.6e9)] == ["12", "1.23k", "1.23M", "7.6B"]
+
+
+def test_a_narrow_terminal_cuts_nothing(make_run) -> None:
+    table = build(make_run, teacher=TEACHER)
+    shown = terminal(table, width=60)
+    assert all(len(line) <= 60 for line in shown.splitlines())
+    assert "…" not in shown
+    for row in table.rows:
+        assert all(cell.text in shown for cell in row)
+    assert all(title in shown for title in table.titles[1:])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from distilsql.runs.lock import RunInUse
+from distilsql.lock import RunInUse
 from distilsql.runs.recipe import Recipe, make_recipe
 
 PAIRS = [
@@ -82,7 +82,7 @@ def recipe(world, tiny_models):
 HOLDER = """
 import sys
 from pathlib import Path
-from distilsql.runs.lock import RunInUse, hold
+from distilsql.lock import RunInUse, hold
 try:
     with hold(Path(sys.argv[1])):
         print("held", flush=True)

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from distilsql.errors import RunError
+from distilsql.lock import RunInUse, contents, hold
 from distilsql.runs.folder import open_run
-from distilsql.runs.lock import RunInUse, contents, hold
-from distilsql.runs.progress import TrainingProgress
 from distilsql.runs.train import train
 
 HeldElsewhere = Callable[[Path], AbstractContextManager[subprocess.Popen[str]]]
@@ -56,24 +55,20 @@ def test_no_lock_is_left_in_a_folder_that_is_no_run(tmp_path: Path, recipe):
     assert not (tmp_path / ".lock").exists()
 
 
-def test_two_trainings_do_not_share_a_folder(tmp_path: Path, recipe, held_elsewhere: HeldElsewhere):
+def test_two_trainings_do_not_share_a_folder(tmp_path: Path, recipe, held_elsewhere: HeldElsewhere, caplog):
     with held_elsewhere(tmp_path / "run"), pytest.raises(RunInUse):
         train(recipe("sft", "train.steps=1"), tmp_path / "run")
     assert not contents(tmp_path / "run")
     seen: list[bool] = []
 
-    def look(progress: TrainingProgress) -> None:
+    def look(line) -> None:
         with pytest.raises(RunInUse), held_elsewhere(tmp_path / "run"):
             pass
         seen.append(True)
 
-    train(recipe("sft", "train.steps=1", "train.calibration_windows=0"), tmp_path / "run", report=look)
+    train(recipe("sft", "train.steps=1", "train.calibration_windows=0"), tmp_path / "run", on_step=look)
     assert seen
     with held_elsewhere(tmp_path / "run"):  # as a reproduction that judges it
-        told: list[str] = []
-        train(
-            recipe("sft", "train.steps=1", "train.calibration_windows=0"),
-            tmp_path / "run",
-            report=lambda progress: told.append(progress.message),
-        )
-    assert "finished already" in told[0]
+        caplog.set_level("INFO", "distilsql")
+        train(recipe("sft", "train.steps=1", "train.calibration_windows=0"), tmp_path / "run")
+    assert "finished already" in caplog.text

@@ -22,6 +22,7 @@ from distilsql.runs.predict import benchmark_for, load_any, load_student, predic
 from distilsql.runs.prepare import prepare
 from distilsql.runs.scoring import Decoder
 from distilsql.runs.train import train
+from reporters import answering
 
 
 @pytest.fixture
@@ -69,19 +70,17 @@ def test_an_interrupted_prediction_goes_on(recipe, tmp_path, benchmark, monkeypa
     small = type(model)(Decoder(**{**vars(model.decoder), "questions_per_batch": 3}), model.prompt)
     whole = predict(small, benchmark, tmp_path / "whole.jsonl")
 
-    def stop(done, total):
+    def stop(done):
         if done >= 5:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        predict(small, benchmark, tmp_path / "cut.jsonl", on_progress=stop)
+    with answering(stop), pytest.raises(KeyboardInterrupt):
+        predict(small, benchmark, tmp_path / "cut.jsonl")
     with (tmp_path / "cut.jsonl.unfinished").open("a") as file:
         file.write('{"example_id": "half a li')
     asked = []
-    assert (
-        predict(small, benchmark, tmp_path / "cut.jsonl", on_progress=lambda done, _: asked.append(done))
-        == whole
-    )
+    with answering(asked.append):
+        assert predict(small, benchmark, tmp_path / "cut.jsonl") == whole
     assert len(asked) == 5
     assert not (tmp_path / "cut.jsonl.unfinished").exists()
 
@@ -89,15 +88,16 @@ def test_an_interrupted_prediction_goes_on(recipe, tmp_path, benchmark, monkeypa
 def test_a_prediction_of_another_model_or_decoding_is_not_gone_on_with(recipe, tmp_path, benchmark):
     first, second = (train(recipe("sft", "train.steps=2", f"seed={n}"), tmp_path / f"run{n}") for n in (0, 1))
 
-    def stop(done, total):
+    def stop(done):
         raise KeyboardInterrupt
 
     def asked(model, interrupted=None):
         out, seen = tmp_path / "p.jsonl", []
         if interrupted is not None:
-            with pytest.raises(KeyboardInterrupt):
-                predict(interrupted, benchmark, out, on_progress=stop)
-        predict(model, benchmark, out, on_progress=lambda done, _: seen.append(done))
+            with answering(stop), pytest.raises(KeyboardInterrupt):
+                predict(interrupted, benchmark, out)
+        with answering(seen.append):
+            predict(model, benchmark, out)
         return len(seen)
 
     student = load_student(first)
@@ -105,13 +105,13 @@ def test_a_prediction_of_another_model_or_decoding_is_not_gone_on_with(recipe, t
     assert asked(load_student(second), interrupted=student) == 10
     assert asked(load_student(first, temperature=1.0), interrupted=student) == 10
     others = replace(benchmark, examples=tuple(replace(e, question="Why?") for e in benchmark.examples))
-    with pytest.raises(KeyboardInterrupt):
-        predict(student, others, tmp_path / "p.jsonl", on_progress=stop)
+    with answering(stop), pytest.raises(KeyboardInterrupt):
+        predict(student, others, tmp_path / "p.jsonl")
     assert asked(student) == 10, "an answer to another question is none, though the ids are the same"
 
 
 def test_a_model_with_a_short_window_is_asked_as_transformers_would_and_says_so(
-    recipe, tmp_path, benchmark, tiny_models
+    recipe, tmp_path, benchmark, tiny_models, caplog
 ):
     tokenizer = load_tokenizer(tiny_models["student"])
     torch.manual_seed(0)
@@ -130,11 +130,10 @@ def test_a_model_with_a_short_window_is_asked_as_transformers_would_and_says_so(
     causal_lm = AutoModelForCausalLM.from_config(config).eval()
     causal_lm.save_pretrained(tmp_path / "mistral")
     tokenizer.save_pretrained(tmp_path / "mistral")
-    said: list[str] = []
     prompt = recipe("sft").prompt
-    model = load_any(str(tmp_path / "mistral"), prompt, precision="float32", say=said.append)
-    assert len(said) == 1
-    assert "slower" in said[0]
+    model = load_any(str(tmp_path / "mistral"), prompt, precision="float32")
+    assert len(caplog.messages) == 1
+    assert "slower" in caplog.messages[0]
     written = predict(model, benchmark, tmp_path / "out.jsonl")
     prepared = prepare(benchmark, tokenizer, prompt, training=False)
     for example, answer in zip(prepared.examples, written, strict=True):
@@ -146,7 +145,7 @@ def test_a_model_with_a_short_window_is_asked_as_transformers_would_and_says_so(
             do_sample=False,
             pad_token_id=tokenizer.eos_token_id,
         )
-        assert answer == model.decoder.text(theirs[0, ids.shape[1] :].tolist(), "sql")
+        assert answer == model.decoder.answer(theirs[0, ids.shape[1] :].tolist(), "sql").text
 
 
 def test_predicting_from_an_unfinished_run_says_what_to_do(recipe, tmp_path):

@@ -108,7 +108,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(recipe,
         ):
             time.sleep(0.01)
         processes[0].send_signal(signal.SIGTERM)
-        assert [process.wait(timeout=600) for process in processes] == [130, 130]
+        assert [process.wait(timeout=600) for process in processes] == [143, 143]
     finally:
         for process in processes:
             process.kill()

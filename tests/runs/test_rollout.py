@@ -60,7 +60,7 @@ def test_a_round_serves_its_steps_and_the_last_one_ends_with_the_training(recipe
     train(
         recipe("gkd-rkl", "train.steps=6", "generation.rollout_window=4"),
         tmp_path / "run",
-        report=lambda progress: done.append(progress.step) if progress.step else None,
+        on_step=lambda line: done.append(line["step"]),
     )
     assert rounds == [(0, 20), (4, 10)]  # windows of 6, 4, 6, 4 and 6, 4 examples
 

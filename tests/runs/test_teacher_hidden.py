@@ -32,7 +32,7 @@ class Bench:
     """A recipe's engines and examples, and windows of chosen examples on them."""
 
     def __init__(self, recipe) -> None:
-        self.recipe, self.ledger, self.said = recipe, Ledger(), []
+        self.recipe, self.ledger = recipe, Ledger()
         self.engines = load_engines(recipe, torch.device("cpu"))
         self.prepared = prepare(load_data(recipe)[0], self.engines.tokenizer, recipe.prompt, training=True)
 
@@ -44,7 +44,6 @@ class Bench:
             self.prepared,
             is_longer_than_an_epoch=self.recipe.train.steps > EPOCH_STEPS,
             ledger=self.ledger,
-            say=self.said.append,
             **options,
         )
         return self.engines.teacher_hidden
@@ -108,7 +107,8 @@ def test_examples_of_other_trees_in_another_order_get_their_own_states(recipe):
         torch.testing.assert_close(cached[name], gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_with_all_states_there_the_teacher_does_not_run(recipe, monkeypatch):
+def test_with_all_states_there_the_teacher_does_not_run(recipe, monkeypatch, caplog):
+    caplog.set_level("INFO", "distilsql")
     bench = Bench(recipe("fkd", TWO_EPOCHS))
     bench.open()
     teacher, real = bench.engines.teacher, TreeModel._run
@@ -120,14 +120,14 @@ def test_with_all_states_there_the_teacher_does_not_run(recipe, monkeypatch):
     monkeypatch.setattr(TreeModel, "_run", only_the_student)
     assert bench.open() is not None
     bench.gradients([0, 1, 2, 3])
-    assert "the teacher need not run" in bench.said[-1]
+    assert "the teacher need not run" in caplog.messages[-1]
 
 
 # ---- what is on disk never changes what is learned -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_cold_warm_and_damaged_runs_end_with_the_same_bits(recipe, tmp_path, folder, precision):
+def test_cold_warm_and_damaged_runs_end_with_the_same_bits(recipe, tmp_path, folder, precision, caplog):
     settings = recipe("rkd", TWO_EPOCHS, f"train.precision={precision}")
     cold = train(settings, tmp_path / "cold")
     assert counts(cold) == {"teacher_hidden_computed": EXAMPLES, "teacher_hidden_hits": 2 * EXAMPLES}
@@ -138,9 +138,8 @@ def test_cold_warm_and_damaged_runs_end_with_the_same_bits(recipe, tmp_path, fol
     missing.unlink()
     content = flipped.read_bytes()
     flipped.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    said: list[str] = []
-    damaged = train(settings, tmp_path / "damaged", report=lambda progress: said.append(progress.message))
-    assert any("checksum" in sentence for sentence in said)
+    damaged = train(settings, tmp_path / "damaged")
+    assert "checksum" in caplog.text
     assert counts(damaged)["teacher_hidden_computed"] > 0
     assert_equal(load(content), load_file(flipped))
     for run in (warm, damaged):
@@ -152,12 +151,12 @@ def test_entries_that_vanish_during_training_are_computed_again_to_the_same_bits
     whole = train(settings, tmp_path / "whole")
     kept: list[int] = []
 
-    def remove_all(progress) -> None:
-        if progress.step == 2:
+    def remove_all(line) -> None:
+        if line["step"] == 2:
             kept.append(len(entries(folder)))
             shutil.rmtree(folder)
 
-    bereft = train(settings, tmp_path / "bereft", report=remove_all)
+    bereft = train(settings, tmp_path / "bereft", on_step=remove_all)
     assert kept == [4]
     assert_equal(weights(whole), weights(bereft))
     assert counts(bereft)["teacher_hidden_computed"] == EXAMPLES
@@ -256,14 +255,14 @@ def test_a_folder_that_says_it_belongs_to_another_teacher_is_refused(recipe, tmp
         ("sft", ("train.steps=4", "train.teacher_hidden=on"), False),
     ],
 )
-def test_states_are_kept_where_it_pays(recipe, folder, method, settings, cached):
+def test_states_are_kept_where_it_pays(recipe, folder, method, settings, cached, caplog):
     bench = Bench(recipe(method, *settings))
     assert (bench.open() is not None) == cached
     assert bool(entries(folder)) == cached
-    assert ("teacher_hidden_mb = 0" in "".join(bench.said)) == ("train.teacher_hidden_mb=0" in settings)
+    assert ("teacher_hidden_mb = 0" in caplog.text) == ("train.teacher_hidden_mb=0" in settings)
 
 
-def test_a_full_disk_is_said_and_the_teacher_runs_instead(recipe, tmp_path, monkeypatch):
+def test_a_full_disk_is_said_and_the_teacher_runs_instead(recipe, tmp_path, monkeypatch, caplog):
     real, calls = hidden_store._write_whole, []
 
     def full(path, content) -> None:
@@ -273,12 +272,11 @@ def test_a_full_disk_is_said_and_the_teacher_runs_instead(recipe, tmp_path, monk
         real(path, content)
 
     monkeypatch.setattr(hidden_store, "_write_whole", full)
-    said: list[str] = []
     settings = recipe("rkd", TWO_EPOCHS)
-    run = train(settings, tmp_path / "full", report=lambda progress: said.append(progress.message))
+    run = train(settings, tmp_path / "full")
     assert [
         sentence
-        for sentence in said
+        for sentence in caplog.messages
         if "No space left on device" in sentence and "rounds a little differently" in sentence
     ]
     assert "teacher_hidden_hits" not in counts(run)
@@ -286,11 +284,11 @@ def test_a_full_disk_is_said_and_the_teacher_runs_instead(recipe, tmp_path, monk
     assert_equal(weights(off), weights(run))
 
 
-def test_a_folder_that_cannot_be_made_is_said_too(recipe, tmp_path):
+def test_a_folder_that_cannot_be_made_is_said_too(recipe, tmp_path, caplog):
     (tmp_path / "file").write_text("")
     bench = Bench(recipe("rkd", TWO_EPOCHS, f"train.teacher_hidden_folder='{tmp_path / 'file' / 'x'}'"))
     assert bench.open() is None
-    assert "train.teacher_hidden_folder" in bench.said[0]
+    assert "train.teacher_hidden_folder" in caplog.messages[0]
 
 
 def test_processes_share_the_filling(recipe, folder):
@@ -327,8 +325,10 @@ def test_times_sft_charges_what_the_states_cost_whoever_paid(recipe):
     assert paid > 0
     assert second.open().seconds() == paid
     calibration = Calibration(first.recipe, first.engines, 4)
-    calibration.load({"sft": 2.0, "method": 3.0, "examples": 10.0})
+    windows = [[0.5, 2.0, 5.0], [1.5, 1.0, 5.0]]
+    calibration.load({"sft": 2.0, "method": 3.0, "examples": 10.0, "windows": windows})
     assert calibration.summary(0.1, 0.05) == {
         "x_sft": pytest.approx((0.3 + 0.05) / (0.2 + 0.1)),
+        "x_sft_range": [pytest.approx((0.2 + 0.05) / (0.3 + 0.1)), pytest.approx((0.4 + 0.05) / (0.1 + 0.1))],
         "sft_seconds_per_example": pytest.approx(0.3),
     }

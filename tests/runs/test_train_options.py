@@ -12,7 +12,6 @@ from distilsql.models.load import load_tokenizer
 from distilsql.models.tiny import save_tiny_llama, train_tokenizer
 from distilsql.runs.engines import load_engines
 from distilsql.runs.predict import load_any
-from distilsql.runs.progress import TrainingProgress
 from distilsql.runs.train import train
 from run_folders import log_lines
 
@@ -31,18 +30,14 @@ def test_tensorboard_gets_the_numbers(recipe, tmp_path):
     assert events[0].stat().st_size > 100
 
 
-def test_evaluation_on_the_way_runs_the_sql_and_is_logged(recipe, world, tmp_path):
-    said: list[str] = []
+def test_evaluation_on_the_way_runs_the_sql_and_is_logged(recipe, world, tmp_path, caplog):
     settings = ("train.evaluate_every_steps=2", f"data.valid='{world / 'pairs.jsonl'}'", "data.valid_limit=4")
-
-    def report(progress: TrainingProgress) -> None:
-        said.append(progress.message)
-
-    run = train(recipe("sft", *settings), tmp_path / "run", report=report)
+    caplog.set_level("INFO", "distilsql")
+    run = train(recipe("sft", *settings), tmp_path / "run")
     accuracies = {line["step"]: line["valid_accuracy"] for line in log_lines(run) if "valid_accuracy" in line}
     assert set(accuracies) == {2, 4}
     assert all(0 <= accuracy <= 1 for accuracy in accuracies.values())
-    assert any("execution accuracy" in sentence for sentence in said)
+    assert "execution accuracy" in caplog.text
     seconds = json.loads(run.summary.read_text())["seconds_by_phase"]
     assert seconds["evaluation"] > 0
 
@@ -111,7 +106,9 @@ def test_a_model_whose_logits_are_made_otherwise_is_refused_wherever_it_is_loade
         load_any(str(folder), recipe("sft").prompt, precision="float32")
 
 
-def test_lengths_beyond_a_models_positions_are_refused_or_said_before_it_runs(recipe, tmp_path, tiny_models):
+def test_lengths_beyond_a_models_positions_are_refused_or_said_before_it_runs(
+    recipe, tmp_path, tiny_models, caplog
+):
     """The budget of 400 and 40 tokens feeds a model at most 439, under SWITCH drafts of up to sixteen tokens more."""
     tokenizer = load_tokenizer(tiny_models["student"])
     sizes = {"vocab_size": len(tokenizer), "n_embd": 16, "n_layer": 1, "n_head": 2}
@@ -130,12 +127,11 @@ def test_lengths_beyond_a_models_positions_are_refused_or_said_before_it_runs(re
     load_engines(recipe("switch", f"student.path={enough}", "switch.block_length=1"), device)
     with pytest.raises(ModelError, match="438 positions"):
         load_any(str(tmp_path / "438"), prompt, precision="float32")
-    said: list[str] = []
     longer = prompt.model_copy(update={"max_prompt_tokens": 1000})
-    load_any(str(tiny_models["student"]), longer, precision="float32", say=said.append)
-    load_engines(recipe("sft", "prompt.max_prompt_tokens=1000"), device, say=said.append)
-    assert len(said) == 2
-    assert all("knows 1,024 positions" in sentence for sentence in said)
+    load_any(str(tiny_models["student"]), longer, precision="float32")
+    load_engines(recipe("sft", "prompt.max_prompt_tokens=1000"), device)
+    assert len(caplog.messages) == 2
+    assert all("knows 1,024 positions" in sentence for sentence in caplog.messages)
 
 
 def test_an_unknown_mask_token_is_refused(recipe, tmp_path):

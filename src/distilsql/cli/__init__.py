@@ -1,14 +1,21 @@
 """The command line: thin commands over `runs` and `report`. Nothing heavy is imported before a command needs it."""
 
+import shlex
 import sys
+import warnings
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from distilsql import __version__
 from distilsql.cli import answering, data, judging, training
+from distilsql.cli.display import displaying
 from distilsql.errors import DistilSQLError
 from distilsql.runs.allocator import keep_freed_memory
+from distilsql.runs.interrupt import StopRequest, watched
+from distilsql.runs.threads import wait_passively
+from distilsql.shown import shown
 
 app = typer.Typer(
     help="Distil a large text-to-SQL language model into a small one, and judge it by running the SQL.",
@@ -45,35 +52,65 @@ _UsageError: type[Exception] = next(
 )
 
 
-INTERRUPTED = 130
+TYPER_INTERRUPTED = 130
+
+# What libraries say to one another, and nobody who uses this command line can do anything about: the beginning of each
+# warning, and the module that it is given out by.
+_LIBRARIES_OWN_WARNINGS = (
+    (r"`is_gradient_checkpointing` is deprecated", r"transformers\.modeling_utils"),  # peft, adding LoRA
+    (r"fan_in_fan_out is set to", r"peft\."),  # peft, adding LoRA to GPT-2
+)
 
 
 def main() -> None:
     """Run the command line; errors are a sentence and a non-zero exit status, never a traceback."""
     keep_freed_memory()
-    try:
-        status = app(standalone_mode=False)
-        if status == INTERRUPTED:  # typer answers KeyboardInterrupt so
-            raise KeyboardInterrupt
-        sys.exit(status or 0)
-    except _UsageError as error:
-        error.show()  # type: ignore[attr-defined]
-        sys.exit(2)
-    except DistilSQLError as error:
-        _fail(str(error))
-    except (KeyboardInterrupt, typer.Abort):
-        anew = " without --overwrite" if "--overwrite" in sys.argv else ""
-        _fail(
-            f"stopped. Run the same command again{anew} to go on from where it was saved.", status=INTERRUPTED
-        )
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        _fail(f"{error.strerror or error}{where}. Check the path, its permissions and the free disk space.")
+    wait_passively()
+    _keep_libraries_quiet()
+    with displaying(), watched(_say_stopped) as stop:
+        try:
+            status = app(standalone_mode=False)
+            if status == TYPER_INTERRUPTED:  # typer answers KeyboardInterrupt so
+                raise KeyboardInterrupt
+            sys.exit(status or 0)
+        except _UsageError as error:
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(2)
+        except DistilSQLError as error:
+            _fail(str(error))
+        except (KeyboardInterrupt, typer.Abort):
+            _say_stopped(stop)
+            sys.exit(stop.status)
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            _fail(
+                f"{error.strerror or error}{where}. Check the path, its permissions and the free disk space."
+            )
 
 
-def _fail(message: str, status: int = 1) -> None:
-    print(f"distilsql: {message}", file=sys.stderr)
-    sys.exit(status)
+def _say_stopped(stop: StopRequest) -> None:
+    """What is saved, and the command that goes on."""
+    words = [word for word in sys.argv[1:] if word != "--overwrite"]
+    kept = f" {stop.kept}" if stop.kept else ""
+    if sys.stderr.isatty():
+        Console(stderr=True).show_cursor()  # a bar that was cut off has hidden it
+    _say(f"stopped.{kept} To go on: {shlex.join(['distilsql', *words])}")
+
+
+def _keep_libraries_quiet() -> None:
+    """Leave out the warnings that users can do nothing about, unless they asked for warnings (`python -W`)."""
+    if not sys.warnoptions:
+        for message, module in _LIBRARIES_OWN_WARNINGS:
+            warnings.filterwarnings("ignore", message=message, module=module)
+
+
+def _fail(message: str) -> None:
+    _say(message)
+    sys.exit(1)
+
+
+def _say(message: str) -> None:
+    print(f"distilsql: {shown(message, keep_lines=True)}", file=sys.stderr, flush=True)
 
 
 @app.callback(invoke_without_command=True)

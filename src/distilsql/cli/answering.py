@@ -2,12 +2,14 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited, say
+from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited
 from distilsql.errors import DataError
+from distilsql.progress import progress
+from distilsql.shown import shown
 
 
 def predict(
@@ -20,6 +22,10 @@ def predict(
         float, typer.Option(min=0.0, help="Sample at this temperature; 0 is greedy")
     ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the samples; each seed has its own file")] = 0,
+    precision: Annotated[
+        Literal["auto", "bfloat16", "float32"] | None,
+        typer.Option(help="Compute in this one; default: as the run was trained. auto: but not slowly"),
+    ] = None,
     limit: Limit = None,
     recipe: Annotated[
         Path | None, typer.Option(help="Recipe whose prompt settings a plain model is asked with")
@@ -27,40 +33,45 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="Prediction file; default: inside the run")] = None,
 ) -> None:
     """Answer a benchmark's questions and write predictions/<benchmark>.jsonl."""
-    from distilsql.errors import RunError
-    from distilsql.runs.folder import RunFolder
-    from distilsql.runs.predict import benchmark_for, load_any, load_student, recipe_of
-    from distilsql.runs.predict import predict as run_predict
-    from distilsql.runs.progress import counting_bar
-    from distilsql.runs.recipe import load_recipe
+    from accelerate import Accelerator
 
-    if beams > 1 and out is None:
+    from distilsql.errors import RunError
+    from distilsql.runs.folder import RunFolder, refuse_unwritable
+
+    with progress("starting"):
+        from distilsql.runs.predict import benchmark_for, load_any, load_student, recipe_of
+        from distilsql.runs.predict import predict as run_predict
+    from distilsql.runs.recipe import load_recipe
+    from distilsql.runs.settle_prompt import settled_for_asking
+
+    if out is None and (beams > 1 or precision is not None):
+        others = f"of {beams} beams" if beams > 1 else f"in {precision}"
         raise RunError(
-            "The predictions in a run's folder are greedy or sampled ones, and comparable with other runs'. Say where "
-            f"those of {beams} beams go: --out predictions.jsonl"
+            "The predictions in a run's folder are greedy or sampled ones, in the run's precision, and comparable with "
+            f"other runs'. Say where those {others} go: --out predictions.jsonl"
         )
+    if out is not None:
+        refuse_unwritable(out)
     folder = RunFolder(run)
     if recipe is None:
         resolved = recipe_of(folder)
         benchmark = limited(benchmark_for(resolved, on, data, database), limit)
-        model = load_student(folder, beams=beams, temperature=temperature, seed=seed, say=say)
+        model = load_student(folder, beams=beams, precision=precision, temperature=temperature, seed=seed)
     else:
         resolved = load_recipe(recipe)
         benchmark = limited(benchmark_for(resolved, on, data, database), limit)
         model = load_any(
             str(run),
-            resolved.prompt,
+            settled_for_asking(resolved, str(run), Accelerator().device),
             beams=beams,
-            precision=resolved.train.precision,
+            precision=precision or resolved.train.precision,
             temperature=temperature,
             seed=seed,
-            say=say,
         )
         if out is None:
             raise RunError(f"{run} is not a run folder, so say where predictions go: --out predictions.jsonl")
     path = out or folder.predictions(benchmark.name, temperature, seed)
-    with counting_bar("predicting") as on_progress:
-        run_predict(model, benchmark, path, on_progress=on_progress)
+    run_predict(model, benchmark, path)
     by_file = out is not None or (temperature > 0 and benchmark.task == "sql")
     options = {
         "--data": data,
@@ -93,6 +104,6 @@ def ask(
     if database is None:
         raise DataError("The run's recipe names no database of its own; give one: --database shop.sqlite.")
     asked = own_database(database)
-    answer = ask_student(load_student(folder, say=say), question, asked, evidence=evidence)
-    print(answer.sql)
+    answer = ask_student(load_student(folder, precision="auto"), question, asked, evidence=evidence)
+    print(shown(answer.sql, keep_lines=True))
     Console().print(rows_table(answer, rows))

@@ -13,21 +13,28 @@ def data_check(
     target: Annotated[str, typer.Argument(help="A data folder, a benchmark's name, or a file of own pairs")],
     data: Root = None,
     database: OwnDatabase = None,
+    gold_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a gold query may run")] = 120.0,
 ) -> None:
-    """Report every missing database, malformed record and gold query that does not run, all at once."""
-    from distilsql.data.check import check
-    from distilsql.runs.progress import counting_bar
+    """Report every missing database, malformed record and gold query that does not run, all at once.
 
-    with counting_bar("running golds") as on_progress:
-        report = check(target, data, database=database, progress=on_progress)
+    Golds that a tie decides are named, too, and are no problem: they can be judged.
+    """
+    from distilsql.data.check import check, problem_lines
+
+    report = check(target, data, database=database, timeout_s=gold_timeout)
     for checked in report.benchmarks:
         golds = (
             f", {checked.databases} databases, {checked.gold_runs} golds run "
             f"({checked.gold_empty} with an empty result)"
         )
-        print(f"{checked.name}: {checked.examples} examples{golds if checked.task == 'sql' else ''}")
-    for problem in report.problems:
-        print(f"  {problem}")
+        of_records = f" of {checked.found} records" if checked.found != checked.examples else ""
+        print(
+            f"{checked.name}: {checked.examples} examples{of_records}{golds if checked.task == 'sql' else ''}"
+        )
+    for line in problem_lines(report.warnings):
+        print(f"  note: {line}")
+    for line in problem_lines(report.problems):
+        print(f"  {line}")
     if report.problems:
         raise DataError(f"{len(report.problems)} problems in {target}, listed above.")
 
@@ -43,17 +50,11 @@ def suite_build(
     """Make variants of each database that tell wrong queries from the gold ones. An interrupted build resumes."""
     from distilsql.data.benchmark import load_sql_benchmark
     from distilsql.metrics.build_suite import build_suite
-    from distilsql.runs.progress import counting_bar
+    from distilsql.runs.interrupt import say_kept
 
     benchmark = load_sql_benchmark(on, root=data, database=database, missing_databases="skip")
-    with counting_bar("databases") as on_progress:
-        suite = build_suite(
-            benchmark,
-            out,
-            name=name or out.name,
-            seed=seed,
-            on_progress=lambda _, done, total: on_progress(done, total),
-        )
+    say_kept(f"The databases that are finished are kept in {out}.")
+    suite = build_suite(benchmark, out, name=name or out.name, seed=seed)
     for db_id, report in suite.reports.items():
         print(f"{db_id}: {len(report['variants'])} databases for {len(report['golds'])} gold queries")
     if not suite.size:

@@ -1,15 +1,22 @@
 """Commands that measure: accuracy, ExAccErr, and runs against each other."""
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited, say
+from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited
 from distilsql.errors import DataError
+from distilsql.progress import progress
+from distilsql.shown import shown
 
 if TYPE_CHECKING:
     from distilsql.data.benchmark import Benchmark
+    from distilsql.runs.evaluate import AnyScores
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -21,11 +28,11 @@ def evaluate(
         str | None, typer.Option(help="Column of a CSV prediction file that holds the SQL")
     ] = None,
     keep_distinct: Annotated[
-        bool, typer.Option(help="Spider: do not remove DISTINCT before running")
+        bool, typer.Option("--keep-distinct", help="Spider: do not remove DISTINCT before running")
     ] = False,
     suite: Annotated[Path | None, typer.Option(help="Folder of a test suite: TS instead of EX")] = None,
     plug_values: Annotated[
-        bool, typer.Option(help="Spider: also try the gold's values (inflates scores)")
+        bool, typer.Option("--plug-values", help="Spider: also try the gold's values (inflates scores)")
     ] = False,
     r_ves: Annotated[
         bool, typer.Option("--r-ves", help="BIRD: also time right predictions against gold")
@@ -38,17 +45,29 @@ def evaluate(
         typer.Option(min=0.0, help="The run's predictions sampled at this temperature, all seeds together"),
     ] = 0.0,
     tables: Annotated[
-        bool, typer.Option(help="Also by hardness, clause and database, or by length of the reference")
+        bool,
+        typer.Option("--tables", help="Also by hardness, clause and database, or by length of the reference"),
     ] = False,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Do not judge this example (its id; may be repeated), or broken-golds: all that cannot be"
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds that a prediction may run  [default: 30]")
+    ] = None,
+    gold_timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds that a gold query may run  [default: 120]")
+    ] = None,
     limit: Limit = None,
     out: Annotated[Path | None, typer.Option(help="Also write the scores here (JSON)")] = None,
 ) -> None:
     """Judge predictions by running them, as the official evaluators do; responses to instructions by ROUGE-L."""
     from functools import partial
 
-    from distilsql.runs.evaluate import compare_scores, evaluate_file, evaluate_run, score_lines, with_r_ves
-    from distilsql.runs.folder import existing_run, write_text
-    from distilsql.runs.progress import counting_bar
+    from distilsql.runs.evaluate import compare_scores, evaluate_file, judge_run, score_lines, with_r_ves
+    from distilsql.runs.folder import existing_run, refuse_unwritable, write_text
     from distilsql.runs.recipe import load_recipe
 
     if target.is_dir():
@@ -64,37 +83,38 @@ def evaluate(
         _refuse(
             "this option is for a run folder, which knows how each file was sampled", temperature=temperature
         )
+    if out is not None:
+        refuse_unwritable(out)
     whole = _load(on, data, database)
     benchmark = limited(whole, limit)
-    judge_file = partial(
-        evaluate_file,
-        benchmark=benchmark,
-        column=column,
-        keep_distinct=keep_distinct,
-        suite=suite,
-        plug_values=plug_values,
-        whole=whole,
+    rules: dict[str, Any] = {
+        "keep_distinct": keep_distinct,
+        "suite": suite,
+        "leave_out": tuple(leave_out or ()),
+        "timeout_s": timeout,
+        "gold_timeout_s": gold_timeout,
+        "whole": whole,
+    }
+    judge_file: Callable[..., AnyScores] = partial(
+        evaluate_file, benchmark=benchmark, column=column, plug_values=plug_values, **rules
     )
-    with counting_bar("judging") as on_progress:
-        if target.is_dir():
-            scores = evaluate_run(
-                existing_run(target),
-                benchmark,
-                keep_distinct=keep_distinct,
-                suite=suite,
-                temperature=temperature,
-                whole=whole,
-                on_progress=on_progress,
-            )
-        else:
-            scores = judge_file(target, on_progress=on_progress)
+    place = None
+    if target.is_dir():
+        scores, place = judge_run(existing_run(target), benchmark, temperature=temperature, **rules)
+    else:
+        scores = judge_file(target)
+    files = {place: scores.to_json()} if place else {}
     if r_ves:
         scores = with_r_ves(scores, benchmark)
     if out is not None:
-        write_text(out, scores.to_json())
-    print("\n".join(score_lines(scores, tables=tables)))
+        files[out] = scores.to_json()
+    # Printed first: a file that cannot be written after all takes no number along.
+    print(shown("\n".join(score_lines(scores, tables=tables)), keep_lines=True), flush=True)
+    for path, text in files.items():
+        write_text(path, text)
     if against is not None:
-        print(f"\nfrom {against} to {target}: {compare_scores(judge_file(against), scores)}")
+        comparison = f"\nfrom {against} to {target}: {compare_scores(judge_file(against), scores)}"
+        print(shown(comparison, keep_lines=True))
 
 
 def compare(
@@ -127,16 +147,15 @@ def exposure(
     seed: Annotated[int, typer.Option(min=0, help="Of the samples and the interval")] = 0,
 ) -> None:
     """ExAccErr: how much more a student errs along its own samples than along its teacher's (exposure bias)."""
-    from distilsql.runs.exposure import ExposureOptions, expose_run
-    from distilsql.runs.folder import RunFolder
-    from distilsql.runs.predict import benchmark_for, recipe_of
-    from distilsql.runs.progress import counting_bar
+    with progress("starting"):
+        from distilsql.runs.exposure import ExposureOptions, expose_run
+        from distilsql.runs.folder import RunFolder
+        from distilsql.runs.predict import benchmark_for, recipe_of
 
     folder = RunFolder(run)
     benchmark = limited(benchmark_for(recipe_of(folder), on, data, database), limit)
     options = ExposureOptions(length=length, samples_per_prompt=samples, seed=seed)
-    with counting_bar("sampling") as on_progress:
-        result = expose_run(folder, benchmark, options, teacher=teacher, on_progress=on_progress, say=say)
+    result = expose_run(folder, benchmark, options, teacher=teacher)
     low, high = result.interval
     print(f"ExAccErr({length}) on {on}: {result.excess_accumulated_error:.1f} % ({low:.1f} to {high:.1f})")
 
@@ -146,7 +165,7 @@ def _load(on: str, data: Path | None, database: Path | None) -> "Benchmark":
 
     benchmark = load_benchmark(on, root=data, database=database, missing_databases="skip")
     if benchmark.skipped:
-        say(f"{len(benchmark.skipped)} examples left out: {benchmark.skipped[0].reason}")
+        log.warning(f"{len(benchmark.skipped)} examples left out: {benchmark.skipped[0].reason}")
     return benchmark
 
 

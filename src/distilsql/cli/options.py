@@ -1,6 +1,5 @@
 """Options that several commands have, and what they do with them."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,11 +19,6 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Replace a recipe key: --set train.steps=200")
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only this many examples (a seeded draw)")]
-
-
-def say(sentence: str) -> None:
-    """Standard output is for what was asked for."""
-    print(sentence, file=sys.stderr)
 
 
 def limited(benchmark: "Benchmark", limit: int | None) -> "Benchmark":

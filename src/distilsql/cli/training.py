@@ -6,33 +6,39 @@ from typing import Annotated
 import typer
 
 from distilsql.cli.options import Settings
+from distilsql.progress import progress
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Where the demo's runs and report go")] = Path("runs/demo"),
+    train_teacher: Annotated[
+        bool, typer.Option("--train-teacher", help="Train the teacher anew (an hour) rather than use ours")
+    ] = False,
 ) -> None:
-    """The whole story on an embedded benchmark, in minutes, on a CPU."""
-    from distilsql.runs.demo import run_demo
+    """The whole story on an embedded benchmark, in minutes, on a CPU. The same command resumes it."""
+    with progress("starting"):
+        from distilsql.runs.demo import run_demo
 
-    run_demo(out)
+    run_demo(out, train_teacher=train_teacher)
 
 
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe (TOML); see recipes/")],
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/<recipe's name>")] = None,
     settings: Settings = None,
-    overwrite: Annotated[bool, typer.Option(help="Delete the run that is there and start anew")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the run that is there and start anew")
+    ] = False,
 ) -> None:
     """Train by a recipe: any method, sft included. The same command resumes an interrupted run."""
     from distilsql.runs.recipe import load_recipe
 
     resolved = load_recipe(recipe, settings or [])
     folder = out or Path("runs") / (resolved.name or recipe.stem)
-    from distilsql.runs.progress import training_bar
-    from distilsql.runs.train import train as run_training
+    with progress("starting"):
+        from distilsql.runs.train import train as run_training
 
-    with training_bar() as report:
-        run = run_training(resolved, folder, overwrite=overwrite, report=report)
+    run = run_training(resolved, folder, overwrite=overwrite)
     print(
         f"Finished: {run.path}. Next: distilsql predict {run.path} --on {resolved.data.valid or 'QUESTIONS'}"
     )
@@ -80,14 +86,17 @@ def reproduce(
     if render_only:
         paths = render(plan, out or folder / "report")
     else:
-        from distilsql.runs.reproduce import reproduce as run_reproduction
+        with progress("starting"):
+            from distilsql.runs.reproduce import reproduce as run_reproduction
 
         paths = run_reproduction(plan, out or folder / "report")
     print("\n".join(f"Wrote {path}" for path in paths))
 
 
 def methods(
-    markdown: Annotated[bool, typer.Option(help="Print the method reference, docs/methods.md")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the method reference, docs/methods.md")
+    ] = False,
 ) -> None:
     """The table of methods: divergence, completions trained on, gold likelihood."""
     from distilsql.method_reference import method_reference, print_methods

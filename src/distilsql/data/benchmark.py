@@ -7,7 +7,7 @@ some of them) is all that the training loop knows.
 import os
 import random
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, TypeVar
 
@@ -15,15 +15,23 @@ from distilsql.data.bird import BIRD_SPECS, bird_source
 from distilsql.data.example import Example, Instruction
 from distilsql.data.instruct import INSTRUCT_SPECS, instruct_file, is_instruct_file, read_instructions
 from distilsql.data.pairs import PAIR_SUFFIXES, pairs_source
-from distilsql.data.records import Problem
-from distilsql.data.source import Evaluator, Reading, Source, read_source
+from distilsql.data.records import Problem, RecordError
+from distilsql.data.source import Evaluator, Reading, Source, place_id, read_source
 from distilsql.data.spider import SPIDER_SPECS, spider_source
+from distilsql.data.text import suffix_of
 from distilsql.databases.database import Database
 from distilsql.databases.schema import describe, introspect
 from distilsql.errors import DataError
 
 DATA_VARIABLE = "DISTILSQL_DATA"
-DEMO_SPECS = ("demo:train", "demo:valid", "demo:test", "demo:test-seen", "demo:test-unseen")
+DEMO_SPECS = (
+    "demo:train",
+    "demo:valid",
+    "demo:test",
+    "demo:test-seen",
+    "demo:test-unseen",
+    "demo:teacher-train",
+)
 
 Task = Literal["sql", "instruct"]
 Missing = Literal["error", "skip"]
@@ -42,7 +50,8 @@ class Skipped(NamedTuple):
 class SqlBenchmark:
     """`name` is the spec it was loaded by, such as `spider:dev`; `evaluator` says whose semantics judge it.
 
-    `skipped` are the examples that were left out because their database file is missing.
+    `skipped` are the examples that were left out because their database file is missing. `place_ids` are other names of
+    own pairs, whose ids say what they ask: `pairs/0` is the first of its file as it is now.
     """
 
     name: str
@@ -50,6 +59,7 @@ class SqlBenchmark:
     databases: Mapping[str, Database]
     evaluator: Evaluator
     skipped: tuple[Skipped, ...] = ()
+    place_ids: Mapping[str, str] = field(default_factory=dict)
     task: ClassVar[Task] = "sql"
 
     def take(self, n: int, seed: int) -> "SqlBenchmark":
@@ -60,8 +70,10 @@ class SqlBenchmark:
         return self._with(_draw(self.examples, n, seed))
 
     def without(self, example_ids: Container[str]) -> "SqlBenchmark":
-        """The examples whose ids are not among `example_ids`."""
-        return self._with(_leave_out(self.examples, example_ids))
+        """The examples whose ids are not among `example_ids`, which may also hold `place_ids`."""
+        by_place = {example_id for place, example_id in self.place_ids.items() if place in example_ids}
+        kept = _leave_out(self.examples, example_ids)
+        return self._with(_leave_out(kept, by_place))
 
     def _with(self, examples: tuple[Example, ...]) -> "SqlBenchmark":
         used = {example.db_id for example in examples}
@@ -101,8 +113,13 @@ def _leave_out(examples: tuple[E, ...], example_ids: Container[str]) -> tuple[E,
 
 
 def benchmark_names() -> tuple[str, ...]:
-    """Every spec that names a benchmark; a path to a `.jsonl` or `.csv` file of own examples is a spec too."""
+    """Every spec that names a benchmark; a path to a file of own examples (`PAIR_SUFFIXES`) is a spec too."""
     return (*DEMO_SPECS, *SPIDER_SPECS, *BIRD_SPECS, *INSTRUCT_SPECS)
+
+
+def is_own(spec: str) -> bool:
+    """Whether `spec` names a user's own examples, not a published benchmark."""
+    return spec not in benchmark_names()
 
 
 def load_benchmark(
@@ -169,6 +186,11 @@ def load_sql_benchmark(
             for position, example in enumerate(reading.examples)
             if example.example_id in reading.missing
         ),
+        place_ids={
+            place_id(record): example_id
+            for example_id, record in reading.records.items()
+            if source.ids_by_content and place_id(record) != example_id
+        },
     )
 
 
@@ -201,12 +223,16 @@ def find_source(spec: str, *, root: Path | None = None, database: Path | None = 
         return spider_source(spec, data_folder(spec, root))
     if spec in BIRD_SPECS:
         return bird_source(spec, data_folder(spec, root))
-    if Path(spec).suffix in PAIR_SUFFIXES:
+    if suffix_of(Path(spec)) in PAIR_SUFFIXES:
         return pairs_source(Path(spec), database)
+    if os.path.isfile(spec):
+        raise DataError(
+            f"{spec} has no suffix that says what it holds; own pairs end in {', '.join(PAIR_SUFFIXES)}. Rename it."
+        )
     raise DataError(
         f"There is no benchmark '{spec}'. Known: {', '.join(benchmark_names())}; "
-        "or give the path of a .jsonl or .csv file with your own question and sql fields, or of a .jsonl file with "
-        "instruction and output fields."
+        "or give the path of a .jsonl, .json, .csv or .tsv file with your own question and sql fields, or of a .jsonl "
+        "file with instruction and output fields."
     )
 
 
@@ -232,9 +258,19 @@ def _refuse(problems: tuple[Problem, ...], cure: str = "") -> None:
 
 
 def _open_databases(source: Source, reading: Reading, examples: tuple[Example, ...]) -> dict[str, Database]:
-    databases = {}
+    databases: dict[str, Database] = {}
+    faults: list[str] = []
     for db_id in dict.fromkeys(example.db_id for example in examples):
         path = reading.paths[db_id]
-        schema = describe(introspect(path), source.comments(db_id, path))
-        databases[db_id] = Database(db_id, path, schema)
+        try:
+            schema = describe(introspect(path), source.comments(db_id, path))
+            databases[db_id] = Database(db_id, path, schema)
+        except RecordError:  # of tables.json, not of this database
+            raise
+        except DataError as error:
+            faults.append(str(error))
+        except OSError as error:
+            faults.append(f"The database {path} cannot be read ({error.strerror}); check its permissions.")
+    if faults:
+        raise DataError("\n".join(faults))
     return databases

@@ -1,11 +1,21 @@
 """Checking data before anything is trained or scored on it: every fault at once, and whether each gold runs."""
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+import json
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distilsql.data.benchmark import Task, benchmark_names, find_instructions, find_source
+from distilsql.data.golds import (
+    GOLD_TIMEOUT_S,
+    PREDICTION_TIMEOUT_S,
+    gold_fault,
+    is_held_up,
+    may_have_ties,
+    tie,
+    with_patience,
+)
 from distilsql.data.instruct import (
     INSTRUCT_FOLDER,
     INSTRUCT_SPECS,
@@ -13,21 +23,26 @@ from distilsql.data.instruct import (
     read_instructions,
 )
 from distilsql.data.pairs import PAIR_SUFFIXES
-from distilsql.data.records import Problem
+from distilsql.data.records import Problem, RecordError
 from distilsql.data.source import DECODING, Evaluator, Reading, Source, read_source
-from distilsql.databases.execute import Execution, Outcome, make_job
+from distilsql.data.text import suffix_of
+from distilsql.databases.execute import Execution, Job, Outcome, make_job
+from distilsql.databases.neighbours import with_ties_broken
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.schema import introspect
 from distilsql.errors import DataError
+from distilsql.progress import progress
 
-Progress = Callable[[int, int], None]  # (golds run, golds in all)
 InstructFile = tuple[str, Path]  # the name of a benchmark of instructions, and its file
 
 
 @dataclass(frozen=True)
 class CheckedBenchmark:
-    """What was found of one benchmark. `gold_runs` counts examples whose gold query ran to the end; instructions have
-    neither golds to run nor databases."""
+    """What was found of one benchmark. `examples` are those that can be used, `found` all records of its files;
+    `gold_runs` counts examples whose gold query ran to the end; instructions have neither golds to run nor databases.
+
+    `problems` keep an example from being judged; `warnings` do not, but say what its verdict hangs on.
+    """
 
     name: str
     examples: int
@@ -35,6 +50,8 @@ class CheckedBenchmark:
     gold_runs: int
     gold_empty: int
     problems: tuple[Problem, ...]
+    found: int
+    warnings: tuple[Problem, ...] = ()
     task: Task = "sql"
 
 
@@ -48,50 +65,84 @@ class CheckReport:
     def problems(self) -> tuple[Problem, ...]:
         return tuple(dict.fromkeys(problem for checked in self.benchmarks for problem in checked.problems))
 
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        return tuple(dict.fromkeys(warning for checked in self.benchmarks for warning in checked.warnings))
+
+
+@dataclass(frozen=True)
+class _CheckedGold:
+    """What running one gold gave; `rows` are but the first."""
+
+    execution: Execution
+    fault: str
+    tie: str
+
+
+_Gold = tuple[str, str, Evaluator]  # database file, SQL, evaluator
+
 
 def check(
     spec_or_folder: str | Path,
     root: Path | None = None,
     *,
     database: Path | None = None,
-    timeout_s: float = 30.0,
-    progress: Progress | None = None,
+    timeout_s: float = GOLD_TIMEOUT_S,
 ) -> CheckReport:
     """Read one benchmark, or every benchmark in a folder, and run its golds.
 
     A folder is a data folder (holding `spider/`, `bird/`, …), one of those, or one with own files; otherwise a
-    spec as `load_benchmark` takes it. `progress` is called from several threads. Raises DataError only if there
-    is nothing to check: all other faults are in the report.
+    spec as `load_benchmark` takes it. Raises DataError only if there is nothing to check: all other faults are in the
+    report.
     """
     found = list(_found(spec_or_folder, root, database))
     sources = [item for item in found if isinstance(item, Source)]
     readings = [read_source(source) for source in sources]
+    faults = [_faults(source, reading) for source, reading in zip(sources, readings, strict=True)]
+    unusable = {fault.file for of_source in faults for fault in of_source if fault.kind == "unreadable"}
     with ExecutionPool() as pool:
-        golds = _run_golds(sources, readings, timeout_s, pool, progress)
+        golds = _run_golds(sources, readings, unusable, timeout_s, pool)
     return CheckReport(
         (
-            *(_checked(source, reading, golds) for source, reading in zip(sources, readings, strict=True)),
+            *(_checked(*parts, golds) for parts in zip(sources, readings, faults, strict=True)),
             *(_checked_instructions(*item) for item in found if not isinstance(item, Source)),
         )
     )
+
+
+def problem_lines(problems: Sequence[Problem]) -> Iterator[str]:
+    """For people: records of a file that have the same fault share a line."""
+    alike: dict[Problem, list[int]] = {}
+    for problem in problems:
+        records = alike.setdefault(replace(problem, record=None), [])
+        if problem.record is not None:
+            records.append(problem.record)
+    for problem, records in alike.items():
+        if len(records) < 2:
+            yield str(replace(problem, record=records[0] if records else None))
+            continue
+        first = ", ".join(map(str, records[:10]))
+        more = f" and {len(records) - 10} more" if len(records) > 10 else ""
+        field = f", field '{problem.field}'" if problem.field else ""
+        yield f"{problem.file}, {len(records)} records ({first}{more}){field}: {problem.message}"
 
 
 def _found(
     spec_or_folder: str | Path, root: Path | None, database: Path | None
 ) -> Iterator[Source | InstructFile]:
     folder = Path(spec_or_folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         yield _one(str(spec_or_folder), root, database)
         return
     families = {INSTRUCT_FOLDER, *(spec.split(":")[0] for spec in _whole_specs())}
     found = [(folder, family) for family in families if (folder / family).is_dir()]
     if not found and folder.resolve().name in families:
         found = [(folder.resolve().parent, folder.resolve().name)]
-    own = sorted(file for file in folder.iterdir() if file.suffix in PAIR_SUFFIXES)
+    own = sorted(file for file in folder.iterdir() if _may_hold_pairs(file))
     if not found and not own:
         raise DataError(
             f"There is nothing to check in {folder}: it holds none of {', '.join(sorted(families))}, "
-            "and no .jsonl or .csv file of your own."
+            f"and no file of your own pairs ({', '.join(PAIR_SUFFIXES)})."
         )
     for parent, family in sorted(found):
         for spec in _whole_specs():
@@ -101,6 +152,17 @@ def _found(
             yield from ((spec, instruct_file(spec, parent)) for spec in INSTRUCT_SPECS)
     for file in own if not found else ():
         yield _one(str(file), None, database)
+
+
+def _may_hold_pairs(file: Path) -> bool:
+    """Many a `.json` file beside pairs holds something else: one is looked into, to see if it has questions."""
+    if suffix_of(file) != ".json":
+        return suffix_of(file) in PAIR_SUFFIXES and file.is_file()
+    try:
+        records = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(records, list) and bool(records) and "question" in records[0]
 
 
 def _one(spec: str, root: Path | None, database: Path | None) -> Source | InstructFile:
@@ -114,76 +176,120 @@ def _whole_specs() -> list[str]:
     return [spec for spec in benchmark_names() if not spec.startswith(parts) and "+" not in spec]
 
 
-Gold = tuple[str, str, Evaluator]  # database file, SQL, evaluator
-
-
 def _run_golds(
     sources: Sequence[Source],
     readings: Sequence[Reading],
+    unusable: set[Path],
     timeout_s: float,
     pool: ExecutionPool,
-    progress: Progress | None,
-) -> dict[Gold, Execution]:
-    """Every different gold of the examples that have a database, run once."""
+) -> dict[_Gold, _CheckedGold]:
+    """Every different gold of the examples that have a database that can be read, run once; where ties may decide what
+    comes out, also with ties broken otherwise."""
     golds = list(
         dict.fromkeys(
             (str(reading.paths[example.db_id]), example.gold_sql, source.evaluator)
             for source, reading in zip(sources, readings, strict=True)
             for example in reading.examples
-            if example.example_id not in reading.missing
+            if example.example_id not in reading.missing and reading.paths[example.db_id] not in unusable
         )
     )
     jobs = [
         make_job(path, sql, timeout_s=timeout_s, decoding=DECODING[evaluator])
         for path, sql, evaluator in golds
     ]
+    with progress("running gold queries", len(jobs)) as advance:
 
-    done = itertools.count(1)
+        def arrived(index: int, execution: Execution) -> _CheckedGold:
+            if is_held_up(execution, timeout_s):
+                execution = pool.run(with_patience(jobs[index]))
+            fault = gold_fault(execution, golds[index][2])
+            found = "" if fault else _tie(jobs[index], execution, golds[index][2], pool)
+            advance()
+            return _CheckedGold(replace(execution, rows=execution.rows[:1]), fault, found)
 
-    def arrived(index: int, execution: Execution) -> Execution:
-        if progress:
-            progress(next(done), len(jobs))
-        return replace(execution, rows=execution.rows[:1])  # enough to tell an empty result
-
-    return dict(zip(golds, pool.map(jobs, arrived), strict=True))
+        return dict(zip(golds, pool.map(jobs, arrived), strict=True))
 
 
-def _checked(source: Source, reading: Reading, golds: dict[Gold, Execution]) -> CheckedBenchmark:
+def _tie(job: Job, gold: Execution, evaluator: Evaluator, pool: ExecutionPool) -> str:
+    if not may_have_ties(job.sql):
+        return ""
+    others = [replace(job, reverse_unordered=True)]
+    others += [replace(job, sql=with_ties_broken(job.sql, direction)) for direction in ("asc", "desc")]
+    ran = [pool.run(other) for other in others]
+    return tie(job.sql, gold.rows, [other.rows for other in ran if other.outcome is Outcome.ROWS], evaluator)
+
+
+def _checked(
+    source: Source, reading: Reading, faults: Sequence[Problem], golds: dict[_Gold, _CheckedGold]
+) -> CheckedBenchmark:
     ran, empty = 0, 0
-    failed = []
+    failed: list[Problem] = []
+    warnings: list[Problem] = []
+    unreadable: dict[str, str] = {}
     for example in reading.examples:
-        if example.example_id in reading.missing:
+        gold = golds.get((str(reading.paths[example.db_id]), example.gold_sql, source.evaluator))
+        if example.example_id in reading.missing or gold is None:
             continue
-        execution = golds[str(reading.paths[example.db_id]), example.gold_sql, source.evaluator]
-        ran += execution.outcome is Outcome.ROWS
-        empty += execution.outcome is Outcome.ROWS and not execution.rows
-        if execution.outcome is not Outcome.ROWS:
-            record = reading.records[example.example_id]
-            message = (
-                f"the gold does not run on '{example.db_id}' ({execution.outcome.value}: {execution.message})"
-            )
-            failed.append(
-                Problem("gold_fails", record.file, record.index, record.first_of(source.sql_fields), message)
-            )
-    used = {example.db_id for example in reading.examples if example.example_id not in reading.missing}
+        if gold.execution.outcome is Outcome.UNAVAILABLE:
+            unreadable[example.db_id] = gold.execution.message
+            continue
+        record = reading.records[example.example_id]
+        field = record.first_of(source.sql_fields)
+        if gold.fault:
+            message = f"the gold does not run on '{example.db_id}' ({gold.fault})"
+            failed.append(Problem("gold_fails", record.file, record.index, field, message))
+            continue
+        ran += 1
+        empty += not gold.execution.rows
+        if gold.tie:
+            warnings.append(Problem("gold_tie", record.file, record.index, field, gold.tie))
+        if source.evaluator == "bird" and 2 * gold.execution.cpu_seconds > PREDICTION_TIMEOUT_S:
+            limit = f"{PREDICTION_TIMEOUT_S:g} s that it shares with a prediction"
+            message = f"the gold takes more than half of the {limit}, so it is not right by itself"
+            warnings.append(Problem("slow_gold", record.file, record.index, field, message))
+    whole = {fault.file for fault in faults if fault.kind == "unreadable"}
     faults = [
-        fault for db_id in sorted(used) for fault in _database_faults(source, db_id, reading.paths[db_id])
+        *faults,
+        *(  # files whose schema can be read, but not all of their pages
+            Problem("unreadable", reading.paths[db_id], None, "", f"cannot be read ({message})")
+            for db_id, message in sorted(unreadable.items())
+            if reading.paths[db_id] not in whole
+        ),
     ]
     problems = (*reading.problems, *reading.missing.values(), *faults, *failed)
-    return CheckedBenchmark(source.name, len(reading.examples), len(used), ran, empty, problems)
+    used = {example.db_id for example in reading.examples if example.example_id not in reading.missing}
+    return CheckedBenchmark(
+        source.name, len(reading.examples), len(used), ran, empty, problems, reading.found, tuple(warnings)
+    )
 
 
 def _checked_instructions(name: str, file: Path) -> CheckedBenchmark:
     examples, problems = read_instructions(file)
-    return CheckedBenchmark(name, len(examples), 0, 0, 0, problems, task="instruct")
+    faulty = {problem.record for problem in problems if problem.record is not None}
+    return CheckedBenchmark(
+        name, len(examples), 0, 0, 0, problems, len(examples) + len(faulty), task="instruct"
+    )
+
+
+def _faults(source: Source, reading: Reading) -> list[Problem]:
+    used = {example.db_id for example in reading.examples if example.example_id not in reading.missing}
+    return [
+        fault for db_id in sorted(used) for fault in _database_faults(source, db_id, reading.paths[db_id])
+    ]
 
 
 def _database_faults(source: Source, db_id: str, path: Path) -> list[Problem]:
     """What is wrong with a database file, or with what is said of it elsewhere."""
     try:
         schema, comments = introspect(path), source.comments(db_id, path)
+    except RecordError as error:  # of tables.json
+        return [error.problem]
     except DataError as error:
         return [Problem("unreadable", path, None, "", str(error))]
+    except OSError as error:
+        return [
+            Problem("unreadable", path, None, "", f"cannot be read ({error.strerror}); check its permissions")
+        ]
     known = {(table.name.lower(), column.name.lower()) for table in schema.tables for column in table.columns}
     return [
         Problem(

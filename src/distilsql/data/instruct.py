@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distilsql.data.example import Instruction
 from distilsql.data.records import Problem, Record, RecordError, read_records
+from distilsql.data.text import suffix_of
 
 INSTRUCT_FOLDER = "instruct"
 # spec: file under the data folder's `instruct/`. `dolly:dev` was held out of Dolly's training part; the others are
@@ -30,7 +31,7 @@ def instruct_file(spec: str, root: Path) -> Path:
 
 def is_instruct_file(path: Path) -> bool:
     """Whether an own `.jsonl` file holds instructions, not question/SQL pairs: its first record says."""
-    if path.suffix != ".jsonl" or not path.is_file():
+    if suffix_of(path) != ".jsonl" or not path.is_file():
         return False
     try:
         records = read_records(path)
@@ -50,6 +51,8 @@ def read_instructions(path: Path) -> tuple[tuple[Instruction, ...], tuple[Proble
                 instructions.append(_read_instruction(record))
             except RecordError as error:
                 problems.append(error.problem)
+        if not instructions and not problems:
+            problems.append(Problem("empty", path, None, "", "holds no instructions"))
     except RecordError as error:
         problems.append(error.problem)
     return tuple(instructions), tuple(problems)

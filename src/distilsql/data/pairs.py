@@ -1,18 +1,18 @@
-"""A user's own question/SQL pairs: a `.jsonl` or `.csv` file beside SQLite files.
+"""A user's own question/SQL pairs: a `.jsonl`, `.json`, `.csv` or `.tsv` file beside SQLite files.
 
-Fields: `question`; `sql` (or `query`, `SQL`, `gold_sql`); optionally `evidence`, `db_id` and `database`. The
-database file is the record's own `database`, relative to the pairs file, or else the one given for all; that may
+Fields: `question`; `sql` (or `query`, `SQL`, `gold_sql`); optionally `example_id`, `evidence`, `db_id` and `database`.
+The database file is the record's own `database`, relative to the pairs file, or else the one given for all; that may
 be a folder holding `<db_id>.sqlite` or `<db_id>/<db_id>.sqlite`. Without a `db_id` the file's name serves.
 """
 
 import re
 from pathlib import Path
 
-from distilsql.data.records import Record
+from distilsql.data.records import TABLE_SUFFIXES, Record, is_there
 from distilsql.data.source import Source
 from distilsql.errors import DataError
 
-PAIR_SUFFIXES = (".jsonl", ".csv")
+PAIR_SUFFIXES = (".jsonl", ".json", *TABLE_SUFFIXES)
 
 
 def pairs_source(file: Path, database: Path | None = None) -> Source:
@@ -34,6 +34,7 @@ def pairs_source(file: Path, database: Path | None = None) -> Source:
         sql_fields=("sql", "query", "SQL", "gold_sql"),
         with_evidence=True,
         evaluator="plain",
+        ids_by_content=True,
     )
 
 
@@ -49,7 +50,7 @@ def _locate(record: Record, database: Path | None) -> tuple[str, Path]:
         )
     elif database.is_dir():
         path = database / record.text("db_id") / f"{db_id}.sqlite"
-        if not path.is_file():
+        if not is_there(path):
             path = database / f"{db_id}.sqlite"
     else:
         path = database

@@ -1,16 +1,27 @@
 """Records: the rows of a question file, each knowing its file and index so that a fault can be named exactly."""
 
-import csv
-import io
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from distilsql.data.text import NotText, decode, has_text, read_table, suffix_of
 from distilsql.errors import DataError
 
-ProblemKind = Literal["unreadable", "malformed", "unknown_db_id", "missing_database", "gold_fails"]
+ProblemKind = Literal[
+    "unreadable",
+    "malformed",
+    "empty",
+    "unknown_db_id",
+    "missing_database",
+    "gold_fails",
+    "gold_tie",
+    "slow_gold",
+]
+
+
+TABLE_SUFFIXES = (".csv", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -76,17 +87,29 @@ class Record:
         return RecordError(Problem(kind, self.file, self.index, field, message))
 
 
-def read_records(file: Path) -> Iterator[Record | RecordError]:
-    """The records of a `.json` list, a `.jsonl` or a `.csv` file, in order.
+def read_records(file: Path, fields: Collection[str] = ()) -> Iterator[Record | RecordError]:
+    """The records of a `.json` list, a `.jsonl` file, or a `.csv` or `.tsv` table, in order.
 
-    A row that is not a record comes out as its RecordError, so that a caller can go on and report every fault.
-    Raises RecordError if the file as a whole cannot be read.
+    `fields` are those that a record may have: they tell a table's header from a row, and its delimiter. A row that
+    is not a record comes out as its RecordError, so that a caller can go on and report every fault. Raises RecordError
+    if the file as a whole cannot be read.
     """
-    if file.suffix == ".jsonl":
+    suffix = suffix_of(file)
+    if suffix == ".jsonl":
         return _read_jsonl(file)
-    if file.suffix == ".csv":
-        return _read_csv(file)
+    if suffix in TABLE_SUFFIXES:
+        return _read_csv(file, fields)
     return _read_json(file)
+
+
+def is_there(file: Path) -> bool:
+    """Whether there is a file at a path, or something that may not be looked at: reading it then says so."""
+    try:
+        return file.is_file()
+    except PermissionError:
+        return True
+    except OSError:  # a name that no file can have
+        return False
 
 
 def read_json(file: Path) -> Any:
@@ -94,7 +117,7 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(_read_text(file))
     except json.JSONDecodeError as error:
-        raise _unreadable(file, f"not valid JSON ({error}); is the download complete?") from error
+        raise _unreadable(file, f"not valid JSON ({error}); is the file complete?") from error
 
 
 def _read_json(file: Path) -> Iterator[Record | RecordError]:
@@ -116,26 +139,39 @@ def _jsonl_record(file: Path, index: int, line: str) -> Record | RecordError:
         return RecordError(Problem("malformed", file, index, "", f"the line is not valid JSON ({error})"))
 
 
-def _read_csv(file: Path) -> Iterator[Record | RecordError]:
-    reader = csv.DictReader(io.StringIO(_read_text(file), newline=""), strict=True)
+def _read_csv(file: Path, fields: Collection[str]) -> Iterator[Record | RecordError]:
     try:
-        rows = list(reader)
-    except csv.Error as error:
-        raise _unreadable(file, csv_fault(reader, error)) from error
-    return (_csv_record(file, index, row) for index, row in enumerate(rows))
+        table = read_table(_read_text(file), fields)
+    except RecordError:
+        raise
+    except DataError as error:
+        raise _unreadable(file, str(error)) from error
+    names = {column: _field_for(column, fields, table.header) for column in table.header}
+    if names and fields and not set(fields) & set(names.values()):
+        raise _unreadable(
+            file,
+            f"its first line is the header, and names none of {', '.join(fields)} but: {', '.join(names)}; "
+            "write the names of the columns into the first line",
+        )
+    filled = [row for _, row in table.rows if any(map(has_text, row.values()))]  # spreadsheets add blank rows
+    return (_csv_record(file, index, row, names) for index, row in enumerate(filled))
 
 
-def csv_fault(reader: "csv.DictReader[str]", error: csv.Error) -> str:
-    """What is wrong with a CSV file that is read with `strict`, and where to look."""
-    return f"is not valid CSV at line {reader.line_num} ({error}); is there a quote that is not closed before it?"
+def _field_for(column: str, fields: Collection[str], header: Collection[str]) -> str:
+    """The field that a column is, in any case: `Question` is `question` where no column is called so itself."""
+    lower = {name.lower(): name for name in reversed(tuple(fields))}
+    meant = lower.get(column.lower(), column)
+    return column if column in fields or meant in header else meant
 
 
-def _csv_record(file: Path, index: int, row: dict[str | None, Any]) -> Record | RecordError:
-    # DictReader files surplus cells under None: the sign of a comma in an unquoted question or query.
-    if None in row:
+def _csv_record(
+    file: Path, index: int, row: dict[str | None, Any], names: Mapping[str, str]
+) -> Record | RecordError:
+    # Surplus cells are under None: the sign of a comma in an unquoted question or query, unless they are blank.
+    if has_text(row.pop(None, [])):
         message = "more cells than the header has; quote text that holds a comma"
         return RecordError(Problem("malformed", file, index, "", message))
-    return _record(file, index, row)
+    return _record(file, index, {names[column]: cell for column, cell in row.items() if column is not None})
 
 
 def _record(file: Path, index: int, row: Any) -> Record | RecordError:
@@ -147,14 +183,13 @@ def _record(file: Path, index: int, row: Any) -> Record | RecordError:
 
 def _read_text(file: Path) -> str:
     try:
-        # -sig: spreadsheets begin their CSV exports with a byte-order mark.
-        return file.read_text(encoding="utf-8-sig")
+        return decode(file.read_bytes()).replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError as error:
         raise _unreadable(file, "the file does not exist") from error
     except OSError as error:
         raise _unreadable(file, f"cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise _unreadable(file, f"is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except NotText as error:
+        raise _unreadable(file, str(error)) from error
 
 
 def _unreadable(file: Path, message: str) -> RecordError:

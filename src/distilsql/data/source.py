@@ -1,12 +1,14 @@
 """Source: where the parts of a benchmark lie, and the one reader that turns them into examples and problems."""
 
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from distilsql.data.example import Example
-from distilsql.data.records import Problem, Record, RecordError, read_records
+from distilsql.data.records import Problem, Record, RecordError, is_there, read_records
 from distilsql.databases.execute import Decoding
 from distilsql.databases.schema import Comments
 
@@ -30,7 +32,8 @@ class Source:
 
     `locate` gives a record's db_id and database file (which need not exist) or raises RecordError; `comments`
     gives what is known of a database beyond its file; `part` picks the examples that belong, from all of them. Without
-    `needs_gold` a record may lack its SQL: the example's is then ''.
+    `needs_gold` a record may lack its SQL: the example's is then ''. With `ids_by_content` an example is known by its
+    record's `example_id`, or else by what it asks, whatever stands before it in the file; without, by its place.
     """
 
     name: str
@@ -43,17 +46,19 @@ class Source:
     comments: Callable[[str, Path], Comments] = _no_comments
     part: Callable[[Sequence[Example]], Sequence[Example]] = _everything
     needs_gold: bool = True
+    ids_by_content: bool = False
 
 
 @dataclass(frozen=True)
 class Reading:
     """What reading a Source gave. `examples` leaves out faulty records, and keeps those without a database file.
 
-    `paths` maps db_id to the database file, `records` example_id to the record it came from; `missing` names the
-    examples whose database file does not exist.
+    `found` counts the records, faulty ones too. `paths` maps db_id to the database file, `records` example_id to the
+    record it came from; `missing` names the examples whose database file does not exist.
     """
 
     examples: tuple[Example, ...]
+    found: int
     paths: dict[str, Path]
     records: dict[str, Record]
     missing: dict[str, Problem] = field(default_factory=dict)
@@ -65,17 +70,63 @@ def read_source(source: Source) -> Reading:
     paths: dict[str, Path] = {}
     problems: list[Problem] = []
     read = [pair for file in source.files for pair in _read_file(source, file, paths, problems)]
+    if source.ids_by_content:
+        read = _known_by_content(read, problems)
     examples = tuple(source.part([example for example, _ in read]))
     records = {example.example_id: record for example, record in read}
-    return Reading(examples, paths, records, _missing(examples, paths, records), tuple(problems))
+    faulty = {(problem.file, problem.record) for problem in problems if problem.record is not None}
+    return Reading(
+        examples,
+        len(read) + len(faulty),
+        paths,
+        records,
+        _missing(examples, paths, records),
+        tuple(problems),
+    )
+
+
+def place_id(record: Record) -> str:
+    """How a record is called by its place: `dev/0`."""
+    return f"{record.file.stem}/{record.index}"
+
+
+def _known_by_content(
+    read: Sequence[tuple[Example, Record]], problems: list[Problem]
+) -> list[tuple[Example, Record]]:
+    """The same examples with ids that no other record of the file has a say in, but for those that ask the same.
+
+    The gold is no part of an id: it may be repaired.
+    """
+    known: list[tuple[Example, Record]] = []
+    taken: set[str] = set()
+    asked: Counter[str] = Counter()
+    for example, record in read:
+        own_id = record.optional_text("example_id")
+        if own_id in taken:
+            message = f"a second record has the id {own_id!r}; give each its own, or none"
+            problems.append(record.error("malformed", "example_id", message).problem)
+            continue
+        content = f"{record.optional_text('db_id')}\0{example.question}"
+        asked[content] += 1
+        digest = hashlib.sha256(f"{content}\0{asked[content]}".encode(errors="surrogatepass")).hexdigest()
+        example_id = own_id or f"{record.file.stem}/{digest[:8]}"
+        while example_id in taken:  # two of 2^32 that are alike
+            digest = hashlib.sha256(digest.encode()).hexdigest()
+            example_id = f"{record.file.stem}/{digest[:8]}"
+        taken.add(example_id)
+        known.append((replace(example, example_id=example_id), record))
+    return known
 
 
 def _read_file(
     source: Source, file: Path, paths: dict[str, Path], problems: list[Problem]
 ) -> Iterator[tuple[Example, Record]]:
     """The good records of one file; enters databases into `paths` and faults into `problems`."""
+    is_empty = True
+    fields = (*source.question_fields, *source.sql_fields)
     try:
-        for row in read_records(file):
+        for row in read_records(file, fields):
+            is_empty = False
             if isinstance(row, RecordError):
                 problems.append(row.problem)
                 continue
@@ -85,6 +136,8 @@ def _read_file(
                 if error.problem.file != file:  # a fault of tables.json, which every record would meet again
                     raise
                 problems.append(error.problem)
+        if is_empty:
+            raise RecordError(Problem("empty", file, None, "", "holds no pairs of a question and its SQL"))
     except RecordError as error:
         problems.append(error.problem)
 
@@ -98,8 +151,10 @@ def _read_example(source: Source, row: Record, paths: dict[str, Path]) -> Exampl
     if paths.setdefault(db_id, path) != path:
         message = f"'{db_id}' already stands for {paths[db_id]}, here it is {path}; give each its own db_id"
         raise row.error("malformed", "db_id", message)
+    if source.ids_by_content:
+        row.optional_text("example_id")  # complains if it is no text
     return Example(
-        example_id=f"{row.file.stem}/{row.index}",
+        example_id=place_id(row),
         db_id=db_id,
         question=question,
         gold_sql=gold_sql,
@@ -111,7 +166,7 @@ def _read_example(source: Source, row: Record, paths: dict[str, Path]) -> Exampl
 def _missing(
     examples: Sequence[Example], paths: dict[str, Path], records: dict[str, Record]
 ) -> dict[str, Problem]:
-    absent = {db_id for db_id in {example.db_id for example in examples} if not paths[db_id].is_file()}
+    absent = {db_id for db_id in {example.db_id for example in examples} if not is_there(paths[db_id])}
     missing = {}
     for example in examples:
         if example.db_id in absent:

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from distilsql.data.records import Problem, Record, RecordError, read_json
+from distilsql.data.records import Problem, Record, RecordError, is_there, read_json
 from distilsql.databases.schema import Comments, comments_of, schema_from_tables_json
 
 
@@ -26,7 +26,7 @@ class Catalogue:
             message = f"'{db_id}' is not in {self.tables_json}; check the spelling of the db_id"
             raise record.error("unknown_db_id", "db_id", message)
         candidates = [folder / db_id / f"{db_id}.sqlite" for folder in self.folders]
-        return db_id, next((path for path in candidates if path.is_file()), candidates[-1])
+        return db_id, next((path for path in candidates if is_there(path)), candidates[-1])
 
     def comments(self, db_id: str, path: Path) -> Comments:
         """The human-readable names that `tables_json` has for the tables and columns of `db_id`."""

@@ -13,6 +13,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from distilsql.errors import DatabaseUnavailable
+
 if TYPE_CHECKING:
     from distilsql.databases.pool import ExecutionPool
 
@@ -33,16 +35,21 @@ class Outcome(Enum):
     TOO_LARGE = "too large"
     DENIED = "denied"
     CRASHED = "crashed"
+    UNAVAILABLE = "database unavailable"  # locked, damaged, gone: no statement is to blame
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one execution may use. `max_rows` None means no cap; a result of more than `max_bytes` is TOO_LARGE."""
+    """What one execution may use. `max_rows` None means no cap; a result of more than `max_bytes` is TOO_LARGE.
+
+    `timeout_s` is by the clock, and `cpu_s` of the processor's time if it is another limit; each ends in TIMEOUT.
+    """
 
     timeout_s: float
     memory_bytes: int
     max_rows: int | None
     max_bytes: int
+    cpu_s: float | None = None
 
 
 LIMITS: dict[Mode, Limits] = {
@@ -59,6 +66,7 @@ class Job:
     it an SQL_ERROR (BIRD). `reverse_unordered` has SQLite return rows whose order a query leaves open the other way
     round (`PRAGMA reverse_unordered_selects`), to find results that hang on it. `max_steps` is a limit that is the same
     on every machine: so many instructions of SQLite's virtual machine, to the next 5,000, and it is a TIMEOUT.
+    The task `fingerprint` runs no SQL: its one cell is the SHA-256 of the file (see `databases.fingerprint`).
     """
 
     path: str
@@ -68,14 +76,17 @@ class Job:
     decoding: Decoding = "ignore"
     reverse_unordered: bool = False
     max_steps: int | None = None
+    task: Literal["query", "fingerprint"] = "query"
 
 
 @dataclass(frozen=True)
 class Execution:
-    """The result of one statement. `seconds` is the time inside the database, transfers not counted.
+    """The result of one statement. `seconds` is the time inside the database, transfers not counted; `cpu_seconds` what
+    of it the worker had the processor for, which a busy machine makes less (at a server, the server's is not in it).
 
     `rows` is the whole result where `outcome` is ROWS, the first `max_rows` of it where it is TOO_MANY_ROWS, and
-    empty otherwise: read `outcome` first. `message` says why for every outcome but ROWS.
+    empty otherwise: read `outcome` first. `message` says why for every outcome but ROWS. `states` are the states of a
+    SQLite file (`database_state`) that the statement met: one, or those before and after where it changed meanwhile.
     """
 
     outcome: Outcome
@@ -83,6 +94,21 @@ class Execution:
     columns: tuple[str, ...] = ()
     message: str = ""
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    states: tuple[tuple[int, ...], ...] = ()
+
+
+def require_available(execution: Execution, path: Path | str, meanwhile: str = "") -> Execution:
+    """`execution` itself. Raises DatabaseUnavailable if it says that the database could not be read."""
+    if execution.outcome is Outcome.UNAVAILABLE:
+        during = f" while {meanwhile}" if meanwhile else ""
+        cure = "check that the file is a complete SQLite database"
+        if "locked" in execution.message:
+            cure = "wait until the program that holds it has finished, or use a copy"
+        raise DatabaseUnavailable(
+            f"{path} cannot be read{during} ({execution.message}). The database is at fault, not a query: {cure}."
+        )
+    return execution
 
 
 def make_job(
@@ -121,7 +147,7 @@ def execute(
 ) -> Execution:
     """Run one statement in a worker process that is kept for the next call. Safe to call from several threads.
 
-    Raises DataError if the database file does not exist; whatever the SQL does is an Outcome, not an exception.
+    Raises DatabaseUnavailable if the file does not exist; whatever the SQL does is an Outcome, not an exception.
     """
     job = make_job(
         path,
@@ -132,7 +158,12 @@ def execute(
         memory_bytes=memory_bytes,
         decoding=decoding,
     )
-    return _shared_pool(os.getpid()).run(job)
+    return shared_pool().run(job)
+
+
+def shared_pool() -> "ExecutionPool":
+    """The pool of this process, for single statements; its workers start when they are first needed."""
+    return _shared_pool(os.getpid())
 
 
 def is_url(path: str) -> bool:

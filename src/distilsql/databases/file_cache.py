@@ -30,8 +30,17 @@ class FileIdentity:
 
 
 def default_cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/distilsql`, by default `~/.cache/distilsql`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distilsql"
+    """`$XDG_CACHE_HOME/distilsql`, by default `~/.cache/distilsql`. Raises DataError where there is no home."""
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(named):  # a relative one is to be ignored, says the specification
+        return Path(named) / "distilsql"
+    try:
+        return Path.home() / ".cache" / "distilsql"
+    except RuntimeError as error:
+        raise DataError(
+            "There is no home folder to keep a cache in (HOME is not set, and this user has none); set XDG_CACHE_HOME "
+            "to a folder that can be written."
+        ) from error
 
 
 def derived_files(file: FileIdentity, build: Callable[[Path], None], version: str, folder: Path) -> Path:

@@ -8,7 +8,8 @@ DISTINCT, LIMIT or GROUP BY. They are made on tokens, so whatever else the query
 import re
 from collections.abc import Iterator, Sequence
 
-_TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]|[\w.]+|[<>!=]=|<>|\|\||\S""")
+from distilsql.databases.sql_tokens import dotted_tokens
+
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _COMPARISONS = {
     "=": ("!=", ">="),
@@ -39,17 +40,10 @@ Tokens = Sequence[str]
 
 def neighbours(gold_sql: str) -> tuple[str, ...]:
     """Queries one edit away from the gold, each once, in a fixed order. Some may mean the same as the gold."""
-    tokens = tokenise(gold_sql)
+    tokens = dotted_tokens(gold_sql)
     gold = join(tokens)
     edited = (join(candidate) for candidate in _edits(tokens))
     return tuple(dict.fromkeys(candidate for candidate in edited if candidate != gold))
-
-
-def tokenise(sql: str) -> list[str]:
-    tokens: list[str] = _TOKEN.findall(sql)
-    while tokens and tokens[-1] == ";":
-        tokens.pop()
-    return tokens
 
 
 def join(tokens: Tokens) -> str:
@@ -61,7 +55,7 @@ def constants(sql: str) -> Iterator[tuple[str, str | int | float]]:
 
     LIKE patterns come without their wildcards. The column is '' where none stands right before the operator.
     """
-    tokens = tokenise(sql)
+    tokens = dotted_tokens(sql)
     for index, token in enumerate(tokens):
         value = _constant(token)
         if value is not None:
@@ -73,7 +67,7 @@ def with_ties_broken(sql: str, direction: str) -> str:
 
     Where the two directions give different results, the query's result is SQLite's choice among ties.
     """
-    tokens = tokenise(sql)
+    tokens = dotted_tokens(sql)
     for index in reversed([i for i, token in enumerate(tokens) if token.lower() == "order"]):
         end = _end_of_part(tokens, index + 1, _CLAUSES)
         keys = ", ".join(f"{n} {direction}" for n in range(1, _count_selected(tokens, index) + 1))

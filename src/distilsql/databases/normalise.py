@@ -9,6 +9,8 @@ import string
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from distilsql.databases.sql_tokens import tokenise
+
 # Words that are keywords wherever a query uses them bare. Function names are not among them.
 _KEYWORDS = frozenset(
     """SELECT DISTINCT ALL FROM WHERE GROUP BY HAVING ORDER ASC DESC LIMIT OFFSET AS ON USING JOIN INNER LEFT RIGHT
@@ -17,15 +19,6 @@ _KEYWORDS = frozenset(
 )
 _AFTER_FROM = frozenset(["WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "UNION", "INTERSECT", "EXCEPT"])
 
-_TOKEN = re.compile(
-    r"""(?P<gap> (?: \s | --[^\n]* | /\*.*?\*/ )+ )
-    | (?P<text> ' (?:[^']|'')* ' | " (?:[^"]|"")* " )
-    | (?P<name> ` [^`]* ` | \[ [^\]]* \] )
-    | (?P<number> \d [\w.]* )
-    | (?P<word> \w+ )
-    | (?P<symbol> . )""",
-    re.VERBOSE | re.DOTALL,
-)
 _ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 # SQLite takes these as a table's name but not, unquoted, as the qualifier of a column.
 _NO_QUALIFIERS = frozenset(["cast", "raise", "current_date", "current_time", "current_timestamp"])
@@ -55,18 +48,14 @@ def lower_name(name: str) -> str:
     return name.translate(_ASCII_LOWER)
 
 
-def on_one_line(sql: str) -> str:
-    """`sql` without comments and with runs of white space as one space; in texts and quoted names, a line break is a
-    space and other white space is left alone."""
-    pieces = (
-        " " if match.lastgroup == "gap" else re.sub(r"[\r\n]", " ", match.group())
-        for match in _TOKEN.finditer(sql)
-    )
-    return "".join(pieces).strip()
+def without_comments(sql: str) -> str:
+    """`sql` without comments and with each run of white space as one space. What is quoted is left as it is, line
+    breaks in it too: a name without its line break is another name."""
+    return "".join(" " if token.kind == "gap" else token.text for token in tokenise(sql)).strip(" ")
 
 
 def normalise_sql(sql: str) -> str:
-    """`sql` in one spelling, on one line, without comments and closing semicolons; it gives the same rows.
+    """`sql` in one spelling, without comments and closing semicolons; it gives the same rows.
 
     Keywords are upper case; names, functions included, lower case; runs of white space one space. Aliases
     t1 … t10 of tables are replaced by the table's name throughout, unless that would change what some name
@@ -81,13 +70,13 @@ def normalise_sql(sql: str) -> str:
 def _tokens(sql: str) -> list[_Token]:
     found: list[_Token] = []
     gap = False
-    for match in _TOKEN.finditer(sql):
-        kind, spelling = str(match.lastgroup), match.group()
+    for kind, spelling, start in tokenise(sql):
         if kind == "gap":
             gap = True
             continue
         if kind in ("word", "name"):
-            beside_dot = sql[match.end() : match.end() + 1] == "." or (found and found[-1].spelling == ".")
+            end = start + len(spelling)
+            beside_dot = sql[end : end + 1] == "." or (found and found[-1].spelling == ".")
             is_keyword = kind == "word" and spelling.upper() in _KEYWORDS and not beside_dot
             spelling = spelling.upper() if is_keyword else lower_name(spelling)
         found.append(_Token(kind, spelling, gap))

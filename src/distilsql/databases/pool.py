@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
+
 from distilsql.databases.execute import Execution, Job, Outcome, is_url
-from distilsql.errors import DataError, RunError
+from distilsql.errors import DatabaseUnavailable, RunError
 
 WORKER_FILE = Path(__file__).with_name("sqlite_worker.py")
 # How long after its limit a worker may still be on its way to say so before it is killed.
@@ -61,7 +63,7 @@ class ExecutionPool:
         return [worker.process_id for worker in list(self._started) if worker.is_alive()]
 
     def run(self, job: Job) -> Execution:
-        """Run one job, waiting for a free worker first. Raises DataError where the database file is missing."""
+        """Run one job, waiting for a free worker first. Raises DatabaseUnavailable where its file is missing."""
         with self._worker(_kind_for(job)) as worker:
             return worker.run(job)
 
@@ -162,6 +164,7 @@ class WorkerProcess:
         self._poll = select.poll()
         self._poll.register(self._stdout, select.POLLIN | select.POLLHUP)
         self.process_id = self._process.pid
+        self._usage = psutil.Process(self.process_id)
 
     def wait_until_ready(self) -> None:
         """No query's clock runs before its process does. Raises RunError if the process does not come up."""
@@ -186,32 +189,44 @@ class WorkerProcess:
 
     def run(self, job: Job) -> Execution:
         if not is_url(job.path) and not os.path.exists(job.path):
-            raise DataError(
+            raise DatabaseUnavailable(
                 f"There is no database file {job.path}; check the path or fetch the databases first."
             )
-        started = time.perf_counter()
+        started, cpu_before = time.perf_counter(), self._cpu_seconds()
         request = {**vars(job), **vars(job.limits), "limits": None}
         try:
             self._send(json.dumps(request).encode())
             payload = self._receive(job.limits.timeout_s + GRACE_S, job.limits.max_bytes)
         except TimeoutError:
+            cpu_seconds = self._cpu_seconds() - cpu_before
             self.kill()
             message = "killed: it did not stop at its time limit"
-            return Execution(Outcome.TIMEOUT, message=message, seconds=time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            return Execution(Outcome.TIMEOUT, message=message, seconds=seconds, cpu_seconds=cpu_seconds)
         except (OSError, EOFError, ValueError):
-            return self._died(started)
+            return self._died(started, job)
         answer = json.loads(payload, object_hook=_restore_bytes)
         execution = _decode(answer)
         if execution.outcome is Outcome.TOO_LARGE or answer.get("leaves_traces"):
             self.kill()  # the next job gets a process with all of its memory and no settings but ours
         return execution
 
-    def _died(self, started: float) -> Execution:
+    def _cpu_seconds(self) -> float:
+        """What the process has used of the processor so far; 0 where that is not to be known."""
+        try:
+            times = self._usage.cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system)
+
+    def _died(self, started: float, job: Job) -> Execution:
         """The kernel's CPU limit ends a worker by signal 24; anything else is a crash."""
         self.kill()
         seconds, status = time.perf_counter() - started, self._process.returncode
         if status == -24:
-            return Execution(Outcome.TIMEOUT, message="killed at its CPU time limit", seconds=seconds)
+            cpu_s = job.limits.timeout_s if job.limits.cpu_s is None else job.limits.cpu_s
+            message = "killed at its CPU time limit"
+            return Execution(Outcome.TIMEOUT, message=message, seconds=seconds, cpu_seconds=cpu_s)
         return Execution(Outcome.CRASHED, message=f"the worker ended with status {status}", seconds=seconds)
 
     def _send(self, payload: bytes) -> None:
@@ -241,13 +256,14 @@ class WorkerProcess:
 
 
 def _command(kind: _Kind) -> list[str]:
-    """SQLite's worker is one file on the standard library; a server's needs SQLAlchemy, found where we find it."""
+    """SQLite's worker is one file on the standard library; a server's needs SQLAlchemy and this package, found
+    where we find them."""
     python = [sys.executable, "-I", "-X", "utf8"]
     if not kind.driver:
         return [*python, "-S", str(WORKER_FILE), str(os.getpid()), str(kind.memory_bytes)]
     path = [os.path.abspath(entry) for entry in sys.path if entry]
     program = (
-        f"import sys; sys.path += {path!r}; from distilsql.databases.server_worker import main; "
+        f"import sys; sys.path = {path!r}; from distilsql.databases.server_worker import main; "
         f"main({os.getpid()}, {kind.memory_bytes}, {kind.driver!r})"
     )
     return [*python, "-c", program]
@@ -260,6 +276,8 @@ def _decode(answer: dict[str, Any]) -> Execution:
         tuple(answer.get("columns", ())),
         answer.get("message", ""),
         answer["seconds"],
+        cpu_seconds=answer.get("cpu_seconds", 0.0),
+        states=tuple(map(tuple, answer.get("states", ()))),
     )
 
 

@@ -17,14 +17,13 @@ So where the file exists it is read for the structure and `tables.json` adds onl
 readers agree but for two foreign keys that `tables.json` lacks and eight types that it gives as number.
 """
 
-import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distilsql.databases.connection import open_read_only
+from distilsql.databases.execute import Outcome
+from distilsql.databases.reading import quoted_name, quoted_text, read, read_rows
 from distilsql.errors import DataError
 
 
@@ -67,56 +66,46 @@ class Schema:
 def introspect(path: Path) -> Schema:
     """The Schema of a SQLite file, read from the file alone (so without comments).
 
-    Raises DataError if the file is missing, is not a SQLite database, or has no table.
+    Raises DatabaseUnavailable if the file is missing, locked, damaged or no SQLite database, DataError if it has no
+    table.
     """
-    try:
-        with closing(open_read_only(path)) as connection:
-            found = connection.execute(
-                "SELECT name, type = 'view' FROM sqlite_master WHERE type IN ('table', 'view') "
-                "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY type, rowid"
-            ).fetchall()
-            shadows = shadow_tables(connection)
-            tables = tuple(
-                _introspect_table(connection, name, bool(is_view))
-                for name, is_view in found
-                if name not in shadows and _can_be_read(connection, name)
-            )
-            foreign_keys = _introspect_foreign_keys(connection, tables)
-    except sqlite3.Error as error:
-        raise DataError(
-            f"{path} cannot be read as a SQLite database ({error}); check that the file is complete."
-        ) from error
+    found = read_rows(
+        path,
+        "SELECT name, type = 'view' FROM sqlite_master WHERE type IN ('table', 'view') "
+        "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY type, rowid",
+    )
+    shadows = shadow_tables(path)
+    tables = tuple(
+        _introspect_table(path, str(name), bool(is_view))
+        for name, is_view in found
+        if name not in shadows and _can_be_read(path, str(name))
+    )
     if not tables:
         raise DataError(f"{path} has no table, so no question can be asked of it; check the path.")
-    return Schema(tables, foreign_keys)
+    return Schema(tables, _introspect_foreign_keys(path, tables))
 
 
-def shadow_tables(connection: sqlite3.Connection) -> frozenset[str]:
+def shadow_tables(path: Path) -> frozenset[str]:
     """The tables that a virtual table, such as one for full-text search, keeps its content in."""
-    try:
-        found = connection.execute("SELECT name FROM pragma_table_list WHERE type = 'shadow'").fetchall()
-    except sqlite3.OperationalError:  # SQLite before 3.37 cannot tell
-        return frozenset()
-    return frozenset(name for (name,) in found)
+    return frozenset(name for name, kind in table_kinds(path).items() if kind == "shadow")
 
 
-def _can_be_read(connection: sqlite3.Connection, name: str) -> bool:
+def table_kinds(path: Path) -> dict[str, str]:
+    """By name: `table`, `view`, `virtual` or `shadow`. Of SQLite before 3.37, which cannot tell, nothing."""
+    listed = read(path, "SELECT name, type FROM pragma_table_list WHERE schema = 'main'")
+    return {str(name): str(kind) for name, kind in listed.rows}
+
+
+def _can_be_read(path: Path, name: str) -> bool:
     """Whether SQLite can prepare a query: what a view reads may be gone, a virtual table's module not loaded."""
-    try:
-        connection.execute(f"EXPLAIN SELECT * FROM {quoted_name(name)}")
-    except sqlite3.Error:
-        return False
-    return True
+    return read(path, f"EXPLAIN SELECT * FROM {quoted_name(name)}").outcome is Outcome.ROWS
 
 
-def quoted_name(name: str) -> str:
-    """A table's or column's name as SQLite reads any name."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _introspect_table(connection: sqlite3.Connection, name: str, is_view: bool) -> Table:
-    rows = connection.execute("SELECT name, type, pk FROM pragma_table_xinfo(?) WHERE hidden != 1", (name,))
-    columns = tuple(Column(column, _declared(kind), pk > 0) for column, kind, pk in rows)
+def _introspect_table(path: Path, name: str, is_view: bool) -> Table:
+    rows = read_rows(
+        path, f"SELECT name, type, pk FROM pragma_table_xinfo({quoted_text(name)}) WHERE hidden != 1"
+    )
+    columns = tuple(Column(str(column), _declared(str(kind)), bool(pk)) for column, kind, pk in rows)
     return Table(name, columns, is_view=is_view)
 
 
@@ -124,15 +113,14 @@ def _declared(kind: str) -> str:
     return " ".join(kind.lower().split()) or "text"
 
 
-def _introspect_foreign_keys(
-    connection: sqlite3.Connection, tables: tuple[Table, ...]
-) -> tuple[ForeignKey, ...]:
+def _introspect_foreign_keys(path: Path, tables: tuple[Table, ...]) -> tuple[ForeignKey, ...]:
     spelling = {table.name.lower(): table for table in tables}
     keys = []
     for table in tables:
-        rows = connection.execute(
-            'SELECT "from", "table", "to", seq FROM pragma_foreign_key_list(?) ORDER BY id, seq',
-            (table.name,),
+        rows: Any = read_rows(
+            path,
+            'SELECT "from", "table", "to", seq '
+            f"FROM pragma_foreign_key_list({quoted_text(table.name)}) ORDER BY id, seq",
         )
         for column, referred, referred_column, position in rows:
             target = spelling.get(referred.lower())

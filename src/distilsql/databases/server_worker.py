@@ -27,7 +27,12 @@ UNLIMITED_ROWS = 2**31 - 2
 POWERS = ("pg_read_server_files", "pg_write_server_files", "pg_execute_server_program")
 POSTGRESQL_TIMEOUT = "57014"
 POSTGRESQL_DENIED = ("42501", "25006")
+# Classes of states: connection, resources, the operator's hand, the system, a damaged file, an internal error.
+POSTGRESQL_TROUBLE = ("08", "53", "57", "58", "F0", "XX")
+POSTGRESQL_LOCKED = ("40P01", "55P03")
 MYSQL_TIMEOUT = (1969, 3024)
+# Too many connections, a full or failing disk, a lock not had in time, a deadlock, a damaged table, a lost server.
+MYSQL_TROUBLE = (1021, 1030, 1034, 1040, 1053, 1194, 1195, 1205, 1213, 2002, 2003, 2006, 2013)
 MYSQL_DENIED = (1044, 1142, 1143, 1227, 1290, 1792)
 
 
@@ -57,7 +62,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     except Denied as error:
         answer = {"outcome": "DENIED", "message": str(error)}
     except (SQLAlchemyError, ArgumentError, NoSuchModuleError, ImportError) as error:
-        answer = {"outcome": "SQL_ERROR", "message": f"cannot connect: {error}"}
+        answer = {"outcome": "UNAVAILABLE", "message": f"cannot connect: {error}"}
     except Exception as error:  # the drivers share no base class
         outcome = "TIMEOUT" if is_late.is_set() else _dialect(make_url(job["path"])).classify(error)
         answer = {"outcome": outcome, "message": str(error).strip()}
@@ -156,6 +161,8 @@ def _postgresql_outcome(error: BaseException) -> str:
     state = getattr(error, "sqlstate", None)
     if state == POSTGRESQL_TIMEOUT:
         return "TIMEOUT"
+    if state in POSTGRESQL_LOCKED or (state or "").startswith(POSTGRESQL_TROUBLE):
+        return "UNAVAILABLE"
     return "DENIED" if state in POSTGRESQL_DENIED else "SQL_ERROR"
 
 
@@ -190,6 +197,8 @@ def _mysql_outcome(error: BaseException) -> str:
     number = error.args[0] if error.args else None
     if number in MYSQL_TIMEOUT:
         return "TIMEOUT"
+    if number in MYSQL_TROUBLE:
+        return "UNAVAILABLE"
     return "DENIED" if number in MYSQL_DENIED else "SQL_ERROR"
 
 
@@ -225,6 +234,8 @@ def _duckdb_outcome(error: BaseException) -> str:
         return "DENIED"
     if isinstance(error, duckdb.InterruptException):
         return "TIMEOUT"
+    if isinstance(error, duckdb.IOException | duckdb.InternalException | duckdb.FatalException):
+        return "UNAVAILABLE"
     return "TOO_LARGE" if isinstance(error, duckdb.OutOfMemoryException) else "SQL_ERROR"
 
 

@@ -17,8 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from distilsql.databases.connection import open_read_only
-from distilsql.databases.schema import quoted_name
+from distilsql.databases.reading import quoted_name
 from distilsql.errors import DataError
 
 SUITE_FILE = "suite.json"
@@ -108,7 +107,7 @@ def content_checksum(path: Path) -> str:
     """SHA-256 over schema and rows, the same whichever version of SQLite wrote them; '' if they cannot be read."""
     digest = hashlib.sha256()
     try:
-        with closing(open_read_only(path)) as connection:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             connection.text_factory = bytes
             objects = connection.execute(
                 "SELECT type, name, sql FROM sqlite_master ORDER BY rowid"

@@ -2,28 +2,32 @@
 
 The retriever is CodeS's (Li et al. 2024) on other libraries: BM25 over the distinct short text values finds
 candidates for every 1- to 4-gram of the question, and a character match keeps those that the question spells out.
+Texts are compared in Unicode's compatibility form (NFKC), whatever their case. Where words are not apart, as in Chinese
+or in a German compound, values are looked for inside them: see `inner_values`.
 """
 
 import json
 import re
-import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import bm25s
 import numpy as np
+import regex
 from bm25s.stopwords import STOPWORDS_EN_PLUS
 from rapidfuzz import fuzz, process
 
-from distilsql.databases.connection import open_read_only
+from distilsql.databases.execute import Outcome
 from distilsql.databases.file_cache import FileIdentity, default_cache_folder, derived_files
-from distilsql.databases.schema import Schema, introspect, quoted_name
-from distilsql.errors import DataError
+from distilsql.databases.inner_values import folded, inner_values
+from distilsql.databases.reading import quoted_name, read
+from distilsql.databases.schema import Schema, introspect
+from distilsql.errors import DatabaseUnavailable, DataError
 
 MAX_VALUE_CHARACTERS = 25
 MOST_VALUES_PER_COLUMN = 100_000  # indexed: a column of millions of names would take minutes and gigabytes
@@ -34,7 +38,10 @@ _SIMILARITY = 0.9
 _SIMILARITY_IF_CONTAINED = 0.85
 # Not worth a match though a column may hold them: a question has them for other reasons.
 _COMMON = frozenset([*STOPWORDS_EN_PLUS, "id", "many", "yes", "no"])
-_INDEX_VERSION = "2"
+_INDEX_VERSION = "3"
+_WORD = regex.compile(
+    r"\w+"
+)  # unlike re's, it keeps the vowel signs of Hindi and Thai and the points of Hebrew
 
 ColumnName = tuple[str, str]  # (table, column) as the database spells them
 
@@ -50,42 +57,40 @@ def sample_values(path: Path, schema: Schema, count: int) -> Mapping[ColumnName,
 @lru_cache(maxsize=512)
 def _sample_values(file: FileIdentity, schema: Schema, count: int) -> Mapping[ColumnName, tuple[str, ...]]:
     samples = {}
-    with closing(open_read_only(file.path)) as connection:
-        for table in schema.tables:
-            connection.set_progress_handler((lambda: 1) if table.is_view else None, VIEW_STEPS)
-            for column in table.columns:
-                try:
-                    cells = _distinct(connection, table.name, column.name, "IS NOT NULL", f"LIMIT {count:d}")
-                except DataError:
-                    if not table.is_view:
-                        raise
-                    cells = []
-                samples[table.name, column.name] = tuple(filter(None, map(_one_line, cells)))
+    for table in schema.tables:
+        steps = VIEW_STEPS if table.is_view else None
+        for column in table.columns:
+            try:
+                cells = _distinct(
+                    file.path, table.name, column.name, "IS NOT NULL", f"LIMIT {count:d}", max_steps=steps
+                )
+            except DatabaseUnavailable:
+                raise
+            except DataError:
+                if not table.is_view:
+                    raise
+                cells = []
+            samples[table.name, column.name] = tuple(filter(None, map(_one_line, cells)))
     return samples
 
 
 def _distinct(
-    connection: sqlite3.Connection, table: str, column: str, condition: str, limit: str = ""
+    path: Path, table: str, column: str, condition: str, limit: str, *, max_steps: int | None = None
 ) -> list[Any]:
+    """The distinct cells of a column; none where they are larger than a worker can hand over."""
     name, source = quoted_name(column), quoted_name(table)
-    try:
-        try:
-            rows = connection.execute(
-                f"SELECT DISTINCT {name} FROM {source} WHERE {name} {condition} {limit}"
-            )
-        except sqlite3.OperationalError as error:
-            if "no such collation" not in str(error):
-                raise
-            # A collation that only the database's own program knows.
-            rows = connection.execute(
-                f"SELECT DISTINCT {name} COLLATE BINARY FROM {source} WHERE {name} {condition} {limit}"
-            )
-        return [cell for (cell,) in rows]
-    except sqlite3.Error as error:
+    found = read(
+        path, f"SELECT DISTINCT {name} FROM {source} WHERE {name} {condition} {limit}", max_steps=max_steps
+    )
+    if "no such collation" in found.message:  # one that only the database's own program knows
+        sql = f"SELECT DISTINCT {name} COLLATE BINARY FROM {source} WHERE {name} {condition} {limit}"
+        found = read(path, sql, max_steps=max_steps)
+    if found.outcome not in (Outcome.ROWS, Outcome.TOO_LARGE):
         raise DataError(
-            f"The values of {table}.{column} cannot be read ({error}); check the database, or write prompts without "
-            "them (prompt.values = false, prompt.matched_values = false)."
-        ) from error
+            f"The values of {table}.{column} cannot be read ({found.message}); check the database, or write prompts "
+            "without them (prompt.values = false, prompt.matched_values = false)."
+        )
+    return [cell for (cell,) in found.rows]
 
 
 def _one_line(cell: Any) -> str:
@@ -103,6 +108,14 @@ class ValueIndex:
     values: tuple[str, ...]
     columns: tuple[tuple[ColumnName, ...], ...]
     retriever: bm25s.BM25 | None
+
+    @cached_property
+    def positions(self) -> Mapping[str, tuple[int, ...]]:
+        """The positions of the values that a folded spelling stands for."""
+        found: dict[str, tuple[int, ...]] = {}
+        for position, value in enumerate(self.values):
+            found[folded(value)] = (*found.get(folded(value), ()), position)
+        return found
 
     def candidates(self, text: str) -> list[int]:
         """The positions, ascending, of up to 10 values for each 1- to 4-gram of `text`."""
@@ -142,11 +155,17 @@ def matched_values(
     index = load_value_index(path, cache_folder)
     question = _Text.of(text)
     matches: dict[ColumnName, list[_Match]] = defaultdict(list)
-    for position in index.candidates(text):
+    for position in index.candidates(question.text):
         match = question.spelling(index.values[position])
         if match is not None:
             for column in index.columns[position]:
                 matches[column].append(match)
+    for start, end in inner_values(question.text, lambda spelling: spelling in index.positions):
+        for position in index.positions[folded(question.text[start:end])]:
+            for column in index.columns[position]:
+                match = _Match(index.values[position], start, end, 1.0)
+                if match not in matches[column]:
+                    matches[column].append(match)
     return {
         column: tuple(match.value for match in _best(found)[:most_per_column])
         for column, found in sorted(matches.items())
@@ -175,22 +194,23 @@ def _best(matches: list[_Match]) -> list[_Match]:
 
 @dataclass(frozen=True)
 class _Text:
-    """A text and its runs of whole words that are short enough to spell a value: lower-case spelling to place."""
+    """A text in NFKC and its runs of whole words that are short enough to spell a value: folded spelling to place."""
 
     text: str
     runs: Mapping[str, tuple[int, int]]
 
     @classmethod
     def of(cls, text: str) -> "_Text":
-        words = [word.span() for word in re.finditer(r"\w+", text)]
+        text = normalize("NFKC", text)
+        words = [word.span() for word in _WORD.finditer(text)]
         runs: dict[str, tuple[int, int]] = {}
         for first, (start, _) in enumerate(words):
             for _, end in words[first:]:
                 if end - start > MAX_VALUE_CHARACTERS / _SIMILARITY_IF_CONTAINED:
                     break
                 # Of equal words the one in capitals stands for all: only it can spell a code or an initial.
-                if text[start:end].isupper() or text[start:end].lower() not in runs:
-                    runs[text[start:end].lower()] = (start, end)
+                if text[start:end].isupper() or text[start:end].casefold() not in runs:
+                    runs[text[start:end].casefold()] = (start, end)
         return cls(text, runs)
 
     def spelling(self, value: str) -> _Match | None:
@@ -199,7 +219,7 @@ class _Text:
         The similarity must be at least 0.9, or 0.85 where one contains the other ("dogs", "dog"). Numbers, values
         in capitals (codes) and single letters must be there exactly, the last with their case.
         """
-        lower = value.lower()
+        lower = folded(value)
         nearest = process.extractOne(
             lower, self.runs.keys(), scorer=fuzz.ratio, score_cutoff=100 * _SIMILARITY_IF_CONTAINED
         )
@@ -207,7 +227,7 @@ class _Text:
             return None
         run, similarity = nearest[0], nearest[1] / 100
         start, end = self.runs[run]
-        if len(value) == 1 and value != self.text[start:end]:
+        if len(value) == 1 and normalize("NFKC", value) != self.text[start:end]:
             return None
         exact = value.isupper() or re.search(r"\d", value + run)
         contained = lower in run or run in lower
@@ -217,7 +237,7 @@ class _Text:
 
 def _words(text: str) -> list[str]:
     """Lower-case words; a plural s is dropped so that "dogs" finds "dog"."""
-    words = re.findall(r"\w+", text.lower())
+    words = _WORD.findall(folded(text))
     return [word[:-1] if len(word) > 3 and word.endswith("s") else word for word in words]
 
 
@@ -238,18 +258,16 @@ def _load_value_index(file: FileIdentity, cache_folder: Path) -> ValueIndex:
 def _build(path: Path, folder: Path) -> None:
     """Read the values of the database at `path` and write their index into `folder`."""
     columns_of: dict[str, list[ColumnName]] = defaultdict(list)
-    with closing(open_read_only(path)) as connection:
-        # A view's values are those of its tables.
-        for table in (table for table in introspect(path).tables if not table.is_view):
-            for column in table.columns:
-                name = quoted_name(column.name)
-                condition = (
-                    f"IS NOT NULL AND typeof({name}) = 'text' AND length({name}) <= {MAX_VALUE_CHARACTERS}"
-                )
-                limit = f"LIMIT {MOST_VALUES_PER_COLUMN}"
-                cells = _distinct(connection, table.name, column.name, condition, limit)
-                for value in dict.fromkeys(filter(None, map(_one_line, cells))):
-                    columns_of[value].append((table.name, column.name))
+    # A view's values are those of its tables.
+    for table in (table for table in introspect(path).tables if not table.is_view):
+        for column in table.columns:
+            name = quoted_name(column.name)
+            condition = (
+                f"IS NOT NULL AND typeof({name}) = 'text' AND length({name}) <= {MAX_VALUE_CHARACTERS}"
+            )
+            cells = _distinct(path, table.name, column.name, condition, f"LIMIT {MOST_VALUES_PER_COLUMN}")
+            for value in dict.fromkeys(filter(None, map(_one_line, cells))):
+                columns_of[value].append((table.name, column.name))
     values = sorted(value for value in columns_of if _words(value))
     content = {"values": values, "columns": [columns_of[value] for value in values]}
     (folder / "values.json").write_text(json.dumps(content))

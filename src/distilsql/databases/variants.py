@@ -13,10 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from distilsql.databases.connection import open_read_only
-from distilsql.databases.execute import Cell, Row
-from distilsql.databases.schema import quoted_name, shadow_tables
+from distilsql.databases.execute import Cell, Outcome, Row
+from distilsql.databases.reading import quoted_name, quoted_text, read, read_rows
+from distilsql.databases.schema import table_kinds
 from distilsql.errors import DataError
 
 KEPT_ROWS = 400
@@ -49,6 +50,7 @@ class _Table:
     key: tuple[int, ...]
     references: tuple[_Reference, ...]
     rows: tuple[Row, ...]
+    is_virtual: bool = False
 
     @cached_property
     def values(self) -> tuple[tuple[Cell, ...], ...]:
@@ -58,10 +60,18 @@ class _Table:
 
 
 @dataclass(frozen=True)
+class _Statement:
+    """What creates a table, index or view. A variant does without the optional ones that cannot be created."""
+
+    sql: str
+    is_optional: bool
+
+
+@dataclass(frozen=True)
 class Template:
     """What variants of one database are made from; `statements` create its tables, indexes and views."""
 
-    statements: tuple[str, ...]
+    statements: tuple[_Statement, ...]
     tables: tuple[_Table, ...]
     constants: Mapping[str, tuple[Cell, ...]]
 
@@ -69,58 +79,77 @@ class Template:
 def read_template(path: Path, constants: Iterable[tuple[str, Cell]]) -> Template:
     """Read the schema and a sample of the rows of the database at `path`; `constants` are (column, value) pairs.
 
-    Raises DataError if there is something in it that cannot be read.
+    Virtual tables that cannot be read, as their module is not loaded, are left out. Raises DataError if anything else
+    in it cannot be read.
     """
-    connection = open_read_only(path)
-    try:
-        kinds = "('table', 'index', 'view')"
-        query = f"SELECT name, type, sql FROM sqlite_master WHERE type IN {kinds} AND sql IS NOT NULL"
-        made = shadow_tables(connection)  # by the statement that creates their virtual table
-        found = connection.execute(query).fetchall()
-        objects = [row for row in found if not row[0].startswith("sqlite_") and row[0] not in made]
-        tables = [_read_table(connection, name) for name, kind, _ in objects if kind == "table"]
-    except sqlite3.Error as error:
-        raise DataError(f"No variants of {path} can be made: it cannot be read ({error}).") from error
-    finally:
-        connection.close()
+    found: Any = read_rows(
+        path,
+        "SELECT name, type, sql FROM sqlite_master WHERE type IN ('table', 'index', 'view') AND sql IS NOT NULL",
+    )
+    kinds = table_kinds(path)
+    # Shadow tables are made by the statement that creates their virtual table.
+    objects = [row for row in found if not row[0].startswith("sqlite_") and kinds.get(row[0]) != "shadow"]
+    statements, tables = [], []
+    for name, kind, sql in objects:
+        is_virtual = kinds.get(name) == "virtual"
+        if is_virtual and not _can_be_sampled(path, name):
+            continue
+        statements.append(_Statement(sql, is_virtual or kind == "index"))
+        if kind == "table":
+            tables.append(_read_table(path, name, is_virtual))
     by_column: dict[str, list[Cell]] = {}
     for column, value in constants:
         by_column.setdefault(column, []).append(value)
     kept = {column: tuple(dict.fromkeys(values)) for column, values in by_column.items()}
-    return Template(tuple(sql for _, _, sql in objects), _parents_first(tables), kept)
+    return Template(tuple(statements), _parents_first(tables), kept)
 
 
-def _read_table(connection: sqlite3.Connection, name: str) -> _Table:
-    info = connection.execute(f"PRAGMA table_info({quoted_name(name)})").fetchall()
+def _can_be_sampled(path: Path, name: str) -> bool:
+    return read(path, f"SELECT * FROM {quoted_name(name)} LIMIT 1").outcome is Outcome.ROWS
+
+
+def _columns(path: Path, table: str) -> list[Any]:
+    """(position, name, declared type, NOT NULL, place in the primary key), generated columns left out: they follow from
+    the others."""
+    return list(
+        read_rows(path, f'SELECT cid, name, type, "notnull", pk FROM pragma_table_info({quoted_text(table)})')
+    )
+
+
+def _read_table(path: Path, name: str, is_virtual: bool) -> _Table:
+    info = _columns(path, name)
     columns = tuple(row[1] for row in info)
     positions = {column.lower(): index for index, column in enumerate(columns)}
-    # Generated columns are not among them: they follow from the others.
     selected = ", ".join(map(quoted_name, columns))
-    rows = connection.execute(f"SELECT {selected} FROM {quoted_name(name)} LIMIT {KEPT_ROWS}").fetchall()
+    rows = read_rows(path, f"SELECT {selected} FROM {quoted_name(name)} LIMIT {KEPT_ROWS}")
     grouped: dict[int, list[tuple[str, str, str | None]]] = {}
-    for number, _, parent, column, parent_column, *_ in connection.execute(
-        f"PRAGMA foreign_key_list({quoted_name(name)})"
-    ):
+    keys: Any = read_rows(
+        path, f'SELECT id, "table", "from", "to" FROM pragma_foreign_key_list({quoted_text(name)})'
+    )
+    for number, parent, column, parent_column in keys:
         grouped.setdefault(number, []).append((parent, column, parent_column))
-    references = [_read_reference(connection, parts, positions) for parts in grouped.values()]
+    references = [_read_reference(path, parts, positions) for parts in grouped.values()]
     return _Table(
         name=name,
         columns=columns,
         types=tuple(row[2].lower() for row in info),
-        nullable=tuple(not row[3] and not row[5] for row in info),
-        key=tuple(row[0] for row in sorted(info, key=lambda row: row[5]) if row[5]),
+        nullable=tuple(not row[3] and not row[4] for row in info),
+        key=tuple(
+            position for position, row in sorted(enumerate(info), key=lambda item: item[1][4]) if row[4]
+        ),
         references=tuple(reference for reference in references if reference is not None),
-        rows=tuple(rows),
+        rows=rows,
+        is_virtual=is_virtual,
     )
 
 
 def _read_reference(
-    connection: sqlite3.Connection, parts: Sequence[tuple[str, str, str | None]], positions: Mapping[str, int]
+    path: Path, parts: Sequence[tuple[str, str, str | None]], positions: Mapping[str, int]
 ) -> _Reference | None:
     """None where the schema's foreign key names columns that do not exist, or are generated."""
     parent = parts[0][0]
-    info = connection.execute(f"PRAGMA table_info({quoted_name(parent)})").fetchall()
-    key = [row[1] for row in sorted(info, key=lambda row: row[5]) if row[5]]
+    info = _columns(path, parent)
+    key = [row[1] for row in sorted(info, key=lambda row: row[4]) if row[4]]
     named = [column for _, _, column in parts if column is not None] or key
     known = {row[1].lower() for row in info}
     if len(named) != len(parts) or any(column.lower() not in known for column in named):
@@ -156,14 +185,15 @@ def write_variant(template: Template, path: Path, seed: str) -> None:
     try:
         connection.executescript("PRAGMA journal_mode=off; PRAGMA synchronous=off; BEGIN;")
         for statement in template.statements:
-            connection.execute(statement)
+            with suppress(*([sqlite3.OperationalError] if statement.is_optional else [])):
+                connection.execute(statement.sql)
         size = dice.choice(TABLE_SIZES)
         for table in template.tables:
             rows = (
                 [] if dice.random() < EMPTY_SHARE else _random_rows(template, table, connection, size, dice)
             )
             _insert(connection, table, rows)
-        _delete_orphans(connection)
+        _delete_orphans(connection, template.tables)
         connection.commit()
     except sqlite3.Error as error:
         raise DataError(f"No variant can be made of the database behind {path} ({error}).") from error
@@ -174,9 +204,15 @@ def write_variant(template: Template, path: Path, seed: str) -> None:
 def _insert(connection: sqlite3.Connection, table: _Table, rows: Iterable[Row]) -> None:
     names, slots = ", ".join(map(quoted_name, table.columns)), ", ".join("?" * len(table.columns))
     statement = f"INSERT OR IGNORE INTO {quoted_name(table.name)} ({names}) VALUES ({slots})"
+    # OR IGNORE does not cover types that do not fit, nor can SQLite hold every number of Python's. A virtual table may
+    # take no rows at all (fts5vocab, dbstat).
+    refused = (
+        sqlite3.IntegrityError,
+        OverflowError,
+        *([sqlite3.OperationalError] if table.is_virtual else []),
+    )
     for row in rows:
-        # OR IGNORE does not cover types that do not fit, nor can SQLite hold every number of Python's.
-        with suppress(sqlite3.IntegrityError, OverflowError):
+        with suppress(*refused):
             connection.execute(statement, row)
 
 
@@ -295,15 +331,39 @@ def _parent_rows(connection: sqlite3.Connection, reference: _Reference) -> list[
     ).fetchall()
 
 
-def _delete_orphans(connection: sqlite3.Connection) -> None:
+def _delete_orphans(connection: sqlite3.Connection, tables: Sequence[_Table]) -> None:
     """Rows whose parent was dropped, as in circles of keys. Ends because every round deletes."""
+    by_name = {table.name: table for table in tables}
     while True:
+        before = connection.total_changes
         try:
             orphans = connection.execute("PRAGMA foreign_key_check").fetchall()
         except sqlite3.OperationalError:  # the schema's own keys are malformed: nothing to keep
             return
-        found = [(table, rowid) for table, rowid, *_ in orphans if rowid is not None]
-        if not found:
+        for name, rowid in dict.fromkeys((name, rowid) for name, rowid, *_ in orphans):
+            alias = _rowid_alias(by_name[name])
+            if rowid is not None and alias is not None:
+                connection.execute(f"DELETE FROM {quoted_name(name)} WHERE {alias} = ?", (rowid,))
+            else:
+                _delete_orphans_by_value(connection, by_name[name])
+        if connection.total_changes == before:
             return
-        for table, rowid in found:
-            connection.execute(f"DELETE FROM {quoted_name(table)} WHERE rowid = ?", (rowid,))
+
+
+def _rowid_alias(table: _Table) -> str | None:
+    """A name of the row's number that is no column of the table's own."""
+    own = {column.lower() for column in table.columns}
+    return next((alias for alias in ("rowid", "_rowid_", "oid") if alias not in own), None)
+
+
+def _delete_orphans_by_value(connection: sqlite3.Connection, table: _Table) -> None:
+    """For rows that have no number (WITHOUT ROWID), or none that can be named."""
+    for reference in table.references:
+        own = [f"child.{quoted_name(table.columns[index])}" for index in reference.columns]
+        others = [f"parent.{quoted_name(column)}" for column in reference.parent_columns]
+        known = " AND ".join(f"{column} IS NOT NULL" for column in own)
+        same = " AND ".join(f"{other} = {column}" for other, column in zip(others, own, strict=True))
+        connection.execute(
+            f"DELETE FROM {quoted_name(table.name)} AS child WHERE {known} AND NOT EXISTS "
+            f"(SELECT 1 FROM {quoted_name(reference.parent)} AS parent WHERE {same})"
+        )

@@ -3,12 +3,11 @@
 The method is that of Zhong et al. 2020 (Semantic Evaluation for Text-to-SQL with Distilled Test Suites).
 """
 
-import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +15,17 @@ from typing import Any
 
 from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.source import Evaluator
-from distilsql.databases.execute import Execution, Outcome, make_job
-from distilsql.databases.neighbours import constants, join, neighbours, tokenise, with_ties_broken
+from distilsql.databases.execute import Execution, Outcome, make_job, require_available
+from distilsql.databases.fingerprint import Fingerprint, take_fingerprint
+from distilsql.databases.neighbours import constants, join, neighbours, with_ties_broken
 from distilsql.databases.pool import ExecutionPool
+from distilsql.databases.sql_tokens import dotted_tokens
 from distilsql.databases.suite import REPORT_FILE, SUITE_FILE, Suite, content_checksum, identify, load_suite
 from distilsql.databases.variants import Template, read_template, write_variant
-from distilsql.errors import DataError
+from distilsql.errors import DatabaseUnavailable, DataError
+from distilsql.lock import hold
 from distilsql.metrics.rules import read_gold, results_equal
+from distilsql.progress import progress
 
 # A second or two; a limit in seconds would keep other variants on another machine.
 QUERY_STEPS = 100_000_000
@@ -47,7 +50,11 @@ class _Judge:
 
     def run(self, path: Path, sql: str, *, reverse_unordered: bool = False) -> Execution:
         job = make_job(path, sql, timeout_s=QUERY_TIMEOUT_S, max_rows=MAX_ROWS)
-        return self.pool.run(replace(job, max_steps=QUERY_STEPS, reverse_unordered=reverse_unordered))
+        job = replace(job, max_steps=QUERY_STEPS, reverse_unordered=reverse_unordered)
+        return require_available(self.pool.run(job), path)
+
+    def fingerprint(self, path: Path) -> Fingerprint:
+        return take_fingerprint(path, self.pool)
 
     def equal(self, gold: str, expected: Execution, found: Execution) -> bool:
         if found.outcome is not Outcome.ROWS:
@@ -71,13 +78,13 @@ def build_suite(
     seed: int = 0,
     limits: SuiteLimits | None = None,
     workers: int | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Suite:
     """A suite for all databases of `benchmark`, in `folder`. The same arguments give the same suite.
 
-    Databases that an earlier, interrupted build has finished are kept. `on_progress(db_id, done, total)` is called
-    as each database is finished. Raises DataError if `folder` holds a suite that was built otherwise, of other gold
-    queries or of databases that have changed since, or if `benchmark` is BIRD's.
+    Databases that an earlier, interrupted build has finished are kept. Raises DataError if `folder` holds a suite that
+    was built otherwise, of other gold queries or of databases that have changed since, or if `benchmark` is BIRD's;
+    DatabaseUnavailable if a database cannot be read or changes meanwhile; RunInUse (lock.py) if another process is at
+    work in `folder`.
     """
     if benchmark.evaluator == "bird":
         raise DataError(
@@ -85,29 +92,44 @@ def build_suite(
         )
     limits = limits or SuiteLimits()
     golds = _golds_by_database(benchmark)
-    _claim(folder, {"name": name, "seed": seed, "limits": vars(limits), "databases": sorted(golds)})
-    for db_id, queries in golds.items():
-        _check_finished(folder / db_id, queries, benchmark.databases[db_id].path)
+    with hold(folder):
+        _claim(folder, {"name": name, "seed": seed, "limits": vars(limits), "databases": sorted(golds)})
+        workers = workers or os.cpu_count() or 1
+        with ExecutionPool(workers) as pool:
+            judge = _Judge(pool, benchmark.evaluator)
+            for db_id, queries in golds.items():
+                _check_finished(folder / db_id, queries, benchmark.databases[db_id].path, judge)
+            _build_unfinished(benchmark, golds, folder, seed, limits, judge)
+        return load_suite(folder)
+
+
+def _build_unfinished(
+    benchmark: SqlBenchmark,
+    golds: Mapping[str, Sequence[str]],
+    folder: Path,
+    seed: int,
+    limits: SuiteLimits,
+    judge: _Judge,
+) -> None:
+    """Each database is a thread with a worker process of its own; the threads mostly wait for their process."""
     todo = [db_id for db_id in sorted(golds) if not (folder / db_id / REPORT_FILE).is_file()]
-    workers = workers or os.cpu_count() or 1
-    # Each database is a thread with a worker process of its own; the threads mostly wait for their process.
-    with ExecutionPool(workers) as pool, ThreadPoolExecutor(workers) as threads:
-        judge = _Judge(pool, benchmark.evaluator)
 
-        def build(db_id: str) -> str:
-            path = benchmark.databases[db_id].path
-            _build_database(path, golds[db_id], folder / db_id, f"{seed}/{db_id}", limits, judge)
-            return db_id
+    def build(db_id: str) -> None:
+        path = benchmark.databases[db_id].path
+        _build_database(path, golds[db_id], folder / db_id, f"{seed}/{db_id}", limits, judge)
+        advance()
 
+    done = len(golds) - len(todo)
+    with (
+        progress("building the test suite", len(golds), done=done, unit="database") as advance,
+        ThreadPoolExecutor(judge.pool.workers) as threads,
+    ):
         try:
-            for done, db_id in enumerate(threads.map(build, todo), start=len(golds) - len(todo) + 1):
-                if on_progress is not None:
-                    on_progress(db_id, done, len(golds))
+            list(threads.map(build, todo))
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
-            pool.close()
+            judge.pool.close()
             raise
-    return load_suite(folder)
 
 
 def _golds_by_database(benchmark: SqlBenchmark) -> dict[str, list[str]]:
@@ -132,13 +154,14 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     file.write_text(json.dumps(settings, indent=1))
 
 
-def _check_finished(folder: Path, golds: Sequence[str], path: Path) -> None:
+def _check_finished(folder: Path, golds: Sequence[str], path: Path, judge: _Judge) -> None:
     """Raises DataError if the database was finished for other golds, or from another file."""
     file = folder / REPORT_FILE
     if not file.is_file():
         return
     report = json.loads(file.read_text())
-    if set(report["golds"]) != set(map(identify, golds)) or report.get("original") != _file_checksum(path):
+    same_golds = set(report["golds"]) == set(map(identify, golds))
+    if not same_golds or report.get("original") != judge.fingerprint(path).sha256:
         raise DataError(
             f"{folder} was built for other gold queries, or {path} has changed since; delete {folder.parent} and build "
             "the suite again."
@@ -151,11 +174,16 @@ def _build_database(
     started = time.perf_counter()
     shutil.rmtree(folder, ignore_errors=True)  # what an interrupted build left
     folder.mkdir()
+    original = judge.fingerprint(path)
     template = read_template(path, [constant for gold in golds for constant in constants(gold)])
     pairs, skipped = _wrong_pairs(path, golds, judge)
     alive = [pair for pair in pairs if not _tells_apart(path, pair, judge)]
+    if judge.fingerprint(path).sha256 != original.sha256:
+        raise DatabaseUnavailable(
+            f"{path} changed while its variants were begun; build the suite from a copy that stands still."
+        )
     report: dict[str, Any] = {
-        "original": _file_checksum(path),
+        "original": original.sha256,
         "golds": [identify(gold) for gold in golds],
         "golds_without_neighbours": skipped,
         "neighbours": len(pairs),
@@ -214,7 +242,7 @@ def _wrong_pairs(path: Path, golds: Sequence[str], judge: _Judge) -> tuple[list[
     pairs, skipped = [], []
     for gold in golds:
         result = judge.run(path, gold)
-        rejoined = judge.run(path, join(tokenise(gold)))
+        rejoined = judge.run(path, join(dotted_tokens(gold)))
         if result.outcome is not Outcome.ROWS or not judge.equal(gold, result, rejoined):
             skipped.append(gold)
             continue
@@ -244,8 +272,3 @@ def _unstable_golds(path: Path, golds: Sequence[str], judge: _Judge) -> set[str]
         if any(other.outcome is Outcome.ROWS and not judge.equal(gold, result, other) for other in found):
             unstable.add(identify(gold))
     return unstable
-
-
-def _file_checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

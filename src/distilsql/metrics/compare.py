@@ -88,3 +88,9 @@ def _check_comparable(a: Scores, b: Scores) -> None:
             f"The two scores judge different examples ({len(ids_a)} of {a.benchmark} and {len(ids_b)} of "
             f"{b.benchmark}); evaluate both files on the same benchmark."
         )
+    changed = [name for name in a.databases if b.databases.get(name, a.databases[name]) != a.databases[name]]
+    if changed:
+        raise DataError(
+            f"{', '.join(changed)} changed between the two evaluations (the scores name what each was judged on), so "
+            "their numbers do not compare; evaluate both files on the same databases."
+        )

@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 from distilsql.data.benchmark import SqlBenchmark
-from distilsql.databases.execute import Job, Outcome, make_job
+from distilsql.databases.execute import Job, Outcome, make_job, require_available
 from distilsql.databases.pool import ExecutionPool
 from distilsql.errors import DataError
 from distilsql.metrics import bird
 from distilsql.metrics.scores import Scores, Verdict
+from distilsql.progress import progress
 
 OFFICIAL_REPEATS = 100
 
@@ -27,8 +28,11 @@ def measure_r_ves(
         raise DataError(f"R-VES is BIRD's; {scores.benchmark} is judged by {scores.evaluator}'s rules.")
     if [verdict.example_id for verdict in scores.verdicts] != [e.example_id for e in benchmark.examples]:
         raise DataError(f"These scores are not of {benchmark.name}; give the benchmark they were judged on.")
-    with ExecutionPool(workers=1) as pool:
-        rewards = [_reward(verdict, benchmark, repeats, timeout_s, pool) for verdict in scores.verdicts]
+    rewards = []
+    with ExecutionPool(workers=1) as pool, progress("timing queries", len(scores.verdicts)) as advance:
+        for verdict in scores.verdicts:
+            rewards.append(_reward(verdict, benchmark, repeats, timeout_s, pool))
+            advance()
     pairs = zip(scores.verdicts, rewards, strict=True)
     return replace(scores, verdicts=tuple(replace(verdict, reward=reward) for verdict, reward in pairs))
 
@@ -46,7 +50,7 @@ def _reward(
 
 
 def _seconds(job: Job, pool: ExecutionPool) -> float:
-    execution = pool.run(job)
+    execution = require_available(pool.run(job), job.path)
     if execution.outcome is not Outcome.ROWS:
         raise DataError(
             f"A query that ran before does not any more ({execution.message}): {job.sql!r}. Was the machine busy, "

@@ -97,7 +97,7 @@ def results_equal(
     if ordered:
         # Columns with equal lists of cells stand for each other, so comparing them as bags finds any pairing.
         return Counter(gold_columns) == Counter(predicted_columns)
-    return _columns_match(gold_columns, predicted_columns, ())
+    return _columns_match(gold_columns, predicted_columns)
 
 
 def _identical(gold: Sequence[Row], predicted: Sequence[Row]) -> bool:
@@ -125,16 +125,43 @@ def _text_and_type(cell: Cell) -> str:
     return str(cell) + str(type(cell))
 
 
-def _columns_match(gold: list[Column], predicted: list[Column], chosen: tuple[Column, ...]) -> bool:
-    """Whether predicted columns can be appended to `chosen` so that the rows equal gold's as bags.
+def _columns_match(gold: list[Column], predicted: list[Column]) -> bool:
+    """Whether some order of the predicted columns makes the rows equal gold's as bags.
 
-    Depth first, giving up as soon as the columns chosen so far disagree with gold's first ones. Columns that
-    hold the same cells are tried once.
+    Depth first: one predicted column after another is put beside gold's, given up as soon as the first columns
+    disagree. Columns that hold the same cells are tried once; those with other cells than gold's column never.
     """
-    depth = len(chosen)
-    if depth and Counter(zip(*chosen, strict=True)) != Counter(zip(*gold[:depth], strict=True)):
-        return False
-    if depth == len(gold):
-        return True
-    remaining = list((Counter(predicted) - Counter(chosen)).keys())
-    return any(_columns_match(gold, predicted, (*chosen, column)) for column in remaining)
+    left = Counter(predicted)
+    bags = {column: Counter(column) for column in left.keys() | set(gold)}
+    # A row's first columns as one number, the same for equal rows of gold and of the prediction.
+    number: dict[tuple[int, Cell], int] = {}
+
+    def extended(rows: Sequence[int], column: Column) -> list[int]:
+        return [number.setdefault(pair, len(number) + 1) for pair in zip(rows, column, strict=True)]
+
+    start = [0] * len(gold[0])
+    gold_rows, chosen_rows = [start], [start]
+    chosen: list[Column] = []
+    untried = [iter(list(left))]
+    while len(chosen) < len(gold):
+        depth = len(chosen)
+        if len(gold_rows) == depth + 1:
+            gold_rows.append(extended(gold_rows[depth], gold[depth]))
+        for column in untried[depth]:
+            if not left[column] or bags[column] != bags[gold[depth]]:
+                continue
+            rows = extended(chosen_rows[depth], column)
+            if Counter(rows) == Counter(gold_rows[depth + 1]):
+                break
+        else:
+            if not depth:
+                return False
+            untried.pop()
+            chosen_rows.pop()
+            left[chosen.pop()] += 1
+            continue
+        left[column] -= 1
+        chosen.append(column)
+        chosen_rows.append(rows)
+        untried.append(iter(list(left)))
+    return True

@@ -5,22 +5,57 @@ import json
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distilsql.databases.execute import Execution, Job, Outcome
+from distilsql.data.golds import gold_fault, is_held_up, with_patience
+from distilsql.data.source import Evaluator
+from distilsql.databases.execute import Execution, Job, Outcome, require_available
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.sqlite_worker import database_state
 from distilsql.errors import DataError
+from distilsql.progress import progress
 
 # Counts the changes to what a stored result means; a result stored by another count is run again.
-FORMAT = 1
+FORMAT = 2
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class BrokenGold:
+    """A gold that cannot judge anything: `fault` says why. `name` is its example's id, of own pairs the place."""
+
+    name: str
+    database: str
+    sql: str
+    fault: str
+
+    def __str__(self) -> str:
+        return f"The gold query of {self.name} does not run on {self.database} ({self.fault}): {self.sql!r}."
+
+
+class BrokenGolds(DataError):
+    """Golds that cannot judge anything, all of them."""
+
+    def __init__(self, broken: Sequence[BrokenGold]) -> None:
+        self.broken = tuple(broken)
+        shown = [str(gold) for gold in broken[:SHOWN]]
+        if len(broken) > SHOWN:
+            shown.append(f"And {len(broken) - SHOWN} more.")
+        cure = (
+            "Nothing can be judged by a gold that does not run: repair it, leave it out (`distilsql evaluate "
+            "--leave-out broken-golds`, or `--leave-out` and one id), or allow more time (`--gold-timeout`)."
+        )
+        super().__init__("\n".join([*shown, cure]))
 
 
 class GoldResults:
     """Remembers executions for as long as the object lives, and across processes if given a `directory`.
 
-    A result is known by its database (path and `database_state`), its SQL and the text decoding.
+    A result is known by its database (path and `database_state`), its SQL and the text decoding. A gold that a busy
+    machine held up is run again by itself.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -30,26 +65,54 @@ class GoldResults:
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
 
-    def fetch(self, jobs: Sequence[Job], example_ids: Sequence[str], pool: ExecutionPool) -> list[Execution]:
-        """The execution of each job. Raises DataError naming the first example whose gold returns no rows."""
-        keys = [_key(job) for job in jobs]
-        missing = {key: job for key, job in zip(keys, jobs, strict=True) if not self._load(key)}
-        self._run(list(missing), list(missing.values()), pool)
-        for key, job, example_id in zip(keys, jobs, example_ids, strict=True):
-            if self._known[key].outcome is not Outcome.ROWS:
-                raise DataError(_complaint(example_id, job, self._known[key]))
+    def fetch(
+        self,
+        jobs: Sequence[Job],
+        names: Sequence[str],
+        pool: ExecutionPool,
+        evaluator: Evaluator = "spider",
+    ) -> list[Execution]:
+        """The execution of each job. Raises BrokenGolds with the names of all whose gold cannot judge anything,
+        DatabaseUnavailable naming the first whose database cannot be read."""
+        states = {path: database_state(path) for path in {job.path for job in jobs}}
+        keys = [_key(job, states[job.path]) for job in jobs]
+        missing = {
+            key: job for key, job in zip(keys, jobs, strict=True) if not self._load(key, states[job.path])
+        }
+        self._run(list(missing), list(missing.values()), pool, evaluator)
+        for key, job, name in zip(keys, jobs, names, strict=True):
+            require_available(self._known[key], job.path, f"the gold query of {name} ran")
+        faults = [gold_fault(self._known[key], evaluator) for key in keys]
+        broken = [
+            BrokenGold(name, job.path, job.sql, fault)
+            for name, job, fault in zip(names, jobs, faults, strict=True)
+            if fault
+        ]
+        if broken:
+            raise BrokenGolds(broken)
         return [self._known[key] for key in keys]
 
-    def _run(self, keys: Sequence[str], jobs: Sequence[Job], pool: ExecutionPool) -> None:
+    def _run(
+        self, keys: Sequence[str], jobs: Sequence[Job], pool: ExecutionPool, evaluator: Evaluator
+    ) -> None:
         def keep(index: int, execution: Execution) -> None:
             with self._lock:
                 self._known[keys[index]] = execution
-            if execution.outcome is Outcome.ROWS:
+            if not gold_fault(execution, evaluator):
                 self._store(keys[index], execution)
 
-        pool.map(jobs, keep)
+        with progress("running gold queries", len(jobs)) as advance:
 
-    def _load(self, key: str) -> bool:
+            def arrived(index: int, execution: Execution) -> None:
+                keep(index, execution)
+                advance()
+
+            pool.map(jobs, arrived)
+        for index, (key, job) in enumerate(zip(keys, jobs, strict=True)):
+            if is_held_up(self._known[key], job.limits.timeout_s):
+                keep(index, pool.run(with_patience(job)))
+
+    def _load(self, key: str, state: tuple[int, ...]) -> bool:
         if key in self._known and self._known[key].outcome is Outcome.ROWS:
             return True
         if self._directory is None:
@@ -59,29 +122,31 @@ class GoldResults:
         except (OSError, ValueError):
             return False
         rows = tuple(map(tuple, stored["rows"]))
-        self._known[key] = Execution(Outcome.ROWS, rows, tuple(stored["columns"]), seconds=stored["seconds"])
+        times = {name: stored[name] for name in ("seconds", "cpu_seconds")}
+        self._known[key] = Execution(Outcome.ROWS, rows, tuple(stored["columns"]), **times, states=(state,))
         return True
 
     def _store(self, key: str, execution: Execution) -> None:
+        """Nothing is lost where there is no room for it: the gold is run again."""
         if self._directory is None:
             return
-        content = {"rows": execution.rows, "columns": execution.columns, "seconds": execution.seconds}
+        kept = ("rows", "columns", "seconds", "cpu_seconds")
+        content = json.dumps(
+            {name: getattr(execution, name) for name in kept}, default=lambda value: {"bytes": value.hex()}
+        )
         temporary = self._directory / f"{key}.{os.getpid()}.tmp"
-        temporary.write_text(json.dumps(content, default=lambda value: {"bytes": value.hex()}))
-        temporary.replace(self._directory / f"{key}.json")
+        try:
+            temporary.write_text(content)
+            temporary.replace(self._directory / f"{key}.json")
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
-def _key(job: Job) -> str:
-    identity = (FORMAT, job.path, database_state(job.path), job.sql, job.decoding)
+def _key(job: Job, state: tuple[int, ...]) -> str:
+    identity = (FORMAT, job.path, state, job.sql, job.decoding)
     return hashlib.sha256(repr(identity).encode()).hexdigest()
 
 
 def _restore_bytes(value: dict[str, Any]) -> Any:
     return bytes.fromhex(value["bytes"]) if "bytes" in value else value
-
-
-def _complaint(name: str, job: Job, execution: Execution) -> str:
-    return (
-        f"The gold query of {name} does not run on {job.path} ({execution.outcome.value}: {execution.message}), so "
-        f"nothing can be judged by it: {job.sql!r}. Repair or leave out the example, or allow more time."
-    )

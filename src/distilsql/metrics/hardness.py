@@ -5,16 +5,16 @@ query is split into clauses and conditions and not parsed further. Only the firs
 operation's other side, and of nested queries, the official rules see that they exist and nothing else.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
+from distilsql.databases.sql_tokens import dotted_tokens
+
 Hardness = Literal["easy", "medium", "hard", "extra"]
 LEVELS: tuple[Hardness, ...] = ("easy", "medium", "hard", "extra")
 
-_TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]|[\w.]+|[<>!]=|<>|\|\||\S""")
 _AGGREGATES = frozenset(("max", "min", "count", "sum", "avg"))
 _SET_OPERATIONS = frozenset(("union", "intersect", "except"))
 _CLAUSES = frozenset(("select", "from", "where", "group", "having", "order", "limit"))
@@ -69,10 +69,7 @@ def clauses_of(gold_sql: str) -> tuple[str, ...]:
 
 
 def _tokens(sql: str) -> Tokens:
-    tokens = [token if token[0] in "'\"`[" else token.lower() for token in _TOKEN.findall(sql)]
-    while tokens and tokens[-1] == ";":
-        tokens.pop()
-    return tokens
+    return [token if token[0] in "'\"`[" else token.lower() for token in dotted_tokens(sql)]
 
 
 def _with_depth(tokens: Sequence[str]) -> Iterator[tuple[str, int]]:

@@ -7,7 +7,7 @@ instruction was answered several times.
 
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from distilsql.data.benchmark import InstructBenchmark
 from distilsql.errors import DataError
 from distilsql.metrics.statistics import bootstrap_interval, paired_bootstrap
+from distilsql.progress import progress
 
 METRIC = "ROUGE-L"
 # Of the first reference's length, both ends included: the buckets of MiniLLM's results by response length. ASSUMED:
@@ -22,7 +23,6 @@ METRIC = "ROUGE-L"
 LENGTH_BUCKETS: tuple[tuple[str, int], ...] = (("0-5 words", 5), ("6-10 words", 10))
 LONGEST_BUCKET = "11 words or more"
 BUCKET_NAMES = (*(name for name, _ in LENGTH_BUCKETS), LONGEST_BUCKET)
-OnProgress = Callable[[int, int], None]
 
 
 @cache
@@ -160,7 +160,6 @@ def judge_responses(
     *,
     temperature: float = 0.0,
     seeds: Sequence[int] = (),
-    on_progress: OnProgress | None = None,
 ) -> RougeScores:
     """ROUGE-L of responses: `samples` holds one list for each sample, in the order of the benchmark's examples.
 
@@ -175,20 +174,20 @@ def judge_responses(
                 "one for each example, in the benchmark's order."
             )
     judged = []
-    for example, *responses in zip(benchmark.examples, *samples, strict=True):
-        scores = tuple(rouge_l(response, example.references) for response in responses)
-        judged.append(
-            JudgedInstruction(
-                example.example_id,
-                example.instruction,
-                example.input,
-                example.references,
-                tuple(responses),
-                scores,
+    with progress("judging", len(benchmark.examples)) as advance:
+        for example, *responses in zip(benchmark.examples, *samples, strict=True):
+            scores = tuple(rouge_l(response, example.references) for response in responses)
+            judged.append(
+                JudgedInstruction(
+                    example.example_id,
+                    example.instruction,
+                    example.input,
+                    example.references,
+                    tuple(responses),
+                    scores,
+                )
             )
-        )
-        if on_progress is not None:
-            on_progress(len(judged), len(benchmark.examples))
+            advance()
     return RougeScores(benchmark.name, tuple(judged), temperature, tuple(seeds))
 
 

@@ -1,27 +1,29 @@
 """The rules of the evaluators side by side: how queries are read, and when two results are equal.
 
 Spider's and BIRD's are the official ones. "plain" is for own pairs: nothing in the SQL is rewritten, DISTINCT counts,
-and results are compared as Spider compares them, but for its oddities.
+and results are compared as Spider compares them, but for its oddities; SQL is read as SQLite reads it, where Spider's
+order of rows hangs on the letters `order by` and its first statement on sqlparse's tokens.
 """
 
 from collections.abc import Sequence
 
-from sqlparse import lexer
-from sqlparse.tokens import Keyword, Punctuation
-
+from distilsql.data.golds import rounded
 from distilsql.data.source import Evaluator
 from distilsql.databases.execute import Row
+from distilsql.databases.sql_tokens import orders_its_rows
+from distilsql.databases.written_sql import query_in
 from distilsql.metrics import bird, execution
 
 
 def read_queries(
     prediction: str, gold_sql: str, evaluator: Evaluator, *, keep_distinct: bool = False
 ) -> tuple[str, str]:
-    """The predicted and the gold SQL as they are run: as they stand, but Spider's are rewritten."""
+    """The predicted and the gold SQL as they are run: Spider's are rewritten, BIRD's run as they stand, and own pairs'
+    predictions lose what chat models put around a query (see `databases.written_sql`)."""
     gold = read_gold(gold_sql, evaluator, keep_distinct=keep_distinct)
     if evaluator == "spider":
         return execution.read_prediction(prediction, keep_distinct=keep_distinct), gold
-    return prediction, gold
+    return query_in(prediction).sql if evaluator == "plain" else prediction, gold
 
 
 def read_gold(gold_sql: str, evaluator: Evaluator, *, keep_distinct: bool = False) -> str:
@@ -36,18 +38,21 @@ def results_equal(gold_sql: str, gold: Sequence[Row], predicted: Sequence[Row], 
         return bird.results_equal(gold, predicted)
     if evaluator == "spider":
         return execution.results_equal(gold, predicted, ordered=execution.order_matters(gold_sql))
-    return execution.results_equal(gold, predicted, ordered=_orders_its_rows(gold_sql), official=False)
+    return execution.results_equal(gold, predicted, ordered=orders_its_rows(gold_sql), official=False)
 
 
-def _orders_its_rows(sql: str) -> bool:
-    """Whether ORDER BY is said of the result itself, not of a subquery or a window."""
-    depth = 0
-    for kind, text in lexer.tokenize(sql):
-        if kind is Punctuation and text in "()":
-            depth += 1 if text == "(" else -1
-        elif kind is Keyword and depth == 0 and text.upper().split() == ["ORDER", "BY"]:
-            return True
-    return False
+def near_miss(gold: Sequence[Row], predicted: Sequence[Row], evaluator: Evaluator) -> str:
+    """What alone makes an own pair's wrong result differ, where a person may call it right; '' elsewhere.
+
+    It explains a verdict and changes none. Numbers count as the same to nine digits.
+    """
+    if evaluator != "plain":
+        return ""
+    if execution.results_equal(gold, predicted, ordered=False, official=False):
+        return "the gold's rows in another order"
+    if execution.results_equal(rounded(gold), rounded(predicted), ordered=False, official=False):
+        return "the gold's rows but for the last digits of numbers"
+    return ""
 
 
 def is_result(columns: Sequence[str], evaluator: Evaluator) -> bool:

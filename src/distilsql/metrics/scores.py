@@ -3,8 +3,8 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from functools import cached_property
 from typing import Any
@@ -27,6 +27,15 @@ class VerdictOutcome(Enum):
     TIMEOUT = "timeout"
     TOO_LARGE = "result too large"
     CRASHED = "database crashed"
+    UNDECIDED = "out of time on a busy machine"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An example that was not judged, and why."""
+
+    example_id: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,11 @@ class Scores:
     """All verdicts, in the benchmark's order, and what they were judged by.
 
     `metric` names the number: `EX`, the official one's equal where the evaluator is Spider's or BIRD's; on a suite
-    of our own `TS on` the suite's name and checksum; `with plugged values` is said behind either.
+    of our own `TS on` the suite's name and checksum; `with plugged values` is said behind either, and how many examples
+    were `left_out` behind that.
+    `databases` maps each db_id to the fingerprint of what was judged on (see `databases.fingerprint`); it is empty in
+    scores that an earlier version wrote. `stripped` counts the predictions that stood behind thoughts, in a fence or
+    between prose, as far as they were judged without (see `databases.written_sql`).
     """
 
     benchmark: str
@@ -90,6 +103,9 @@ class Scores:
     metric: str
     keep_distinct: bool
     verdicts: tuple[Verdict, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    databases: Mapping[str, str] = field(default_factory=dict)
+    stripped: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def correct(self) -> int:
@@ -167,6 +183,9 @@ class Scores:
             "by_clause": _tally_json(self.by_clause()),
             "invented_tables": self.invented("table"),
             "invented_columns": self.invented("column"),
+            "left_out": [asdict(example) for example in self.left_out],
+            "databases": dict(self.databases),
+            "stripped": dict(self.stripped),
             "verdicts": [asdict(verdict) | {"outcome": verdict.outcome.name} for verdict in self.verdicts],
         }
         text = json.dumps(document, indent=1, ensure_ascii=False)
@@ -184,6 +203,9 @@ class Scores:
                 document["metric"],
                 document["keep_distinct"],
                 tuple(map(_verdict_from_json, document["verdicts"])),
+                tuple(LeftOut(**example) for example in document.get("left_out", ())),
+                databases=document.get("databases", {}),
+                stripped=document.get("stripped", {}),
             )
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise DataError(

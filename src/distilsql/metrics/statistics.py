@@ -45,6 +45,16 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * tail / 2**trials)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values of several tests, each corrected for all of them (Holm 1979), in the order given."""
+    corrected = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = highest
+    return corrected
+
+
 def paired_bootstrap(
     first: Sequence[float],
     second: Sequence[float],

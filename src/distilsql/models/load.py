@@ -1,4 +1,5 @@
-"""Load, cut and save models: any `transformers` causal LM folder or hub name, with or without an adapter."""
+"""Load, cut and save models: any `transformers` causal LM folder, hub name or embedded model, with or without an
+adapter."""
 
 import importlib.util
 import warnings
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from distilsql.errors import ModelError
+from distilsql.models.embedded import resolve
 
 Precision = Literal["bfloat16", "float32"]
 Quantization = Literal["none", "8bit", "4bit"]
@@ -33,8 +35,9 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: the folder or hub name has none, or it has no EOS token to end a query with.
     """
+    folder = resolve(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path))
+        tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"No tokenizer could be loaded from {path}: {error}. Give a folder that save_pretrained wrote "
@@ -62,10 +65,11 @@ def load_model(
     Raises:
         ModelError: nothing loadable at the path, or not as `placement` asks, or an adapter of another model.
     """
+    folder = resolve(path)
     transformers_logging.disable_progress_bar()
     options = {} if placement is None else placement.loading_options(precision)
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=DTYPES[precision], **options)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[precision], **options)
         if adapter is not None:
             model = _with_adapter(model, str(path), str(adapter)).merge_and_unload()
     except ModelError:
@@ -156,8 +160,9 @@ def check_positions(model: Any, longest_tokens: int, path: str) -> str:
 
 
 def load_teacher_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    folder = resolve(path)
     try:
-        return AutoTokenizer.from_pretrained(path)
+        return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"The teacher {path} comes without a tokenizer, so it cannot be known whether it reads the student's "

@@ -1,18 +1,20 @@
 """Tiny models and tokenizers made on the spot, for the demo and the tests: real `transformers` folders, no download."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 EOS, PAD, MASK = "<eos>", "<pad>", "<mask>"
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer trained on `texts`; any text can be encoded."""
+def train_tokenizer(
+    texts: Iterable[str], vocabulary_size: int, *, phrases: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer trained on `texts`; any text can be encoded. Each of `phrases` is one token more."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -23,6 +25,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTok
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in phrases])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, pad_token=PAD, unk_token=MASK)
 
 
@@ -34,15 +37,19 @@ def save_tiny_llama(
     layers: int,
     heads: int,
     seed: int,
+    intermediate_size: int | None = None,
     max_positions: int = 1024,
 ) -> int:
-    """Save a randomly initialised Llama with tied embeddings; returns its number of parameters."""
+    """Save a randomly initialised Llama with tied embeddings; returns its number of parameters.
+
+    `intermediate_size` is that of its MLPs, by default four times `hidden_size`.
+    """
     transformers_logging.disable_progress_bar()
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
-        intermediate_size=hidden_size * 4,
+        intermediate_size=intermediate_size or hidden_size * 4,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=heads,

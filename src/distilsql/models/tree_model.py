@@ -11,7 +11,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from distilsql.distill.tree import (
 )
 from distilsql.models.attention import IMPLEMENTATION, KeyValue, TreeContext, attend_on_tree
 from distilsql.models.flex_attention import fits_flex_attention, flex_pass
+from distilsql.models.load import Precision
 from distilsql.models.packed_linear import PackedLinears, PackedWeight, packs
 
 Layout = Literal["tree", "padded"]
@@ -104,6 +105,11 @@ class TreeModel:
     @property
     def dtype(self) -> torch.dtype:
         return self.causal_lm.get_input_embeddings().weight.dtype
+
+    @property
+    def precision(self) -> Precision:
+        """What it computes in, as recipes name it."""
+        return cast(Precision, str(self.dtype).removeprefix("torch."))
 
     @contextmanager
     def own_attention(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ CodeS repeats in every column's name, stand here once, after the table's name.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,10 +25,19 @@ from distilsql.databases.normalise import lower_name
 from distilsql.databases.schema import Column, ForeignKey, Schema, Table
 from distilsql.databases.values import ColumnName, matched_values, sample_values
 
-SchemaFilter = Literal["never", "when_needed", "always"]
+SchemaFilter = Literal["fixed", "never", "when_needed", "always"]
 Template = Literal["codes", "chatml"]
+Quoting = Literal["codes", "sqlite"]
 
 _QUOTED = re.compile(r"\W")  # CodeS quotes a name for the five characters ( - ) / and space
+# What SQLite does not take, bare, for a table's or column's name. Others of its keywords, such as `key`, it does.
+_RESERVED = frozenset(
+    """add all alter and as autoincrement between case cast check collate commit constraint create cross current_date
+    current_time current_timestamp default deferrable delete distinct drop else escape except exists false foreign
+    from full group having in index inner insert intersect into is isnull join left limit natural not nothing notnull
+    null on or order outer primary raise references returning right rowid select set table then to transaction true
+    union unique update using values when where""".split()  # noqa: SIM905
+)
 _CHATML_BEGIN = (
     "<|im_start|>system\nAnswer the question with one SQLite query for the database, and nothing else.<|im_end|>\n"
     "<|im_start|>user\n"
@@ -40,10 +49,12 @@ _CHATML_END = "<|im_end|>\n<|im_start|>assistant\n"
 class PromptOptions:
     """What a prompt shows and how it is kept within its budget. The defaults are CodeS's but for the filter.
 
-    `schema_filter` says when a prompt shows only the tables and columns relevant to its question: "never" (cut
-    the same for every question of a database), "when_needed" (if the whole schema exceeds `max_prefix_tokens`)
-    or "always" (as CodeS does; then no two questions share a prefix). `template` "chatml" wraps the same text in
-    the chat markup of Qwen and SmolLM instruction models.
+    `schema_filter` says when a prompt shows only the tables and columns relevant to its question: "fixed" and "never"
+    (both cut the same for every question of a database, by what training uses and by the schema alone), "when_needed"
+    (if the whole schema exceeds `max_prefix_tokens`) or "always" (as CodeS does; then no two questions share a
+    prefix). `quoting` says which names stand in back-ticks: with "codes" those with an unusual character, with
+    "sqlite" all that SQLite does not read bare. `template` "chatml" wraps the same text in the chat markup of Qwen and
+    SmolLM instruction models.
     """
 
     include_types: bool = True
@@ -58,6 +69,7 @@ class PromptOptions:
     filter_columns: int = 10
     max_prefix_tokens: int = 2048
     template: Template = "codes"
+    quoting: Quoting = "codes"
 
 
 @dataclass(frozen=True)
@@ -75,15 +87,21 @@ class Prompt:
         return self.prefix + self.suffix
 
 
-def build_prefix(database: Database, options: PromptOptions) -> str:
-    """The part of the prompt that depends on the database alone: its schema, sample values and foreign keys."""
+def build_prefix(
+    database: Database, options: PromptOptions, *, with_values: Collection[ColumnName] | None = None
+) -> str:
+    """The part of the prompt that depends on the database alone: its schema, sample values and foreign keys.
+
+    `with_values` are the columns whose sample values are shown, by default all."""
     schema = database.schema
     samples: Mapping[ColumnName, tuple[str, ...]] = {}
     if options.include_values and options.values_per_column:
         samples = sample_values(database.path, schema, options.values_per_column)
+    if with_values is not None:
+        samples = {column: values for column, values in samples.items() if column in with_values}
     lines = ["database schema :"]
     lines += [_table_line(table, samples, options) for table in schema.tables]
-    lines += _foreign_key_lines(schema.foreign_keys)
+    lines += _foreign_key_lines(schema.foreign_keys, options.quoting)
     opening = _CHATML_BEGIN if options.template == "chatml" else ""
     return opening + "\n".join(lines) + "\n"
 
@@ -99,8 +117,15 @@ def build_suffix(
     matches: Mapping[ColumnName, tuple[str, ...]] = {}
     if options.include_matched_values:
         matches = matched_in(database, text, options, cache_folder)
+    return suffix_of(text, database.schema, matches, options)
+
+
+def suffix_of(
+    text: str, schema: Schema, matches: Mapping[ColumnName, tuple[str, ...]], options: PromptOptions
+) -> str:
+    """The suffix that asks `text` and shows those of `matches` that are of a column in `schema`."""
     closing = _CHATML_END if options.template == "chatml" else ""
-    return "\n".join([*_matched_lines(database.schema, matches), text]) + "\n" + closing
+    return "\n".join([*_matched_lines(schema, matches, options.quoting), text]) + "\n" + closing
 
 
 def question_text(example: Example) -> str:
@@ -118,7 +143,7 @@ def matched_in(
 
 
 def _table_line(table: Table, samples: Mapping[ColumnName, tuple[str, ...]], options: PromptOptions) -> str:
-    name = _name(table.name)
+    name = shown_name(table.name, options.quoting)
     comment = _comment(table.name, table.comment) if options.include_comments else ""
     columns = " , ".join(
         f"{name}.{_column_text(column, samples.get((table.name, column.name), ()), options)}"
@@ -137,33 +162,45 @@ def _column_text(column: Column, samples: tuple[str, ...], options: PromptOption
         f"values : {' , '.join(values)}" if values else "",
     ]
     shown = " | ".join(filter(None, facts))
-    return f"{_name(column.name)} ( {shown} )" if shown else _name(column.name)
+    name = shown_name(column.name, options.quoting)
+    return f"{name} ( {shown} )" if shown else name
 
 
-def _foreign_key_lines(keys: tuple[ForeignKey, ...]) -> list[str]:
+def _foreign_key_lines(keys: tuple[ForeignKey, ...], quoting: Quoting) -> list[str]:
     if not keys:
         return ["foreign keys : None"]
     pairs = [((key.table, key.column), (key.referred_table, key.referred_column)) for key in keys]
-    return ["foreign keys :", *(f"{_dotted(*one)} = {_dotted(*other)}" for one, other in pairs)]
+    return [
+        "foreign keys :",
+        *(f"{_dotted(*one, quoting)} = {_dotted(*other, quoting)}" for one, other in pairs),
+    ]
 
 
-def _matched_lines(schema: Schema, matches: Mapping[ColumnName, tuple[str, ...]]) -> list[str]:
+def _matched_lines(
+    schema: Schema, matches: Mapping[ColumnName, tuple[str, ...]], quoting: Quoting
+) -> list[str]:
     columns = [(table.name, column.name) for table in schema.tables for column in table.columns]
     found = [
-        f"{_dotted(*column)} ( {' , '.join(matches[column])} )" for column in columns if column in matches
+        f"{_dotted(*column, quoting)} ( {' , '.join(matches[column])} )"
+        for column in columns
+        if column in matches
     ]
     return ["matched contents :", *found] if found else ["matched contents : None"]
 
 
-def _dotted(table: str, column: str) -> str:
-    return f"{_name(table)}.{_name(column)}"
+def _dotted(table: str, column: str, quoting: Quoting) -> str:
+    return f"{shown_name(table, quoting)}.{shown_name(column, quoting)}"
 
 
-def _name(name: str) -> str:
-    """Lower case; in back-ticks if a character is no letter, digit or underscore. As in CodeS, keywords and names that
-    begin with a digit are bare."""
+def shown_name(name: str, quoting: Quoting = "codes") -> str:
+    """Lower case; in back-ticks if a character is no letter, digit or underscore. Keywords and names that begin with a
+    digit are bare as in CodeS, or, with `quoting` "sqlite", in back-ticks too: then every name runs as it is shown.
+    """
     lower = lower_name(name)
-    return f"`{lower}`" if _QUOTED.search(lower) else lower
+    if quoting == "codes":
+        return f"`{lower}`" if _QUOTED.search(lower) else lower
+    is_bare = lower and not _QUOTED.search(lower) and not lower[0].isdigit() and lower not in _RESERVED
+    return lower if is_bare else "`" + lower.replace("`", "``") + "`"
 
 
 def _comment(name: str, comment: str) -> str:

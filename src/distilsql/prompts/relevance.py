@@ -2,7 +2,7 @@
 
 CodeS trains a classifier for this. Ours is lexical: the share of a name's words, weighted by how rare they are in
 the schema, that the question has in the same or nearly the same spelling. A column whose values the question
-mentions counts as named.
+mentions counts as named. Where words are not apart, as in Chinese, a name counts that is part of one.
 """
 
 import math
@@ -10,10 +10,13 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from unicodedata import normalize
 
 import numpy as np
+import regex
 from rapidfuzz import fuzz, process
 
+from distilsql.databases.inner_values import folded, inner_values
 from distilsql.databases.normalise import normalise_sql
 from distilsql.databases.schema import Column, Schema, Table
 from distilsql.databases.values import ColumnName
@@ -81,6 +84,9 @@ class _NameMatcher:
         similarity = process.cdist(said, self.words, scorer=fuzz.ratio, score_cutoff=_SAME_WORD)
         best = similarity.max(axis=0) / 100 if said else np.zeros(len(self.words))
         self.said = dict(zip(self.words, best.tolist(), strict=True))
+        text = normalize("NFKC", text)
+        for start, end in inner_values(text, self.said.__contains__):
+            self.said[folded(text[start:end])] = 1.0
 
     def share(self, item: Table | Column) -> float:
         return max(self._share(_split(item.name)), self._share(_split(item.comment)))
@@ -95,9 +101,9 @@ def _name_words(item: Table | Column) -> list[str]:
 
 
 def _split(text: str) -> list[str]:
-    """The words of a name or a question, lower case: snake_case, camelCase and digits come apart."""
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
-    return re.findall(r"[^\W\d_]+|\d+", apart.lower())
+    """The words of a name or a question, folded: snake_case, camelCase and digits come apart."""
+    apart = regex.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
+    return regex.findall(r"[^\W\d_]+|\d+", folded(apart))
 
 
 def key_columns(schema: Schema) -> set[ColumnName]:

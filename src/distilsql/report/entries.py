@@ -2,16 +2,28 @@
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distilsql.distill.methods import METHODS
 from distilsql.metrics.statistics import deviation_of_seeds, error_of_seeds
+from distilsql.report.cost import BASELINE, Cost, RunCost, cost
 from distilsql.report.records import RunRecord, Score
 
 # Two-sided 95 % of a normal distribution.
 _Z95 = 1.96
 _ROLLOUT_KEY = "generation.rollout_window"
+# What decides the cost of an example of fine-tuning.
+_SAME_WORK = (
+    "student.",
+    "data.train",
+    "prompt.",
+    "train.questions_per_tree",
+    "train.trees_per_step",
+    "train.largest_tree",
+    "train.precision",
+    "train.share_prefix",
+)
 
 
 @dataclass(frozen=True)
@@ -30,12 +42,13 @@ class Accuracy:
 class Entry:
     """Runs that differ in nothing but their seed, and the short name they go by in this report.
 
-    `variant` counts the configurations of one method.
+    `variant` counts the configurations of one method; `cost` is None where it was not timed.
     """
 
     label: str
     runs: tuple[RunRecord, ...]
     variant: int = 0
+    cost: Cost | None = None
 
     @property
     def method(self) -> str:
@@ -47,7 +60,7 @@ class Entry:
 
     @property
     def x_sft(self) -> float | None:
-        return mean_of(run.x_sft for run in self.runs)
+        return None if self.cost is None else self.cost.x_sft
 
     def mean(self, key: str) -> float | None:
         """The mean of a number of the summary over the runs that have it."""
@@ -110,13 +123,43 @@ def group_runs(runs: Iterable[RunRecord]) -> list[Entry]:
     for (method, _), members in groups.items():
         by_method.setdefault(method, []).append(sorted(members, key=lambda run: run.summary.seed))
     ordered = sorted(by_method, key=_place_in_table)
+    return _with_costs(
+        [
+            Entry(label, tuple(members), variant)
+            for method in ordered
+            for variant, (label, members) in enumerate(
+                zip(_labels(method, by_method[method]), by_method[method], strict=True)
+            )
+        ]
+    )
+
+
+def _with_costs(entries: Sequence[Entry]) -> list[Entry]:
+    """Each is compared with the fine-tuning runs that do the same work: same student, data, prompts and trees."""
     return [
-        Entry(label, tuple(members), variant)
-        for method in ordered
-        for variant, (label, members) in enumerate(
-            zip(_labels(method, by_method[method]), by_method[method], strict=True)
+        replace(
+            entry,
+            cost=cost(
+                entry.method,
+                _run_costs(entry),
+                [
+                    found
+                    for other in entries
+                    if other.method == BASELINE and _work(other) == _work(entry)
+                    for found in _run_costs(other)
+                ],
+            ),
         )
+        for entry in entries
     ]
+
+
+def _run_costs(entry: Entry) -> list[RunCost]:
+    return [RunCost.of(run.summary.model_dump()) for run in entry.runs]
+
+
+def _work(entry: Entry) -> dict[str, Any]:
+    return {key: value for key, value in entry.runs[0].settings.items() if key.startswith(_SAME_WORK)}
 
 
 def _place_in_table(method: str) -> tuple[int, str]:

@@ -199,7 +199,7 @@ def cost_by_phase(entries: Sequence[Entry], *, theme: Theme = LIGHT) -> Figure |
 def _name_totals(axes: Axes, entries: Sequence[Entry], totals: Sequence[float], theme: Theme) -> None:
     """Behind each bar its length, and how many times SFT that is."""
     for place, (entry, total) in enumerate(zip(entries, totals, strict=True)):
-        relative = "" if entry.x_sft is None else f" · {entry.x_sft:.2f}× SFT"
+        relative = "" if entry.cost is None else f" · {entry.cost.x_sft:.2f}× SFT{entry.cost.of_runs_text}"
         axes.annotate(
             f"{total:,.0f} ms{relative}" if total >= 100 else f"{total:.3g} ms{relative}",
             (total, place),

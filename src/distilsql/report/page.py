@@ -1,13 +1,15 @@
 """The report as one HTML page that needs nothing beside it: style and figures are inside, nothing is fetched."""
 
 import base64
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from importlib import resources
 
+from distilsql.report.cost import MEANING, WHY_TWO
 from distilsql.report.entries import Entry
 from distilsql.report.table import ComparisonTable, human_count
+from distilsql.shown import shown
 
 _ROWS_SHOWN = 8
 # No script, no network, whatever a model wrote.
@@ -47,10 +49,12 @@ def render_page(
     entries: Sequence[Entry],
     illustrations: Sequence[Illustration],
     answers: Sequence[Answer] = (),
+    headline: str = "",
 ) -> str:
     """The page as text. Everything that a model, a run or a database wrote is escaped."""
     sections = [
         f"<h1>{escape(title)}</h1>",
+        *([f"<p><strong>{escape(headline)}</strong></p>"] if headline else []),
         f'<p class="faint">{_overview(entries)}</p>',
         _table(table),
         f'<p class="faint">{_legend(table)}</p>',
@@ -90,12 +94,14 @@ def _legend(table: ComparisonTable) -> str:
     if any("T=" in title for title in table.titles):
         said.append("T: the temperature of sampled answers, of which the mean is taken.")
     meanings = {
-        "× SFT": "× SFT: training seconds per example relative to fine-tuning the same student on the same machine.",
+        "× SFT": MEANING,
         "samples/s": "samples/s: training examples per second.",
         "teacher share": "teacher share: tokens that the teacher wrote into the student's completions.",
         "teacher passes/token": "teacher passes/token: the teacher's forward passes for each token written.",
         "ExAccErr": "ExAccErr(l): how much larger the student's error, over l tokens, is along its own samples.",
     }
+    if any("; runs " in cell.text for row in table.rows for cell in row):
+        meanings["× SFT"] += f" {WHY_TWO}"
     said += [text for name, text in meanings.items() if any(title.startswith(name) for title in table.titles)]
     return " ".join(map(escape, said))
 
@@ -197,3 +203,8 @@ def _runs(entries: Sequence[Entry]) -> str:
         for row in rows
     )
     return _scrolled(f'<table class="wide"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>')
+
+
+def escape(text: str, quote: bool = True) -> str:
+    """`text` as a page shows it, control characters spelled."""
+    return html.escape(shown(text, keep_lines=True), quote)

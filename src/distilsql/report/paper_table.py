@@ -8,6 +8,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from distilsql.report.cost import MEANING, WHY_TWO, Cost
 from distilsql.report.table import markdown_row
 
 OURS = "ours"
@@ -22,6 +23,7 @@ class Measured:
 
     `spread` is the standard deviation over seeds, `interval` is 95 %, `total` the number of questions, `p` that of a
     test against no difference; `is_of_runs` says that interval and p hold little or nothing of chance in the seeds.
+    `cost` is that of a × SFT.
     """
 
     mean: float
@@ -31,6 +33,7 @@ class Measured:
     metric: str = ""
     p: float | None = None
     is_of_runs: bool = False
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,8 @@ def _ours(line: Line, column: PaperColumn) -> str:
     text = f"{cell.mean:.{column.decimals}f}"
     if cell.spread is not None:
         text += f" ± {cell.spread:.{column.decimals}f}"
+    if cell.cost is not None:
+        text += cell.cost.spread_text + cell.cost.of_runs_text
     if cell.interval is not None:
         low, high = cell.interval
         text += f" [{low:.{column.decimals}f}, {high:.{column.decimals}f}]"
@@ -169,9 +174,10 @@ def _legend(table: PaperTable) -> str:
     if metrics:
         said.append("Suites: " + "; ".join(sorted(metrics)) + ".")
     if any(column.title == "× SFT" for column in table.columns):
-        said.append(
-            "× SFT: training seconds per example relative to fine-tuning the same student, timed inside the same run."
-        )
+        said.append(MEANING)
+        cells = [cell for group in table.groups for line in group.lines for cell in line.cells.values()]
+        if any(cell.cost is not None and cell.cost.of_runs is not None for cell in cells):
+            said.append(WHY_TWO)
     titles: dict[str, list[str]] = {}
     for column in table.columns:
         if column.note:
@@ -193,6 +199,9 @@ def to_paper_csv(table: PaperTable) -> str:
                 low, high = cell.interval or (None, None)
                 numbers = [cell.mean, cell.spread, low, high, cell.total]
                 writer.writerow([group.title, line.key, OURS, key, *numbers, seeds, cell.metric, cell.p])
+                if cell.cost is not None and cell.cost.of_runs is not None:
+                    of_runs = [f"{key} of runs", cell.cost.of_runs, *[None] * 4]
+                    writer.writerow([group.title, line.key, OURS, *of_runs, seeds, None, None])
             for published, values in line.published.items():
                 for key, value in values.items():
                     writer.writerow([group.title, line.key, f"paper {published}", key, value, *[None] * 7])

@@ -82,6 +82,7 @@ class Summary(_File):
     sft_seconds_per_example: float | None = None
     seconds_per_example: float | None = None
     x_sft: float | None = None
+    x_sft_range: tuple[float, float] | None = None
     teacher_share: float | None = None
     switch: SwitchAlongSequence | None = None
     peak_memory_bytes: int | None = None
@@ -140,13 +141,6 @@ class RunRecord:
         """Equal for runs that differ in nothing but seed and name."""
         kept = {key: value for key, value in self.settings.items() if key not in _NOT_CONFIGURATION}
         return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
-
-    @property
-    def x_sft(self) -> float | None:
-        """Seconds per example relative to SFT: 1 for SFT by definition, None where no calibration was made."""
-        if self.summary.method == "sft":
-            return 1.0
-        return self.summary.x_sft
 
 
 def load_runs(paths: Iterable[Path | str]) -> list[RunRecord]:

@@ -2,13 +2,15 @@
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from distilsql.metrics.statistics import deviation_of_seeds
+from distilsql.report.cost import Cost
 from distilsql.report.entries import Accuracy, Entry, Reference, benchmarks_of, group_runs, mean_of
 from distilsql.report.records import ORDINARY_METRICS, RunRecord
 
@@ -97,7 +99,7 @@ def _columns(entries: Sequence[Entry], benchmarks: Sequence[str]) -> list[Column
     ]
     accuracies = [_accuracy_column(benchmark, entries) for benchmark in benchmarks]
     costs = [
-        Column("× SFT", lambda entry: _number_cell("x_sft", entry.x_sft, "{:.2f}")),
+        Column("× SFT", lambda entry: _cost_cell(entry.cost)),
         Column(
             "samples/s",
             lambda entry: _number_cell("samples_per_second", entry.mean("samples_per_second"), "{:.3g}"),
@@ -169,6 +171,14 @@ def _exposure_cell(name: str, entry: Entry) -> Cell:
     return Cell(text, {name: mean, f"{name} spread": spread, f"{name} low": low, f"{name} high": high})
 
 
+def _cost_cell(cost: Cost | None) -> Cell:
+    names = ("x_sft", "x_sft low", "x_sft high", "x_sft of runs")
+    if cost is None:
+        return Cell("", dict.fromkeys(names))
+    low, high = cost.spread or (None, None)
+    return Cell(cost.text, dict(zip(names, (cost.x_sft, low, high, cost.of_runs), strict=True)))
+
+
 def _number_cell(name: str, value: float | None, form: str) -> Cell:
     return Cell("" if value is None else form.format(value), {name: value})
 
@@ -185,7 +195,41 @@ def human_count(count: float) -> str:
     return str(int(count))
 
 
-def to_terminal(table: ComparisonTable, title: str = "") -> RichTable:
+@dataclass(frozen=True)
+class _Fitted:
+    """The table where the terminal is wide enough for every cell, else row after row, a line for each cell."""
+
+    table: ComparisonTable
+    title: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = _wide(self.table, self.title)
+        if wide.__rich_measure__(console, options.update(max_width=10_000)).maximum <= options.max_width:
+            yield wide
+        else:
+            yield from _row_by_row(self.table, self.title)
+
+
+def to_terminal(table: ComparisonTable, title: str = "") -> ConsoleRenderable:
+    return _Fitted(table, title)
+
+
+def _row_by_row(table: ComparisonTable, title: str) -> Iterator[ConsoleRenderable]:
+    if title:
+        yield Text(title, style="italic")
+    for row in table.rows:
+        name, *cells = zip(table.titles, row, strict=True)
+        yield Text(f"\n{name[1].text}", style="bold")
+        lines = RichTable(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        lines.add_column(overflow="fold")
+        lines.add_column(overflow="fold")
+        for column, cell in cells:
+            if cell.text:
+                lines.add_row(Text(f"  {column}"), Text(cell.text, style="bold" if cell.best else ""))
+        yield lines
+
+
+def _wide(table: ComparisonTable, title: str) -> RichTable:
     rendered = RichTable(title=title or None)
     for name, numeric in zip(table.titles, table.numeric, strict=True):
         rendered.add_column(name, justify="right" if numeric else "left", no_wrap=not numeric)

@@ -42,10 +42,12 @@ def write_report(
     benchmark_order: Sequence[str] | None = None,
     answers: Sequence[Answer] | None = None,
     teacher: Reference | None = None,
+    headline: str = "",
 ) -> ReportPaths:
     """Write `report.html`, `table.md`, `table.csv` and the figures as PNG into `out_dir`, which may exist.
 
-    Benchmarks come in `benchmark_order`, the others after them by name. Raises RunError if `runs` is empty or the
+    Benchmarks come in `benchmark_order`, the others after them by name; `headline` says above all what the runs show.
+    Raises RunError if `runs` is empty or the
     folder cannot be written.
     """
     if not runs:
@@ -77,7 +79,12 @@ def write_report(
     )
     illustrations = [*by_benchmark.values(), *(found for found in (phases, switch, curves) if found)]
     page = render_page(
-        title=title, table=table, entries=entries, illustrations=illustrations, answers=answers or ()
+        title=title,
+        table=table,
+        entries=entries,
+        illustrations=illustrations,
+        answers=answers or (),
+        headline=headline,
     )
     try:
         out_dir.mkdir(parents=True, exist_ok=True)

@@ -10,12 +10,13 @@ from rich.text import Text
 from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.example import Example
 from distilsql.databases.database import Database
-from distilsql.databases.execute import Execution, Outcome, execute
+from distilsql.databases.execute import Execution, Outcome, execute, require_available
 from distilsql.databases.schema import introspect
 from distilsql.errors import DataError
 from distilsql.runs.predict import Model
 from distilsql.runs.prepare import prepare
 from distilsql.runs.scoring import answer_all
+from distilsql.shown import shown
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,9 @@ def ask(model: Model, question: str, database: Database, *, evidence: str = "") 
     benchmark = SqlBenchmark("the question", (example,), {database.db_id: database}, "plain")
     prepared = prepare(benchmark, model.decoder.tokenizer, model.prompt, training=False)
     with torch.no_grad():
-        ((_, sql),) = answer_all(model.decoder, prepared)
-    return Answer(sql, execute(database.path, sql, mode="serving"))
+        ((_, answered),) = answer_all(model.decoder, prepared)
+    sql = answered.text
+    return Answer(sql, require_available(execute(database.path, sql, mode="serving"), database.path))
 
 
 def rows_table(answer: Answer, most: int) -> Table:
@@ -51,7 +53,8 @@ def rows_table(answer: Answer, most: int) -> Table:
     found = f"{'more than ' if is_cut else ''}{len(result.rows)} rows"
     table = Table(caption=f"the first {most} of {found}" if is_cut or len(result.rows) > most else found)
     for name in result.columns:
-        table.add_column(Text(name))  # Text, not markup: a name or a cell may hold brackets
+        # Text, not markup: a name or a cell may hold brackets
+        table.add_column(Text(shown(name)), overflow="fold")
     for row in result.rows[:most]:
-        table.add_row(*(Text("NULL" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(Text("NULL" if cell is None else shown(cell)) for cell in row))
     return table

@@ -29,36 +29,60 @@ class Calibration:
         self._ledger = Ledger(engines.student.device)
         self._sft = WindowTrainer(options, engines, self._ledger)
         self.sft_seconds = self.method_seconds = self.examples = 0.0
+        # (SFT's seconds, the method's, examples) of each window: their spread says what the ratio is worth.
+        self.windows: list[tuple[float, float, float]] = []
+        self._sft_of_window = 0.0
 
     def time_sft(self, items: Sequence[WindowTree], optimizer: MasterAdamW) -> None:
         before = self._ledger.training_seconds
         trained = self._sft.window_completions(items)
         self._sft.accumulate(items, trained, self._sft.denominators(items, trained))
         optimizer.zero_grad()
-        self.sft_seconds += self._ledger.training_seconds - before
+        self._sft_of_window = self._ledger.training_seconds - before
+        self.sft_seconds += self._sft_of_window
 
     def time_method(self, seconds: float, examples: int) -> None:
         self.method_seconds += seconds
         self.examples += examples
+        self.windows.append((self._sft_of_window, seconds, examples))
 
     def summary(
         self, optimizer_seconds_per_example: float = 0.0, beforehand_seconds_per_example: float = 0.0
     ) -> dict[str, Any]:
-        """`x_sft` and the SFT seconds per example it is relative to; both None where nothing was timed.
+        """`x_sft`, its lowest and highest window, and the SFT seconds per example it is relative to; None where nothing
+        was timed, and of the range where there is one window only.
 
         What the method needed beforehand (the teacher's cached hidden states) is charged to every example seen, and
         in full even where an earlier run computed it: × SFT is what the method costs from an empty disk.
         """
         if not self.examples:
-            return {"x_sft": None, "sft_seconds_per_example": None}
-        sft = self.sft_seconds / self.examples + optimizer_seconds_per_example
-        method = self.method_seconds / self.examples + beforehand_seconds_per_example
-        return {"x_sft": method / sft, "sft_seconds_per_example": sft}
+            return {"x_sft": None, "x_sft_range": None, "sft_seconds_per_example": None}
 
-    def state(self) -> dict[str, float]:
-        return {"sft": self.sft_seconds, "method": self.method_seconds, "examples": self.examples}
+        def per_example(sft: float, method: float, examples: float) -> tuple[float, float]:
+            return (
+                sft / examples + optimizer_seconds_per_example,
+                method / examples + beforehand_seconds_per_example,
+            )
 
-    def load(self, state: dict[str, float]) -> None:
+        sft, method = per_example(self.sft_seconds, self.method_seconds, self.examples)
+        ratios = [m / s for s, m in (per_example(*window) for window in self.windows)]
+        return {
+            "x_sft": method / sft,
+            "x_sft_range": [min(ratios), max(ratios)] if len(ratios) > 1 else None,
+            "sft_seconds_per_example": sft,
+        }
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "sft": self.sft_seconds,
+            "method": self.method_seconds,
+            "examples": self.examples,
+            "windows": self.windows,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """A checkpoint of an earlier version has no windows; the range is then that of the windows timed since."""
+        self.windows = [tuple(window) for window in state.get("windows", [])]
         self.sft_seconds, self.method_seconds, self.examples = (
             state["sft"],
             state["method"],

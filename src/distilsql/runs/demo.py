@@ -1,22 +1,25 @@
 """`distilsql demo`: the whole story on an embedded benchmark, in minutes, on a CPU.
 
-Real SQLite databases and questions are generated from a seed; a small teacher is trained from scratch; students
-made of half of its layers are distilled by several methods with the same examples, start and number of updates;
+Real SQLite databases and questions are generated from a seed; students made of half of the embedded teacher's layers
+are distilled by several methods with the same examples, start and number of updates, each in a process of its own;
 every predicted query is run; and what was measured is shown, whatever the order. Run again, it resumes.
 """
 
-import shutil
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from distilsql.data.benchmark import SqlBenchmark, load_sql_benchmark
 from distilsql.databases.execute import Outcome, execute
+from distilsql.metrics.compare import compare_predictions
 from distilsql.metrics.scores import Scores
-from distilsql.models.tiny import save_tiny_llama, train_tokenizer
-from distilsql.prompts.codes import build_prefix, build_suffix
+from distilsql.metrics.statistics import holm
+from distilsql.models.embedded import DEMO_TEACHER, read_record, resolve
+from distilsql.progress import titled
 from distilsql.report import (
     Answer,
     Reference,
@@ -26,136 +29,121 @@ from distilsql.report import (
     to_terminal,
     write_report,
 )
-from distilsql.runs.evaluate import evaluate_run
-from distilsql.runs.folder import RunFolder, read_json
-from distilsql.runs.predict import load_student, predict
-from distilsql.runs.prepare import prompt_options
-from distilsql.runs.progress import counting_bar, training_bar
-from distilsql.runs.recipe import PromptSettings, Recipe, make_recipe
-from distilsql.runs.train import train
+from distilsql.runs.demo_progress import progress_of_jobs
+from distilsql.runs.demo_task import TEST, DemoTask
+from distilsql.runs.folder import RunFolder
+from distilsql.runs.side_by_side import Job, run_side_by_side
+from distilsql.shown import shown
+
+log = logging.getLogger(__name__)
 
 METHODS = ("sft", "rkd", "kid", "gkd-rkl")
-TEST = "demo:test"
-_PROMPT = {"values": False, "max_prompt_tokens": 400, "max_completion_tokens": 64}
-_VOCABULARY = 1200
+STUDENT_STEPS = 300
+# Differences that chance makes in fewer than one of twenty such demos are called larger than chance.
+_SIGNIFICANT = 0.05
 
 
 def run_demo(
-    out: Path, *, teacher_steps: int = 2300, student_steps: int = 150, console: Console | None = None
+    out: Path,
+    *,
+    train_teacher: bool = False,
+    teacher_steps: int | None = None,
+    student_steps: int = STUDENT_STEPS,
+    questions: int | None = None,
+    console: Console | None = None,
 ) -> None:
-    """Train, distil, judge and report into `out`. Interrupted, it goes on where it stopped."""
+    """Distil, judge and report into `out`, from the embedded teacher or from one trained anew in `out/own-teacher`.
+
+    `questions` of the test are asked, by default all of them. Interrupted, it goes on where it stopped.
+
+    Raises:
+        RunError: a student could not be made; what the others have is kept.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, once every student has saved.
+    """
     console = console or Console(stderr=True)
-    console.print("[bold]distilsql demo[/bold]: teacher, students by four methods, and what each is worth")
-    test = load_sql_benchmark(TEST)
-    _make_start(out, console)
-    teacher = _trained(teacher_recipe(out, teacher_steps), out / "teacher", "1/5 teacher", console)
-    scores = {"teacher": _scored(teacher, test, "teacher", console)}
-    runs: list[RunFolder] = []
-    for number, method in enumerate(METHODS, start=2):
-        recipe = student_recipe(out, method, student_steps)
-        run = _trained(recipe, out / method, f"{number}/5 {method}", console)
-        scores[method] = _scored(run, test, method, console)
-        runs.append(run)
-    _show(out, runs, teacher, scores, test, console)
-
-
-def teacher_recipe(out: Path, steps: int) -> Recipe:
-    return make_recipe(
-        {
-            "method": "sft",
-            "name": "teacher",
-            "student": {"path": str(out / "models" / "start"), "tuning": "full"},
-            "data": {"train": "demo:train"},
-            "prompt": _PROMPT,
-            "train": _train(steps, learning_rate=2e-3, warmup_share=0.03, calibration_windows=0),
-        }
-    )
-
-
-def student_recipe(out: Path, method: str, steps: int) -> Recipe:
-    return make_recipe(
-        {
-            "method": method,
-            "name": method,
-            "student": {"path": str(out / "teacher" / "model"), "keep_layers": 2, "tuning": "full"},
-            "teacher": {"path": str(out / "teacher" / "model")},
-            "data": {"train": "demo:train"},
-            "prompt": _PROMPT,
-            "train": _train(steps, learning_rate=2e-3, warmup_share=0.1, calibration_windows=5),
-        }
-    )
-
-
-def _train(steps: int, **options: float) -> dict[str, Any]:
-    return {
-        "steps": steps,
-        "questions_per_tree": 16,
-        "trees_per_step": 1,
-        "precision": "float32",
-        "save_every_steps": 250,
-        **options,
-    }
-
-
-def _make_start(out: Path, console: Console) -> None:
-    """A tokenizer learnt from the training texts, and the randomly initialised model that becomes the teacher."""
-    folder = out / "models" / "start"
-    if folder.exists():
-        return
-    benchmark = load_sql_benchmark("demo:train")
-    options = prompt_options(PromptSettings.model_validate(_PROMPT))
-    texts = [build_prefix(database, options) for database in benchmark.databases.values()]
-    for example in benchmark.examples:
-        texts += [build_suffix(example, benchmark.databases[example.db_id], options), example.gold_sql]
-    tokenizer = train_tokenizer(texts, _VOCABULARY)
-    unfinished = folder.with_name("start.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    parameters = save_tiny_llama(unfinished, tokenizer, hidden_size=128, layers=4, heads=4, seed=1)
-    unfinished.rename(folder)
+    console.print("[bold]distilsql demo[/bold]: students by four methods, and what each is worth")
+    teacher = _own_teacher(out / "own-teacher", teacher_steps) if train_teacher else DEMO_TEACHER
+    task = DemoTask(teacher, questions=questions)
+    test = task.test()
+    record = read_record(Path(resolve(teacher)))
     console.print(
-        f"{len(benchmark.examples):,} training questions on "
-        f"{len({example.db_id for example in benchmark.examples})} databases; "
-        f"a teacher of {parameters / 1e6:.1f} M parameters"
-    )
-
-
-def _trained(recipe: Recipe, folder: Path, title: str, console: Console) -> RunFolder:
-    with training_bar(title, console) as report:
-        return train(recipe, folder, report=report)
-
-
-def _scored(run: RunFolder, test: SqlBenchmark, name: str, console: Console) -> Scores:
-    """Predictions (kept from an earlier start if they are there) and their verdicts."""
-    if not run.predictions(TEST).exists():
-        with counting_bar(f"{name} answers", console) as on_progress:
-            predict(load_student(run), test, run.predictions(TEST), on_progress=on_progress)
-    scores = evaluate_run(run, test)
-    assert isinstance(scores, Scores)  # the demo is text-to-SQL
-    low, high = scores.interval
-    console.print(
-        f"{name}: {scores.accuracy:.1%} of {len(scores.verdicts)} test queries right "
-        f"({low:.1%} to {high:.1%}), {scores.valid_sql_rate:.1%} valid SQL",
+        f"{len(test.examples):,} test questions on {len(test.databases)} generated databases; a teacher of "
+        f"{record['parameters'] / 1e6:.1f} M parameters, trained in {record['train_seconds'] / 60:.0f} minutes",
         highlight=False,
     )
-    return scores
+    teacher_run = RunFolder(out / "own-teacher" if train_teacher else out / "teacher")
+    runs = [RunFolder(out / method) for method in METHODS]
+    # The longest first, so that nothing is left for one core alone.
+    jobs = [_job(run, replace(task, method=run.path.name, steps=student_steps)) for run in reversed(runs)]
+    jobs.append(_job(teacher_run, task))
+    with progress_of_jobs([job.name for job in jobs], console) as on_event:
+        run_side_by_side(jobs, on_event)
+    scores = {run.path.name: _scores(run) for run in runs} | {"teacher": _scores(teacher_run)}
+    _show(out, runs, record["parameters"], scores, test)
+
+
+def _own_teacher(out: Path, steps: int | None) -> str:
+    # Imported here: only this needs torch, and everybody else need not wait for it.
+    from distilsql.runs.demo_teacher import STEPS, make_teacher
+
+    log.info(f"Training a teacher in {out}: this takes the better part of an hour. Ctrl-C is safe.")
+    with titled("teacher"):
+        return str(make_teacher(out, steps=steps or STEPS))
+
+
+def _job(run: RunFolder, task: DemoTask) -> Job:
+    return Job(run.path.name, "distilsql.runs.demo_model", (str(run.path), task.to_json()))
+
+
+def _scores(run: RunFolder) -> Scores:
+    return Scores.from_json(run.scores(TEST).read_text(encoding="utf-8"))
+
+
+def headline(scores: dict[str, Scores]) -> str:
+    """Which differences between the students are larger than chance in the questions, in one or two sentences.
+
+    Every pair is tested by McNemar's exact test, and the p-values are Holm's for as many tests as there are pairs.
+    """
+    pairs = [
+        (first, second) if scores[first].accuracy >= scores[second].accuracy else (second, first)
+        for first, second in combinations(METHODS, 2)
+    ]
+    compared = [compare_predictions(scores[worse], scores[better]) for better, worse in pairs]
+    p_values = holm([comparison.mcnemar_p for comparison in compared])
+    larger, level = [], []
+    for (better, worse), comparison, p in zip(pairs, compared, p_values, strict=True):
+        if p < _SIGNIFICANT:
+            points = f"{100 * comparison.difference:.1f} points, p = {p:.2g}"
+            larger.append(f"{better} above {worse} ({points})")
+        else:
+            level.append(f"{better} and {worse}")
+    said = [f"Larger than chance: {'; '.join(larger)}." if larger else "No difference is larger than chance."]
+    if larger and level:
+        said.append(f"Not told apart: {'; '.join(level)}.")
+    said.append(
+        f"({len(next(iter(scores.values())).verdicts):,} questions, one training each; McNemar's exact test with "
+        f"Holm's correction for {len(pairs)} pairs.)"
+    )
+    return " ".join(said)
 
 
 def _show(
     out: Path,
     runs: Sequence[RunFolder],
-    teacher: RunFolder,
+    teacher_parameters: int,
     scores: dict[str, Scores],
     test: SqlBenchmark,
-    console: Console,
 ) -> None:
     records = load_runs([run.path for run in runs])
-    reference = _reference(teacher, scores["teacher"])
+    reference = _reference(teacher_parameters, scores["teacher"])
+    said = headline(scores)
     best = max(METHODS, key=lambda method: scores[method].accuracy)
     answers = [_answer(test, index, scores[best], best) for index in _varied(test, scores[best])]
     paths = write_report(
         records,
         out / "report",
         title="distilsql demo",
+        headline=said,
         benchmark_order=[TEST],
         answers=answers,
         teacher=reference,
@@ -164,6 +152,10 @@ def _show(
     terminal.print(
         to_terminal(comparison_table(records, benchmark_order=[TEST], teacher=reference), "Measured")
     )
+    unseen = {example.db_id for example in load_sql_benchmark("demo:test-unseen").examples}
+    for name in ("teacher", *METHODS):
+        terminal.print(_by_kind(name, scores[name], unseen), highlight=False)
+    terminal.print(f"\n[bold]{said}[/bold]", highlight=False)
     terminal.print(
         f"\nThree test questions and the answers of [bold]{best}[/bold]'s student: the first it got right, the "
         "first it got wrong, and the first on a database that training never saw"
@@ -171,18 +163,27 @@ def _show(
     for answer in answers:
         mark = "right" if answer.is_correct else "wrong"
         terminal.print(f"\n  {answer.question} [{answer.db_id}]", highlight=False, markup=False)
-        terminal.print(f"  {answer.predicted_sql}  ({mark})", highlight=False, markup=False)
-        terminal.print(f"  {_rows(answer)}", highlight=False, markup=False)
+        terminal.print(f"  {shown(answer.predicted_sql)}  ({mark})", highlight=False, markup=False)
+        terminal.print(f"  {shown(_rows(answer))}", highlight=False, markup=False)
     terminal.print(f"\nPage: {paths.page}", highlight=False)
     for figure in paths.accuracy_against_cost.values():
         terminal.print(f"Figure: {figure}", highlight=False)
 
 
-def _reference(teacher: RunFolder, scores: Scores) -> Reference:
+def _by_kind(name: str, scores: Scores, unseen: set[str]) -> str:
+    """How much is right on databases that training knew, and on those that it never saw."""
+    parts = []
+    for kind, is_unseen in (("seen", False), ("unseen", True)):
+        right = [v.is_correct for v in scores.verdicts if (v.db_id in unseen) is is_unseen]
+        parts.append(f"{sum(right) / len(right):.1%} of {len(right)} on {kind} databases")
+    return f"{name}: {', '.join(parts)}; {scores.valid_sql_rate:.1%} valid SQL"
+
+
+def _reference(parameters: int, scores: Scores) -> Reference:
     score = Score(
         benchmark=TEST, accuracy=scores.accuracy, interval=scores.interval, total=len(scores.verdicts)
     )
-    return Reference("teacher", {TEST: score}, int(read_json(teacher.summary)["student_parameters"]))
+    return Reference("teacher", {TEST: score}, parameters)
 
 
 def _varied(test: SqlBenchmark, scores: Scores) -> list[int]:

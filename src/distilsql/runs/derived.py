@@ -9,12 +9,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from distilsql.metrics.statistics import deviation_of_seeds, error_of_seeds, stratified_bootstrap
+from distilsql.report.cost import BASELINE
 from distilsql.report.paper_table import SEEDS_THAT_TELL, Line, Measured
 from distilsql.runs.experiment import Column, Scale
 from distilsql.runs.plan import PlannedRow, PlannedRun, judgement_of, measured_columns
 from distilsql.runs.state import read_correctness
 
-BASELINE = "sft"
 NOTE = (
     "paired, question by question (bootstrap), over the seeds that both rows have: with one seed, both trained on the "
     "same examples in the same order. p is two-sided. Where that is several seeds, chance in the seeds is in interval "

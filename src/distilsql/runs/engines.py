@@ -1,5 +1,6 @@
 """The models of a run, loaded and ready: student, teacher, tokenizer, and what they share."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +21,17 @@ from distilsql.models.load import (
     load_tokenizer,
     shared_vocabulary_size,
 )
+from distilsql.models.precision import settled_precision
 from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.switch import BlockLength
 from distilsql.models.tree_model import TreeModel
 from distilsql.models.vllm_source import VllmSource
-from distilsql.runs.progress import Say, silent
 from distilsql.runs.recipe import PromptSettings, Recipe, TeacherOptions
 from distilsql.runs.teacher_hidden import TeacherHidden
+from distilsql.runs.threads import fit_threads
 from distilsql.runs.window_tree import WindowTree, as_branches
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -50,13 +54,14 @@ class Engines:
         return int(self.tokenizer.eos_token_id)
 
 
-def load_engines(recipe: Recipe, device: torch.device, *, say: Say = silent) -> Engines:
-    """Load everything a recipe names. `say` is told of lengths that a model was not trained on.
+def load_engines(recipe: Recipe, device: torch.device) -> Engines:
+    """Load everything a recipe names.
 
     Raises:
         ModelError: a model or tokenizer that is missing or does not fit.
     """
-    options, precision = recipe.student, recipe.train.precision
+    options = recipe.student
+    precision = settled_precision(recipe.train.precision, options.path, device)
     torch.manual_seed(recipe.seed)
     tokenizer = load_tokenizer(options.path)
     model: Any = load_model(options.path, precision)
@@ -78,31 +83,31 @@ def load_engines(recipe: Recipe, device: torch.device, *, say: Say = silent) -> 
         mask_token_id=mask_token_id(tokenizer, recipe.distill.mask_token),
         teacher=teacher,
     )
+    fit_threads(*(one.model for one in (engines.student, teacher) if one is not None))
     roles = [(engines.student, options.path)]
     if teacher is not None:
         roles.append((teacher, str(teacher_path)))
         engines.teacher_prefixes = PrefixCache(teacher, recipe.train.teacher_cache_mb * 2**20)
     for tree_model, path in roles:
-        _check_model(tree_model, vocabulary_size, _longest_tokens(recipe), path, say)
+        _check_model(tree_model, vocabulary_size, longest_tokens(recipe), path)
     return engines
 
 
-def _check_model(model: TreeModel, vocabulary_size: int, longest_tokens: int, path: str, say: Say) -> None:
+def _check_model(model: TreeModel, vocabulary_size: int, longest_tokens: int, path: str) -> None:
     sentence = check_positions(model.causal_lm, longest_tokens, path)
     if sentence:
-        say(sentence)
+        log.warning(sentence)
     check_head(model, vocabulary_size, path)
 
 
-def _longest_tokens(recipe: Recipe) -> int:
+def longest_tokens(recipe: Recipe) -> int:
     """The most tokens of one question that a model is fed; under SWITCH, with those that are drafted in vain."""
     drafted = recipe.switch.block_length or max(BlockLength.CHOICES)
     return recipe.prompt.longest_tokens + (drafted - 1 if recipe.row.source is Source.SWITCH else 0)
 
 
-def choose_layouts(engines: Engines, recipe: Recipe, item: WindowTree, *, say: Say = silent) -> None:
-    """`train.share_prefix`: run trees, or the padded layout where a model cannot run them, such as `item`, exactly;
-    `say` is told of that."""
+def choose_layouts(engines: Engines, recipe: Recipe, item: WindowTree) -> None:
+    """`train.share_prefix`: run trees, or the padded layout where a model cannot run them, such as `item`, exactly."""
     choice = recipe.train.share_prefix
     models = {"student": engines.student, "teacher": engines.teacher}
     for role, model in models.items():
@@ -119,23 +124,22 @@ def choose_layouts(engines: Engines, recipe: Recipe, item: WindowTree, *, say: S
         if choice == "off" or not exact:
             model.layout = "padded"
         if not exact:
-            say(f"The {role} does not give the same result on a tree: it runs padded (slower).")
+            log.warning(f"The {role} does not give the same result on a tree: it runs padded (slower).")
 
 
-def check_asked_model(
-    model: TreeModel, vocabulary_size: int, prompt: PromptSettings, path: str, say: Say
-) -> None:
-    """Check a model that is only asked, and run it padded where it runs no tree exactly; `say` is told of that, and of
-    lengths it was not trained on.
+def check_asked_model(model: TreeModel, vocabulary_size: int, prompt: PromptSettings, path: str) -> None:
+    """Check a model that is only asked, and run it padded where it runs no tree exactly.
 
     Raises:
         ModelError: its distribution would be another one here, or it has no positions for prompt and completion.
     """
-    _check_model(model, vocabulary_size, prompt.longest_tokens, path, say)
+    _check_model(model, vocabulary_size, prompt.longest_tokens, path)
     tree = small_tree(vocabulary_size)
     if not tree_is_exact(model, *tree, vocabulary_size, longest_tokens=prompt.longest_tokens):
         model.layout = "padded"
-        say(f"{path} does not give the same result on a tree: it answers one question at a time (slower).")
+        log.warning(
+            f"{path} does not give the same result on a tree: it answers one question at a time (slower)."
+        )
 
 
 def load_teacher(options: TeacherOptions, precision: Precision, device: torch.device) -> TreeModel:
@@ -170,9 +174,9 @@ def vllm_source(recipe: Recipe, model: TreeModel, tokenizer: Any) -> VllmSource:
     return VllmSource(
         model.model,
         tokenizer,
-        precision=recipe.train.precision,
+        precision=model.precision,
         memory_share=recipe.generation.vllm_memory_share,
-        max_tokens=recipe.prompt.max_prompt_tokens + recipe.prompt.max_completion_tokens,
+        max_tokens=recipe.prompt.budget_tokens + recipe.prompt.max_completion_tokens,
     )
 
 

@@ -1,6 +1,7 @@
 """What a run ran on: versions, machine, code and data, for environment.json, and whether the data is still the same."""
 
 import hashlib
+import os
 import platform
 import resource
 import subprocess
@@ -16,6 +17,7 @@ import torch
 from distilsql.data.benchmark import Benchmark
 from distilsql.errors import RunError
 from distilsql.runs.folder import RunFolder, read_json
+from distilsql.runs.threads import THREAD_VARIABLES
 
 _PACKAGES = ("distilsql", "torch", "transformers", "accelerate", "peft", "tokenizers", "sqlparse", "sqlglot")
 
@@ -30,6 +32,7 @@ def environment(benchmarks: list[Benchmark], processes: int) -> dict[str, Any]:
         "memory_bytes": psutil.virtual_memory().total,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch_threads": torch.get_num_threads(),
+        "threads_set_by": {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
         "processes": processes,
         "git_commit": _git_commit(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),

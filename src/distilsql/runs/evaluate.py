@@ -1,22 +1,29 @@
 """Judge predictions, each task by its own measure, and write scores/<benchmark>.json. Imports no torch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from distilsql.data.benchmark import Benchmark, InstructBenchmark, SqlBenchmark
+from distilsql.data.golds import GOLD_TIMEOUT_S, PREDICTION_TIMEOUT_S
+from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.suite import load_suite
 from distilsql.errors import DataError, RunError
 from distilsql.metrics.compare import Comparison, compare_predictions
 from distilsql.metrics.efficiency import measure_r_ves
-from distilsql.metrics.evaluate import evaluate
+from distilsql.metrics.evaluate import broken_golds, evaluate
 from distilsql.metrics.golds import GoldResults
-from distilsql.metrics.predictions import read_predictions, read_responses
+from distilsql.metrics.predictions import count_stripped, read_predictions, read_responses
 from distilsql.metrics.rouge import RougeComparison, RougeScores, compare_responses, judge_responses
-from distilsql.metrics.scores import Scores
-from distilsql.runs.folder import RunFolder, file_name, write_text
+from distilsql.metrics.scores import Scores, VerdictOutcome
+from distilsql.runs.folder import RunFolder, file_name, refuse_unwritable, write_text
 
 AnyScores = Scores | RougeScores
-OnProgress = Callable[[int, int], None]
+# What --leave-out calls the examples whose gold cannot judge anything.
+BROKEN_GOLDS = "broken-golds"
 
 
 def judge(predictions: Sequence[str], benchmark: Benchmark, golds: GoldResults | None = None) -> float:
@@ -37,74 +44,131 @@ def evaluate_file(
     keep_distinct: bool = False,
     suite: Path | None = None,
     plug_values: bool = False,
+    leave_out: Collection[str] = (),
+    timeout_s: float | None = None,
+    gold_timeout_s: float | None = None,
     whole: Benchmark | None = None,
-    on_progress: OnProgress | None = None,
+    is_own: bool = False,
 ) -> AnyScores:
     """Scores of anyone's prediction file: EX, or TS on the test suite in the folder `suite`; or ROUGE-L.
 
-    The file may hold predictions for all of `whole`, which `benchmark` was drawn from.
+    `leave_out` holds ids of examples that are not judged, or BROKEN_GOLDS for those whose gold cannot judge; the limits
+    in seconds are those of `data.golds` unless given. The file may hold predictions for all of `whole`, which
+    `benchmark` was drawn from. Of a run's own file (`is_own`) all predictions may be empty: the model wrote so.
 
     Raises:
         DataError: the file does not fit the benchmark, or an option is for text-to-SQL and the benchmark is not.
     """
     if isinstance(benchmark, InstructBenchmark):
-        _refuse_sql_options(benchmark, column, keep_distinct, suite, plug_values)
+        refused = (column, keep_distinct, suite, plug_values, leave_out, timeout_s, gold_timeout_s)
+        _refuse_sql_options(benchmark, *refused)
         assert whole is None or isinstance(whole, InstructBenchmark), "a draw is of its own kind"
         responses = read_responses(path, benchmark, whole=whole)
-        return judge_responses([responses], benchmark, on_progress=on_progress)
+        return judge_responses([responses], benchmark)
     assert whole is None or isinstance(whole, SqlBenchmark), "a draw is of its own kind"
-    predictions = read_predictions(path, benchmark, column=column, whole=whole)
-    return evaluate(
-        predictions,
-        benchmark,
-        keep_distinct=keep_distinct,
-        suite=load_suite(suite) if suite else None,
-        plug_values=plug_values,
-        on_progress=on_progress,
-    )
+    loaded = load_suite(suite) if suite else None
+    gold_limit_s = gold_timeout_s or GOLD_TIMEOUT_S
+    drawn = {example.example_id for example in benchmark.examples}
+    golds = GoldResults()
+    with ExecutionPool() as pool:
+        unjudged = _reasons(leave_out, whole or benchmark)
+        if BROKEN_GOLDS in leave_out:
+            rest = benchmark.without(unjudged)
+            unjudged |= broken_golds(
+                rest, golds, keep_distinct=keep_distinct, timeout_s=gold_limit_s, pool=pool
+            )
+        predictions = read_predictions(
+            path, benchmark, column=column, whole=whole, may_lack=unjudged, may_be_empty=is_own
+        )
+        scores = evaluate(
+            predictions,
+            benchmark,
+            keep_distinct=keep_distinct,
+            timeout_s=timeout_s or PREDICTION_TIMEOUT_S,
+            gold_timeout_s=gold_limit_s,
+            leave_out={example_id: unjudged[example_id] for example_id in drawn & unjudged.keys()},
+            suite=loaded,
+            plug_values=plug_values,
+            pool=pool,
+            golds=golds,
+        )
+    return replace(scores, stripped=Counter(scores.stripped) + Counter(count_stripped(path)))
 
 
-def evaluate_run(
+def _reasons(leave_out: Collection[str], benchmark: SqlBenchmark) -> dict[str, str]:
+    """Why each example that is named is not judged, by its id. Raises DataError for an id that no example has: one
+    mistyped would leave nothing out."""
+    known = {example.example_id for example in benchmark.examples}
+    ids = {name: benchmark.place_ids.get(name, name) for name in leave_out if name != BROKEN_GOLDS}
+    for name, example_id in ids.items():
+        if example_id not in known:
+            raise DataError(
+                f"{benchmark.name} has no example {name!r} to leave out; check the id, or leave out {BROKEN_GOLDS}."
+            )
+    return dict.fromkeys(ids.values(), "as was asked for")
+
+
+def evaluate_run(run: RunFolder, benchmark: Benchmark, **options: Any) -> AnyScores:
+    """Scores of a run's predictions, also written into the run. Options, and what is raised: those of `judge_run`."""
+    scores, place = judge_run(run, benchmark, **options)
+    write_text(place, scores.to_json())
+    return scores
+
+
+def judge_run(
     run: RunFolder,
     benchmark: Benchmark,
     *,
     keep_distinct: bool = False,
     suite: Path | None = None,
+    leave_out: Collection[str] = (),
+    timeout_s: float | None = None,
+    gold_timeout_s: float | None = None,
     temperature: float = 0.0,
     whole: Benchmark | None = None,
-    on_progress: OnProgress | None = None,
-) -> AnyScores:
-    """Scores of a run's predictions, also written into the run: those on a suite, and those with DISTINCT kept, into
-    files of their own. `whole` as in `evaluate_file`.
+) -> tuple[AnyScores, Path]:
+    """Scores of a run's predictions, and the file of the run that is theirs: those on a suite, those with DISTINCT kept
+    and those with examples left out have files of their own. Options as in `evaluate_file`.
 
     At a `temperature` above 0, of all that were sampled at it: their mean over seeds (instruction following only).
 
     Raises:
-        RunError: the run has no predictions for this benchmark.
+        RunError: the run has no predictions for this benchmark, or the file could not be written.
         DataError: an option is for the other task.
     """
     if temperature:
-        _refuse_sql_options(benchmark, keep_distinct, suite)
-        return _evaluate_samples(run, benchmark, temperature, whole, on_progress)
-    path = run.predictions(benchmark.name)
-    if not path.exists():
-        raise RunError(
-            f"{path} does not exist: run `distilsql predict {run.path} --on {benchmark.name}` first."
+        _refuse_sql_options(benchmark, keep_distinct, suite, leave_out, timeout_s, gold_timeout_s)
+        place = run.scores(benchmark.name, temperature)
+        judge_predictions: Callable[..., AnyScores] = partial(_judge_samples, run, benchmark, temperature)
+    else:
+        predictions = run.predictions(benchmark.name)
+        if not predictions.exists():
+            raise RunError(
+                f"{predictions} does not exist: run `distilsql predict {run.path} --on {benchmark.name}` first."
+            )
+        rules = ("-distinct-kept" if keep_distinct else "") + ("" if suite is None else f"-{suite.name}")
+        place = run.scores(file_name(benchmark.name) + rules + ("-some-left-out" if leave_out else ""))
+        judge_predictions = partial(
+            evaluate_file,
+            predictions,
+            benchmark,
+            keep_distinct=keep_distinct,
+            suite=suite,
+            leave_out=leave_out,
+            timeout_s=timeout_s,
+            gold_timeout_s=gold_timeout_s,
+            is_own=True,
         )
-    scores = evaluate_file(
-        path, benchmark, keep_distinct=keep_distinct, suite=suite, whole=whole, on_progress=on_progress
-    )
-    rules = ("-distinct-kept" if keep_distinct else "") + ("" if suite is None else f"-{suite.name}")
-    write_text(run.scores(file_name(benchmark.name) + rules), scores.to_json())
-    return scores
+    refuse_unwritable(place)
+    return judge_predictions(whole=whole), place
 
 
-def _evaluate_samples(
+def _judge_samples(
     run: RunFolder,
     benchmark: Benchmark,
     temperature: float,
+    *,
     whole: Benchmark | None,
-    on_progress: OnProgress | None,
 ) -> RougeScores:
     files = run.samples(benchmark.name, temperature)
     if not files:
@@ -119,18 +183,14 @@ def _evaluate_samples(
         )
     assert whole is None or isinstance(whole, InstructBenchmark), "a draw is of its own kind"
     samples = [read_responses(path, benchmark, whole=whole) for path in files.values()]
-    scores = judge_responses(
-        samples, benchmark, temperature=temperature, seeds=tuple(files), on_progress=on_progress
-    )
-    write_text(run.scores(benchmark.name, temperature), scores.to_json())
-    return scores
+    return judge_responses(samples, benchmark, temperature=temperature, seeds=tuple(files))
 
 
 def _refuse_sql_options(benchmark: Benchmark, *options: object) -> None:
     if any(options):
         raise DataError(
-            f"{benchmark.name} is judged by ROUGE-L here: columns, DISTINCT, suites, plugged values and R-VES are of "
-            "text-to-SQL with greedy predictions. Leave the option out."
+            f"{benchmark.name} is judged by ROUGE-L here: columns, DISTINCT, suites, plugged values, R-VES, time "
+            "limits and examples left out are of text-to-SQL with greedy predictions. Leave the option out."
         )
 
 
@@ -138,7 +198,7 @@ def with_r_ves(scores: AnyScores, benchmark: Benchmark) -> Scores:
     """BIRD's scores with R-VES measured. Raises DataError if they are not BIRD's."""
     if isinstance(scores, RougeScores) or isinstance(benchmark, InstructBenchmark):
         raise DataError(f"R-VES is BIRD's; {scores.benchmark} is judged by ROUGE-L.")
-    return measure_r_ves(scores, benchmark)
+    return measure_r_ves(scores, benchmark.without({example.example_id for example in scores.left_out}))
 
 
 def compare_scores(first: AnyScores, second: AnyScores) -> Comparison | RougeComparison:
@@ -184,8 +244,21 @@ def _sql_lines(scores: Scores, tables: bool) -> Iterator[str]:
     for name, value in (("soft-F1", scores.soft_f1), ("R-VES", scores.r_ves)):
         if value is not None:
             yield f"{name}: {value:.1%}" if name == "soft-F1" else f"{name}: {value:.1f}"
+    for example in scores.left_out:
+        yield f"left out: {example.example_id}, {example.reason}"
+    undecided = scores.outcomes()[VerdictOutcome.UNDECIDED]
+    if undecided:
+        yield (
+            f"{undecided} could not be decided, as the machine was too busy, and score nothing; judge again when it is "
+            "idle, or with a longer --timeout"
+        )
+    near = Counter(v.message for v in scores.verdicts if v.message.startswith("the gold's rows "))
+    for how, count in near.items():
+        yield f"{count} wrong ones return {how} (a tie, or a sum in another order, may be all)"
     yield f"valid SQL: {scores.valid_sql_rate:.1%}"
     yield ", ".join(f"{outcome.value}: {count}" for outcome, count in scores.outcomes().items() if count)
+    if scores.stripped:
+        yield "judged without: " + ", ".join(f"{what} ({count})" for what, count in scores.stripped.items())
     if not tables:
         return
     for kind in ("table", "column"):

@@ -1,6 +1,6 @@
 """ExAccErr of a student: how much more it errs along its own samples than along the teacher's (Arora et al. 2022)."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,13 +14,14 @@ from distilsql.errors import RunError
 from distilsql.models.generate import Completion, GenerationOptions, generate_trees, uniform_stream
 from distilsql.models.load import shared_vocabulary_size
 from distilsql.models.tree_model import TreeModel
+from distilsql.progress import progress
 from distilsql.runs.decode_batches import fill_batches
 from distilsql.runs.engines import check_asked_model, load_teacher
 from distilsql.runs.folder import RunFolder, write_json
 from distilsql.runs.predict import load_student, recipe_of
-from distilsql.runs.prepare import prepare
-from distilsql.runs.progress import Say, silent
+from distilsql.runs.prepare import TokenizedExample, prepare
 from distilsql.runs.recipe import PromptSettings, TeacherOptions
+from distilsql.runs.threads import fit_threads
 from distilsql.runs.window_tree import as_branches
 
 
@@ -45,13 +46,10 @@ def expose_run(
     options: ExposureOptions,
     *,
     teacher: str | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-    say: Say = silent,
 ) -> Exposure:
     """ExAccErr of a finished run's student, also written into the run: exposure.json.
 
-    `teacher` is a folder or hub name; without it, the run's own, loaded as in training. `say` is told of models that
-    run padded.
+    `teacher` is a folder or hub name; without it, the run's own, loaded as in training.
 
     Raises:
         RunError: the run has no teacher and none is given, or it agrees with the student everywhere.
@@ -63,12 +61,14 @@ def expose_run(
         raise RunError(
             f"{run.path} has no teacher in its recipe to compare its student with: name one with --teacher."
         )
-    student = load_student(run, say=say).decoder
-    other = load_teacher(source, recipe.train.precision, student.model.device)
-    vocabulary_size = shared_vocabulary_size(
-        student.model.causal_lm, other.causal_lm, student.tokenizer, source.path
-    )
-    check_asked_model(other, vocabulary_size, recipe.prompt, source.path, say)
+    student = load_student(run).decoder
+    with progress(f"loading {source.path}"):
+        other = load_teacher(source, student.model.precision, student.model.device)
+        fit_threads(student.model.model, other.model)
+        vocabulary_size = shared_vocabulary_size(
+            student.model.causal_lm, other.causal_lm, student.tokenizer, source.path
+        )
+        check_asked_model(other, vocabulary_size, recipe.prompt, source.path)
     measured = measure_exposure(
         student.model,
         other,
@@ -77,7 +77,6 @@ def expose_run(
         benchmark,
         recipe.prompt,
         options,
-        on_progress,
     )
     result = replace(measured, teacher=teacher)
     write_json(run.exposure, result.to_json())
@@ -92,7 +91,6 @@ def measure_exposure(
     benchmark: Benchmark,
     prompt: PromptSettings,
     options: ExposureOptions,
-    on_progress: Callable[[int, int], None] | None = None,
 ) -> Exposure:
     """Sample from both models on every example of `benchmark` and compare the errors along the samples.
 
@@ -109,29 +107,26 @@ def measure_exposure(
     # The samples of a prompt follow one another.
     along: dict[str, list[list[float]]] = {"student": [], "teacher": []}
     numbers = {example.example.example_id: number for number, example in enumerate(prepared.examples)}
-    for batch in fill_batches(prepared.by_prefix(), options.questions_per_batch):
+
+    def sampled(batch: Sequence[Sequence[TokenizedExample]], use: int, repeat: int) -> list[list[float]]:
         trees = [prepared.tree(examples) for examples in batch]
-        for use, (name, writer) in enumerate((("student", student), ("teacher", teacher))):
-            repeats: list[list[list[float]]] = []
-            for repeat in range(options.samples_per_prompt):
-                streams = [
-                    [
-                        uniform_stream(options.seed, use, repeat, numbers[each.example.example_id])
-                        for each in examples
-                    ]
-                    for examples in batch
-                ]
-                written = generate_trees(writer, trees, generation, streams=streams)
-                repeats.append(
-                    [
-                        values
-                        for tree, completions in zip(trees, written, strict=True)
-                        for values in _divergences(student, teacher, tree, completions, vocabulary_size)
-                    ]
-                )
-            along[name] += [values for of_prompt in zip(*repeats, strict=True) for values in of_prompt]
-        if on_progress is not None:
-            on_progress(len(along["student"]), len(prepared.examples) * options.samples_per_prompt)
+        streams = [
+            [uniform_stream(options.seed, use, repeat, numbers[each.example.example_id]) for each in examples]
+            for examples in batch
+        ]
+        written = generate_trees((student, teacher)[use], trees, generation, streams=streams)
+        return [
+            values
+            for tree, completions in zip(trees, written, strict=True)
+            for values in _divergences(student, teacher, tree, completions, vocabulary_size)
+        ]
+
+    with progress(f"ExAccErr on {benchmark.name}", len(prepared.examples)) as advance:
+        for batch in fill_batches(prepared.by_prefix(), options.questions_per_batch):
+            for use, name in enumerate(along):
+                repeats = [sampled(batch, use, repeat) for repeat in range(options.samples_per_prompt)]
+                along[name] += [values for of_prompt in zip(*repeats, strict=True) for values in of_prompt]
+            advance(sum(len(examples) for examples in batch))
     try:
         error = excess_accumulated_error(along["student"], along["teacher"], options.length)
     except ValueError as undefined:

@@ -15,12 +15,15 @@ runs/NAME/
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distilsql.data.pairs import PAIR_SUFFIXES
+from distilsql.data.text import suffix_of
 from distilsql.errors import RecipeError, RunError
-from distilsql.runs.lock import contents
+from distilsql.lock import contents
 from distilsql.runs.recipe import load_recipe
 
 # All that a run makes in its folder. Whatever else lies there is somebody's own, and is never deleted.
@@ -37,6 +40,9 @@ PARTS = (
     "predictions",
     "scores",
 )
+
+# What a file is tried with before it is needed: a full disk has no room for it.
+TRIAL_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ def _decoded_name(benchmark: str, temperature: float) -> str:
 
 def file_name(benchmark: str) -> str:
     """`spider:dev` → `spider-dev`; a path becomes its stem."""
-    name = Path(benchmark).stem if benchmark.endswith((".jsonl", ".csv")) else benchmark
+    name = Path(benchmark).stem if suffix_of(Path(benchmark)) in PAIR_SUFFIXES else benchmark
     return "".join(character if character.isalnum() or character in "-+_." else "-" for character in name)
 
 
@@ -186,12 +192,47 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file or nothing: to a temporary name in the same folder, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if _is_special(path):  # a pipe or /dev/stdout, which a file must not take the place of
+        path.write_bytes(content)
+        return
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")  # two processes may write the same file
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def _is_special(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raises RunError unless a file can be written at `path`: tried before the work whose result it is to hold."""
+    try:
+        if path.is_dir():
+            raise RunError(f"{path} is a folder, and a file is to be written; name one in it.")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise RunError(f"{path} is there and may not be written (its permissions); name another file.")
+        if _is_special(path):
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trial = path.with_name(f"{path.name}.{os.getpid()}.part")
+        try:
+            trial.write_bytes(b" " * TRIAL_BYTES)
+        finally:
+            trial.unlink(missing_ok=True)
+    except OSError as error:
+        is_through_a_file = isinstance(error, FileExistsError | NotADirectoryError)
+        why = "a part of its path is a file" if is_through_a_file else error.strerror
+        raise RunError(
+            f"{path} cannot be written ({why}), so nothing was begun; name a file elsewhere, or make room."
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:

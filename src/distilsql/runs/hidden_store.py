@@ -11,6 +11,7 @@ recomputes one changes what a run costs, never what it learns.
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Collection, Mapping
@@ -25,7 +26,8 @@ from torch import Tensor
 
 from distilsql.errors import RunError
 from distilsql.models.fingerprint import tensor_bytes
-from distilsql.runs.progress import Say
+
+log = logging.getLogger(__name__)
 
 _ABOUT = (
     "Final hidden states of one teacher at the positions of gold queries, one file per tree of questions. "
@@ -36,10 +38,9 @@ _LEFTOVER_AGE_S = 3600.0  # an unfinished file older than this belongs to a proc
 
 @dataclass(frozen=True)
 class HiddenStore:
-    """The entries of one identity. `say` tells people about entries that could not be used."""
+    """The entries of one identity."""
 
     folder: Path
-    say: Say
 
     def path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.safetensors"
@@ -52,13 +53,13 @@ class HiddenStore:
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, ValueError) as error:
-            self._say_broken(key, str(error))
+            self._warn(key, str(error))
             return None
         if metadata.get("key") != key or metadata.get("identity") != self.folder.name:
-            self._say_broken(key, "it is another entry under this name")
+            self._warn(key, "it is another entry under this name")
             return None
         if metadata.get("sha256") != _checksum(hidden_NE):
-            self._say_broken(key, "its checksum does not agree")
+            self._warn(key, "its checksum does not agree")
             return None
         return hidden_NE
 
@@ -104,11 +105,11 @@ class HiddenStore:
             path.unlink(missing_ok=True)
             used_bytes -= size
 
-    def _say_broken(self, key: str, why: str) -> None:
-        self.say(f"{self.path(key)} cannot be used ({why}); it is computed again.")
+    def _warn(self, key: str, why: str) -> None:
+        log.warning(f"{self.path(key)} cannot be used ({why}); it is computed again.")
 
 
-def open_store(root: Path, identity: Mapping[str, str], made_from: str, say: Say) -> HiddenStore:
+def open_store(root: Path, identity: Mapping[str, str], made_from: str) -> HiddenStore:
     """The store of one identity under `root`; `made_from` is for people only.
 
     Raises:
@@ -135,7 +136,7 @@ def open_store(root: Path, identity: Mapping[str, str], made_from: str, say: Say
             f"{folder} holds hidden states of other inputs than this run's (its manifest differs in {differing}). "
             "Delete it, or set train.teacher_hidden_folder to another place."
         )
-    return HiddenStore(folder, say)
+    return HiddenStore(folder)
 
 
 def _checksum(hidden_NE: Tensor) -> str:

@@ -1,35 +1,143 @@
-"""Ctrl-C during training: finish the step, save, then stop. A second Ctrl-C stops at once."""
+"""SIGINT (Ctrl-C) and SIGTERM: acknowledged at once, obeyed where nothing is lost; a second one ends the process.
 
+Python runs signal handlers in its main thread between two operations, and one operation may take long. So in a command
+(`watched`) a thread of its own reads the signals' numbers from a pipe, into which the interpreter writes them the
+moment they arrive: it says that they were heard, and ends the process where the main thread does not.
+"""
+
+import _thread
+import logging
+import os
 import signal
 import threading
-from types import FrameType, TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
+
+log = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# How long the main thread may take to clean up after a second signal.
+_GRACE_S = 2.0
+_END = 0  # no signal has this number
 
 
 class StopRequest:
-    """While entered, SIGINT and SIGTERM set `requested` instead of interrupting the step they fall into.
+    """What the process has been asked. `number` is the first signal's, None while there was none.
 
-    `requested` is this process's own: of several, some may see the signal a step later, or never.
+    `when` says what the work waits for, such as "this step is saved". Where it is empty, the first signal raises
+    KeyboardInterrupt in the main thread; elsewhere the second does. `kept` says what is saved of the work under way.
+    A training asks `requested` of its own process: of several, some may see a signal a step later, or never.
     """
 
     def __init__(self) -> None:
-        self.requested = False
-        self._previous: dict[int, Any] = {}
+        self.number: int | None = None
+        self.when = self.kept = ""
+        self._arrived = self._handled = 0
+        self._is_watched = self._is_raised = False
 
-    def __enter__(self) -> "StopRequest":
-        # Handlers can only be set in the main thread; elsewhere training stops as its host decides.
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._request)
-        return self
+    @property
+    def requested(self) -> bool:
+        return self.number is not None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+    @property
+    def status(self) -> int:
+        """The exit status of a process that was stopped, as shells have it."""
+        return 128 + (self.number or signal.SIGINT)
 
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+    def _arrive(self, number: int) -> None:
+        self._arrived += 1
+        self.number = self.number or number
+        if self._arrived == 1:
+            when = f" as soon as {self.when}" if self.when else ""
+            log.info(f"Stopping{when}. Ask again to stop at once.")
+        elif self._arrived == 2:
+            log.info("Stopping at once.")
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler. Two signals that arrive during one operation are one call of it."""
+        self._handled += 1
+        self.number = self.number or number
+        if not self._is_watched:
+            self._arrive(number)
+        if (not self.when or max(self._arrived, self._handled) > 1) and not self._is_raised:
+            self._is_raised = True
             raise KeyboardInterrupt
-        self.requested = True
+
+    def _watch(self, pipe: int, over: threading.Event, last_words: Callable[["StopRequest"], None]) -> None:
+        while (number := os.read(pipe, 1)[0]) != _END:
+            if number in _SIGNALS:
+                self._arrive(number)
+            if self._arrived > 1:
+                # One call of the handler may have stood for both signals.
+                _thread.interrupt_main(signal.Signals(number))
+                if not over.wait(_GRACE_S):
+                    last_words(self)
+                    os._exit(self.status)
+                return
+
+
+_of_command: StopRequest | None = None
+
+
+@contextmanager
+def watched(last_words: Callable[[StopRequest], None]) -> Iterator[StopRequest]:
+    """A command, in the main thread. A second signal ends the process, with `last_words` and the signal's status, if
+    it does not end by itself in a moment."""
+    global _of_command
+    request, over = StopRequest(), threading.Event()
+    request._is_watched = True
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    watcher = threading.Thread(target=request._watch, args=(reading, over, last_words), daemon=True)
+    watcher.start()
+    previous_pipe = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    _of_command = request
+    try:
+        with _handling(request):
+            yield request
+    finally:
+        _of_command = None
+        signal.set_wakeup_fd(previous_pipe)
+        over.set()
+        os.write(writing, bytes([_END]))
+        watcher.join()
+        os.close(reading)
+        os.close(writing)
+
+
+@contextmanager
+def stopping_when(this: str) -> Iterator[StopRequest]:
+    """Work that looks at `requested` and ends by itself, when `this` is so.
+
+    In a command the request is the command's. Elsewhere, as in a library, signals are handled while entered, if this is
+    the main thread; in another one work stops as its host decides.
+    """
+    request = _of_command or StopRequest()
+    is_main = threading.current_thread() is threading.main_thread()
+    request.when = this
+    try:
+        if request is _of_command or not is_main:
+            yield request
+        else:
+            with _handling(request):
+                yield request
+    finally:
+        request.when = ""
+
+
+def say_kept(what: str) -> None:
+    """Tell a command what is saved of its work, for the case that it is stopped now."""
+    if _of_command is not None:
+        _of_command.kept = what
+
+
+@contextmanager
+def _handling(request: StopRequest) -> Iterator[None]:
+    previous: dict[int, Any] = {number: signal.signal(number, request._handle) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from distilsql.progress import duration
 from distilsql.runs.experiment import Book
 from distilsql.runs.plan import Plan
 from distilsql.runs.state import NOTHING_TO_TRAIN, Standing, State, standings
@@ -73,10 +74,3 @@ def _total(known: list[Standing]) -> str:
         f"{finished} Training left: about {duration(sum(estimates))} for {len(estimates)} runs{more}, by what runs of "
         "the same method took; answering and judging come on top."
     )
-
-
-def duration(seconds: float) -> str:
-    """90 → `2 min`, 5400 → `1.5 h`."""
-    if seconds < 5400:
-        return f"{max(seconds / 60, 1):.0f} min"
-    return f"{seconds / 3600:.1f} h"

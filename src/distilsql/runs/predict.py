@@ -2,9 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -13,14 +15,19 @@ from distilsql.data.benchmark import Benchmark, load_benchmark
 from distilsql.data.example import Example, Instruction
 from distilsql.errors import RunError
 from distilsql.metrics.predictions import ANSWER_FIELDS
-from distilsql.models.load import Precision, load_model, load_tokenizer, shared_vocabulary_size
+from distilsql.models.load import load_model, load_tokenizer, shared_vocabulary_size
+from distilsql.models.precision import AskedPrecision, choose_precision, settled_precision
 from distilsql.models.tree_model import TreeModel
+from distilsql.progress import progress
 from distilsql.runs.engines import check_asked_model
 from distilsql.runs.folder import RunFolder, existing_run, lines_of, write_text
+from distilsql.runs.interrupt import say_kept
 from distilsql.runs.prepare import prepare
-from distilsql.runs.progress import Say, silent
 from distilsql.runs.recipe import PromptSettings, Recipe, load_recipe
 from distilsql.runs.scoring import Decoder, answer_all
+from distilsql.runs.threads import fit_threads
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,12 +52,14 @@ def load_student(
     run: RunFolder,
     *,
     beams: int = 1,
-    precision: Precision | None = None,
+    precision: AskedPrecision | None = None,
     temperature: float = 0.0,
     seed: int = 0,
-    say: Say = silent,
 ) -> Model:
-    """The finished student of a run, with the prompt it was trained on.
+    """The finished student of a run, with the prompt it was trained on, in the precision it was trained in.
+
+    `precision` asks for another: `auto` is the run's, but float32 where this machine would compute in bfloat16 slowly.
+    Left out, that is said and nothing changed, since measurements are to be of the same model.
 
     Raises:
         RunError: the run has no model yet.
@@ -65,11 +74,10 @@ def load_student(
         path,
         recipe.prompt,
         beams=beams,
-        precision=precision or recipe.train.precision,
+        precision=_asked_precision(precision, recipe, str(run.model)),
         adapter=adapter,
         temperature=temperature,
         seed=seed,
-        say=say,
     )
 
 
@@ -78,15 +86,12 @@ def load_any(
     prompt: PromptSettings,
     *,
     beams: int = 1,
-    precision: Precision = "bfloat16",
+    precision: AskedPrecision = "auto",
     adapter: str | None = None,
     temperature: float = 0.0,
     seed: int = 0,
-    say: Say = silent,
 ) -> Model:
     """Any causal LM folder or hub name, asked with the given prompt settings: greedily unless told otherwise.
-
-    `say` is told of a model that cannot run a tree exactly and so runs padded, and of lengths it was not trained on.
 
     Raises:
         RunError: beams and a temperature: beam search does not sample.
@@ -95,11 +100,14 @@ def load_any(
     """
     if beams > 1 and temperature:
         raise RunError(f"Beam search does not sample: give {beams} beams or temperature {temperature:g}.")
-    tokenizer = load_tokenizer(path)
-    model = load_model(path, precision, adapter=adapter).to(Accelerator().device)
-    size = shared_vocabulary_size(model, None, tokenizer)
-    tree_model = TreeModel(model)
-    check_asked_model(tree_model, size, prompt, path, say)
+    with progress(f"loading {path}"):
+        tokenizer = load_tokenizer(path)
+        device = Accelerator().device
+        model = load_model(path, settled_precision(precision, path, device), adapter=adapter).to(device)
+        fit_threads(model)
+        size = shared_vocabulary_size(model, None, tokenizer)
+        tree_model = TreeModel(model)
+        check_asked_model(tree_model, size, prompt, path)
     decoder = Decoder(
         tree_model,
         tokenizer,
@@ -109,7 +117,26 @@ def load_any(
         temperature=temperature,
         seed=seed,
     )
-    return Model(decoder, prompt, origin=f"{Path(path).absolute()} {adapter or ''}")
+    return Model(decoder, prompt, origin=f"{Path(path).absolute()} {adapter or ''} {tree_model.precision}")
+
+
+def _asked_precision(asked: AskedPrecision | None, recipe: Recipe, path: str) -> AskedPrecision:
+    """What a run's student is asked in; see `load_student`."""
+    trained_in = recipe.train.precision
+    if asked in ("bfloat16", "float32"):
+        return asked
+    if trained_in != "bfloat16":
+        return trained_in
+    choice = choose_precision(path, Accelerator().device)
+    if choice.precision == trained_in:
+        return trained_in
+    if asked == "auto":
+        log.info(str(choice))
+        return choice.precision
+    log.warning(
+        f"This run computes in bfloat16, slowly: {choice.reason}. --precision float32 rounds otherwise, and faster."
+    )
+    return trained_in
 
 
 def recipe_of(run: RunFolder) -> Recipe:
@@ -128,9 +155,7 @@ def benchmark_for(recipe: Recipe, spec: str, root: Path | None, database: Path |
     )
 
 
-def predict(
-    model: Model, benchmark: Benchmark, out: Path, *, on_progress: Callable[[int, int], None] | None = None
-) -> list[str]:
+def predict(model: Model, benchmark: Benchmark, out: Path) -> list[str]:
     """Answer every example and write `out`; an interrupted prediction goes on from its `.unfinished` file, but for what
     answers another question or is of another model or decoding.
 
@@ -140,39 +165,62 @@ def predict(
     unfinished = out.with_name(out.name + ".unfinished")
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     header = {"answers_of": model.fingerprint()}
-    known = _read(unfinished, benchmark, header)
+    known, around = _read(unfinished, benchmark, header)
     todo = benchmark.without(known)
     if todo.examples:
         prepared = prepare(todo, model.decoder.tokenizer, model.prompt, training=False)
-        with unfinished.open("a" if known else "w", encoding="utf-8") as file, torch.no_grad():
+        count = len(benchmark.examples)
+        with (
+            unfinished.open("a" if known else "w", encoding="utf-8") as file,
+            progress(f"answering {benchmark.name}", count, done=len(known)) as advance,
+            torch.no_grad(),
+        ):
             if not known:
                 file.write(json.dumps(header) + "\n")
             for example, answer in answer_all(model.decoder, prepared):
-                known[example.example.example_id] = answer
-                file.write(_line(example.example, field, answer))
+                example_id = example.example.example_id
+                known[example_id] = answer.text
+                if answer.stripped:
+                    around[example_id] = {"stripped": list(answer.stripped), "written": answer.written}
+                file.write(_line(example.example, field, answer.text, around.get(example_id)))
                 file.flush()
-                if on_progress is not None:
-                    on_progress(len(known), len(benchmark.examples))
-    write_predictions(known, benchmark, out)
+                say_kept(f"{len(known):,} of {count:,} answers are kept in {unfinished}.")
+                advance()
+    write_predictions(known, benchmark, out, around)
     unfinished.unlink(missing_ok=True)
     return [known[example.example_id] for example in benchmark.examples]
 
 
-def write_predictions(answers: Mapping[str, str], benchmark: Benchmark, out: Path) -> None:
-    """One line for each example of the benchmark. `answers` are by example id."""
-    field = ANSWER_FIELDS[benchmark.task]
-    lines = [_line(example, field, answers[example.example_id]) for example in benchmark.examples]
+def write_predictions(
+    answers: Mapping[str, str],
+    benchmark: Benchmark,
+    out: Path,
+    around: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """One line for each example of the benchmark. `answers` are by example id, and so is `around`: what more a line
+    says of a query that stood in a fence, say (what it was stripped of, and the whole text)."""
+    field, around = ANSWER_FIELDS[benchmark.task], around or {}
+    lines = [
+        _line(example, field, answers[example.example_id], around.get(example.example_id))
+        for example in benchmark.examples
+    ]
     write_text(out, "".join(lines))
 
 
-def _line(example: Example | Instruction, field: str, answer: str) -> str:
-    line = {"example_id": example.example_id, "question": example.question, field: answer}
+def _line(
+    example: Example | Instruction, field: str, answer: str, around: Mapping[str, Any] | None = None
+) -> str:
+    line = {"example_id": example.example_id, "question": example.question, field: answer, **(around or {})}
     return json.dumps(line, ensure_ascii=False) + "\n"
 
 
-def _read(path: Path, benchmark: Benchmark, header: Mapping[str, str]) -> dict[str, str]:
-    """The answers of an unfinished prediction: none if its first line says that they are another model's."""
+def _read(
+    path: Path, benchmark: Benchmark, header: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+    """The answers of an unfinished prediction, and what stood around them: none if its first line says that they are
+    another model's."""
     known: dict[str, str] = {}
+    around: dict[str, dict[str, Any]] = {}
     if path.exists():
         questions = {example.example_id: example.question for example in benchmark.examples}
         for line in lines_of(path):
@@ -182,7 +230,9 @@ def _read(path: Path, benchmark: Benchmark, header: Mapping[str, str]) -> dict[s
                 continue  # a kill cut this last line off; the example is answered again
             if "answers_of" in record:
                 if record != header:
-                    return {}
+                    return {}, {}
             elif record.get("question") == questions.get(record["example_id"], ""):
                 known[record["example_id"]] = record[ANSWER_FIELDS[benchmark.task]]
-    return known
+                if "stripped" in record:
+                    around[record["example_id"]] = {name: record[name] for name in ("stripped", "written")}
+    return known, around

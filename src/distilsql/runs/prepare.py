@@ -1,17 +1,20 @@
 """Benchmarks of a recipe → tokens: prompts built, fitted into the length budget, and tokenised once per run."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from distilsql.data.benchmark import Benchmark, InstructBenchmark, SqlBenchmark, Task, load_benchmark
 from distilsql.data.example import Example, Instruction
+from distilsql.databases.database import Database
 from distilsql.databases.normalise import normalise_sql
+from distilsql.databases.values import ColumnName
 from distilsql.distill.tree import PromptTree
 from distilsql.errors import DataError
+from distilsql.progress import progress
 from distilsql.prompts.codes import Prompt, PromptOptions
-from distilsql.prompts.fit import fit_prompt
+from distilsql.prompts.fit import FittedPrefix, fit_prompt, shared_prefix
 from distilsql.prompts.instruct import build_instruct_prompt, fit_instruct_prompt
 from distilsql.runs.recipe import PromptSettings, Recipe
 
@@ -28,14 +31,17 @@ class TokenizedExample:
 
 @dataclass(frozen=True)
 class LengthReport:
-    """What the length budget did: prompts shortened by each named rule, and examples dropped with the reason."""
+    """What the length budget did: prompts shortened by each named rule, and examples dropped with the reason; `shared`
+    says what prefix the questions of a database share where it is to be one (`prompt.schema_filter` fixed)."""
 
     prompts: int
     shortened: dict[str, int]
     dropped: tuple[str, ...]
+    shared: tuple[str, ...] = ()
 
     def sentences(self) -> list[str]:
-        lines = [
+        lines = list(self.shared)
+        lines += [
             f"{count} of {self.prompts} prompts shortened by rule “{rule}”"
             for rule, count in self.shortened.items()
         ]
@@ -89,13 +95,15 @@ def load_data(recipe: Recipe) -> tuple[Benchmark, Benchmark | None]:
 
 def prompt_options(settings: PromptSettings, *, special_tokens: int = 0) -> PromptOptions:
     """`special_tokens` of the budget go to what the tokenizer puts before a prompt."""
+    settings = settings.as_published()
     return PromptOptions(
         include_values=settings.values,
         include_matched_values=settings.matched_values,
         include_comments=settings.comments,
-        schema_filter=settings.schema_filter,
+        schema_filter=settings.schema_filter,  # type: ignore[arg-type]
         template=settings.template,
-        max_prefix_tokens=max(settings.max_prompt_tokens - special_tokens - settings.question_tokens, 1),
+        quoting=settings.quoting,  # type: ignore[arg-type]
+        max_prefix_tokens=max(settings.budget_tokens - special_tokens - settings.question_tokens, 1),
     )
 
 
@@ -114,36 +122,47 @@ def prepare(
     Raises:
         DataError: nothing is left, or `over_length` is "error" and something would be dropped.
     """
-    text = _Tokens(tokenizer)
+    text = PromptTokens(tokenizer)
+    shared: dict[str, FittedPrefix] = {}
     if isinstance(benchmark, InstructBenchmark):
         asked = _asked_instructions(benchmark, text, settings, training=training)
     else:
-        asked = _asked_in_sql(benchmark, text, settings, filter_seed if training else None)
+        if settings.schema_filter in ("fixed", "never"):
+            shared = shared_prefixes(benchmark, text, settings)
+        asked = _asked_in_sql(benchmark, text, settings, shared, filter_seed if training else None)
     examples: list[TokenizedExample] = []
     prefixes: dict[str, tuple[int, ...]] = {}
     keys_by_text: dict[str, str] = {}
     shortened: Counter[str] = Counter()
     dropped: list[str] = []
-    for example, prompt, shared_name, gold_text in asked:
-        if prompt.rule != "whole":
-            shortened[prompt.rule] += 1
-        gold = (*text.plain(gold_text), tokenizer.eos_token_id)
-        key = keys_by_text.setdefault(prompt.prefix, shared_name or f"#{len(prefixes)}")
-        prefixes.setdefault(key, text.prefix(prompt.prefix))
-        question = text.plain(prompt.suffix)
-        problem = _too_long(len(prefixes[key]) + len(question), len(gold), settings)
-        if training and problem:
-            dropped.append(f"{example.example_id} ({problem})")
-            continue
-        examples.append(TokenizedExample(example, key, question, gold))
-    report = LengthReport(len(benchmark.examples), dict(shortened), tuple(dropped))
+    with progress(f"prompts of {benchmark.name}", len(benchmark.examples)) as advance:
+        for example, prompt, shared_name, gold_text in asked:
+            advance()
+            if prompt.rule != "whole":
+                shortened[prompt.rule] += 1
+            gold = (*text.plain(gold_text), tokenizer.eos_token_id)
+            key = keys_by_text.setdefault(prompt.prefix, shared_name or f"#{len(prefixes)}")
+            prefixes.setdefault(key, text.prefix(prompt.prefix))
+            question = text.plain(prompt.suffix)
+            problem = _too_long(len(prefixes[key]) + len(question), len(gold), settings)
+            if training and problem:
+                dropped.append(f"{example.example_id} ({problem})")
+                continue
+            examples.append(TokenizedExample(example, key, question, gold))
+    said = shared if settings.schema_filter == "fixed" else {}
+    report = LengthReport(
+        len(benchmark.examples),
+        dict(shortened),
+        tuple(dropped),
+        tuple(_said_of(db_id, prefix) for db_id, prefix in said.items()),
+    )
     if dropped and settings.over_length == "error":
         raise DataError(
             f"{len(dropped)} examples of {benchmark.name} exceed the length budget, first {dropped[0]}."
         )
     if not examples:
         raise DataError(
-            f"No example of {benchmark.name} fits prompt.max_prompt_tokens = {settings.max_prompt_tokens} and "
+            f"No example of {benchmark.name} fits prompt.max_prompt_tokens = {settings.budget_tokens} and "
             f"prompt.max_completion_tokens = {settings.max_completion_tokens}: raise them."
         )
     return Prepared(tuple(examples), prefixes, report, benchmark.task)
@@ -158,8 +177,39 @@ class _Asked(NamedTuple):
     gold: str
 
 
+def shared_prefixes(
+    benchmark: SqlBenchmark, text: "PromptTokens", settings: PromptSettings
+) -> dict[str, FittedPrefix]:
+    """The prefix that all questions of a database share, by db_id, where `prompt.schema_filter` is fixed or never."""
+    options = prompt_options(settings, special_tokens=text.special)
+    return {
+        db_id: shared_prefix(database, options, text.count, shown_first(settings, database))
+        for db_id, database in benchmark.databases.items()
+    }
+
+
+def shown_first(settings: PromptSettings, database: Database) -> list[ColumnName]:
+    """What training uses of `database`, or of one by another name that has the same columns."""
+    if database.db_id in settings.shown_first:
+        return settings.shown_first[database.db_id]
+    columns = {(table.name, column.name) for table in database.schema.tables for column in table.columns}
+    return next((used for used in settings.shown_first.values() if columns.issuperset(used)), [])
+
+
+def _said_of(db_id: str, prefix: FittedPrefix) -> str:
+    said = f"All questions about {db_id} share a prompt of {prefix.tokens:,} tokens: "
+    if prefix.rule == "whole":
+        return said + "its whole schema"
+    others = f" and {len(prefix.cut) - 3} more" if len(prefix.cut) > 3 else ""
+    return f"{said}a cut by rule “{prefix.rule}” (left out: {', '.join(prefix.cut[:3])}{others})"
+
+
 def _asked_in_sql(
-    benchmark: SqlBenchmark, text: "_Tokens", settings: PromptSettings, training_seed: int | None
+    benchmark: SqlBenchmark,
+    text: "PromptTokens",
+    settings: PromptSettings,
+    shared: Mapping[str, FittedPrefix],
+    training_seed: int | None,
 ) -> Iterator[_Asked]:
     options = prompt_options(settings, special_tokens=text.special)
     for example in benchmark.examples:
@@ -168,7 +218,8 @@ def _asked_in_sql(
             benchmark.databases[example.db_id],
             options,
             text.count,
-            settings.max_prompt_tokens - text.special,
+            settings.budget_tokens - text.special,
+            shared=shared.get(example.db_id),
             training_seed=training_seed,
         )
         shared_name = example.db_id if prompt.rule == "whole" else ""
@@ -176,10 +227,10 @@ def _asked_in_sql(
 
 
 def _asked_instructions(
-    benchmark: InstructBenchmark, text: "_Tokens", settings: PromptSettings, *, training: bool
+    benchmark: InstructBenchmark, text: "PromptTokens", settings: PromptSettings, *, training: bool
 ) -> Iterator[_Asked]:
     """The first reference is gold. Inputs are cut for prediction only: what was cut could hold the gold's reason."""
-    budget_tokens = settings.max_prompt_tokens - text.special
+    budget_tokens = settings.budget_tokens - text.special
     for example in benchmark.examples:
         prompt = (
             build_instruct_prompt(example)
@@ -191,14 +242,14 @@ def _asked_instructions(
 
 
 def _too_long(prompt_tokens: int, gold_tokens: int, settings: PromptSettings) -> str:
-    if prompt_tokens > settings.max_prompt_tokens:
-        return f"prompt {prompt_tokens} > {settings.max_prompt_tokens} tokens"
+    if prompt_tokens > settings.budget_tokens:
+        return f"prompt {prompt_tokens} > {settings.budget_tokens} tokens"
     if gold_tokens > settings.max_completion_tokens:
         return f"gold {gold_tokens} > {settings.max_completion_tokens} tokens"
     return ""
 
 
-class _Tokens:
+class PromptTokens:
     """Tokenisation as training and prediction share it: BOS where the tokenizer itself puts one, nothing else."""
 
     def __init__(self, tokenizer: Any) -> None:

@@ -8,7 +8,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,12 +21,15 @@ DivergenceName = Literal[
 ]
 
 
+PUBLISHED_PROMPT_TOKENS = 1024
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class StudentOptions(_Section):
-    path: str = Field(description="folder or hub name of the model that becomes the student")
+    path: str = Field(description="folder or hub name of the model that becomes the student, or demo:teacher")
     keep_layers: int | list[int] | None = Field(
         None, description="make the student from these decoder layers of the model (a count: evenly spaced)"
     )
@@ -50,7 +53,9 @@ class StudentOptions(_Section):
 
 
 class TeacherOptions(_Section):
-    path: str = Field(description="folder or hub name of the teacher")
+    path: str = Field(
+        description="folder or hub name of the teacher, or demo:teacher, which comes with the package"
+    )
     adapter: str | None = Field(None, description="LoRA adapter of the teacher")
     device_map: str | None = Field(
         None,
@@ -82,14 +87,27 @@ class PromptSettings(_Section):
     values: bool = Field(True, description="show sample values of each column")
     matched_values: bool = Field(True, description="show database values that the question mentions")
     comments: bool = Field(True, description="show column comments")
-    schema_filter: Literal["never", "when_needed", "always"] = Field(
-        "when_needed", description="cut the schema to what is relevant: never, over budget, or always"
+    schema_filter: Literal["auto", "fixed", "never", "when_needed", "always"] = Field(
+        "auto",
+        description="how a schema over budget is cut: the same for all questions of a database, by what training uses "
+        "(fixed) or by the schema alone (never), or to what is relevant to each question (when_needed; always also "
+        "cuts one that fits); auto: fixed for own pairs, when_needed for published benchmarks",
     )
-    max_prompt_tokens: int = Field(1024, ge=16, description="budget of prefix and question, BOS included")
+    shown_first: dict[str, list[tuple[str, str]]] = Field(
+        default_factory=dict,
+        description="what training uses of a database, as table and column, the most used first: what filter fixed "
+        "shows before all else; found and written into the run's recipe where a schema is cut",
+    )
+    max_prompt_tokens: Annotated[int, Field(ge=16)] | Literal["auto"] = Field(
+        "auto",
+        description="budget of prefix and question, BOS included; auto: for own pairs what the whole schema takes, as "
+        "far as the models' positions and a quarter of the memory allow, for published benchmarks 1024",
+    )
     question_tokens: int = Field(
         128,
         ge=0,
-        description="room kept for the question in a prefix that must not depend on it (filter never)",
+        description="room kept for the question in a prefix that must not depend on it (filters fixed and never); "
+        "under max_prompt_tokens auto, added to the longest question",
     )
     max_completion_tokens: int = Field(
         128, ge=4, description="longest query trained on or generated, EOS included"
@@ -98,15 +116,51 @@ class PromptSettings(_Section):
         "drop",
         description="training examples that do not fit even after the schema filter: drop and count (ASSUMED), or stop",
     )
+    quoting: Literal["auto", "codes", "sqlite"] = Field(
+        "auto",
+        description="back-ticks around names with unusual characters (codes, as CodeS does) or around all that SQLite "
+        "does not read bare (sqlite); auto: sqlite for own pairs, codes for published benchmarks",
+    )
     template: Literal["codes", "chatml"] = Field(
         "codes",
         description="the bare text of CodeS, or that in the chat markup of Qwen's and SmolLM's instruct models",
     )
 
     @property
+    def is_open(self) -> bool:
+        """Whether something is left to `settle_prompt`. Until then, it reads as for published benchmarks."""
+        return "auto" in (self.schema_filter, self.max_prompt_tokens, self.quoting)
+
+    @property
+    def budget_tokens(self) -> int:
+        """Of prefix and question."""
+        return PUBLISHED_PROMPT_TOKENS if self.max_prompt_tokens == "auto" else self.max_prompt_tokens
+
+    @property
     def longest_tokens(self) -> int:
         """The most that a model reads at once: a completion's last token is never an input."""
-        return self.max_prompt_tokens + self.max_completion_tokens - 1
+        return self.budget_tokens + self.max_completion_tokens - 1
+
+    def as_published(self) -> "PromptSettings":
+        """These settings with what they leave open as published benchmarks have it."""
+        return self.model_copy(
+            update={
+                "schema_filter": "when_needed" if self.schema_filter == "auto" else self.schema_filter,
+                "max_prompt_tokens": self.budget_tokens,
+                "quoting": "codes" if self.quoting == "auto" else self.quoting,
+            }
+        )
+
+    def settled_as(self, other: "PromptSettings") -> "PromptSettings":
+        """These settings with what they leave open as `other` has it."""
+        open_keys = [
+            key for key in ("schema_filter", "max_prompt_tokens", "quoting") if getattr(self, key) == "auto"
+        ]
+        if self.max_prompt_tokens == "auto":
+            open_keys.append("question_tokens")
+        if not self.shown_first:
+            open_keys.append("shown_first")
+        return self.model_copy(update={key: getattr(other, key) for key in open_keys})
 
 
 class DistillOptions(_Section):
@@ -211,8 +265,10 @@ class TrainOptions(_Section):
         description="trees of one database that meet in a step share a forward pass up to this many questions; with "
         "several processes, at most a step's examples divided by their number, or some stay idle",
     )
-    precision: Literal["bfloat16", "float32"] = Field(
-        "bfloat16", description="of computing; trained weights stay float32 (ASSUMED)"
+    precision: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto",
+        description="of computing, student and teacher alike; trained weights stay float32 (ASSUMED); auto: bfloat16 "
+        "on a GPU that has it and a CPU that multiplies it faster, else float32; a run keeps what was chosen",
     )
     share_prefix: Literal["auto", "on", "off"] = Field(
         "auto",
@@ -295,6 +351,20 @@ class Recipe(_Section):
     def steps_per_round(self) -> int:
         """Optimizer steps that one round of generation serves; a method that generates nothing has no rounds."""
         return self.generation.rollout_window if self.row.source.is_on_policy else 1
+
+    def settled(self, precision: Literal["bfloat16", "float32"]) -> "Recipe":
+        """This recipe with `precision` in place of auto."""
+        if self.train.precision != "auto":
+            return self
+        return self.model_copy(update={"train": self.train.model_copy(update={"precision": precision})})
+
+    def settled_as(self, other: "Recipe") -> "Recipe":
+        """This recipe with what it leaves open (`auto`) as `other` has it, to compare them by."""
+        alike = self.with_prompt(self.prompt.settled_as(other.prompt))
+        return alike if other.train.precision == "auto" else alike.settled(other.train.precision)
+
+    def with_prompt(self, prompt: PromptSettings) -> "Recipe":
+        return self.model_copy(update={"prompt": prompt})
 
     def to_toml(self) -> str:
         """The complete recipe; keys without a value are left out."""
@@ -394,5 +464,5 @@ def _nearest(word: str, known: Mapping[str, Any]) -> str:
 
 def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
+        return {key: _without_none(item) for key, item in value.items() if item is not None and item != {}}
     return value

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distilsql.metrics.statistics import deviation_of_seeds
+from distilsql.report.cost import BASELINE, RunCost, cost
 from distilsql.report.entries import combine
 from distilsql.report.paper_figure import draw_paper_figure
 from distilsql.report.paper_table import (
@@ -38,7 +39,6 @@ from distilsql.runs.state import is_same_recipe, read_exposure, read_score, summ
 # Sharp on screens with two pixels to the point.
 _DPI = 180
 _OF_SUMMARY = {
-    "x_sft": ("x_sft", 1.0),
     "samples_per_second": ("samples_per_second", 1.0),
     "train_minutes": ("train_seconds", 1 / 60),
     "teacher_share": ("teacher_share", 100.0),
@@ -122,6 +122,7 @@ def _left_out(one: PlannedExperiment, scale: Scale) -> list[str]:
 
 def _group(group: PlannedGroup, one: PlannedExperiment, plan: Plan, runs: Mapping[str, PlannedRun]) -> Group:
     y = one.experiment.figure.y
+    sft = next((row for row in group.rows if row.row.method == BASELINE), None)
     lines: list[Line] = []
     for planned in group.rows:
         method = planned.row.method or str(planned.row.role)
@@ -133,7 +134,7 @@ def _group(group: PlannedGroup, one: PlannedExperiment, plan: Plan, runs: Mappin
                 method=method,
                 seeds=tuple(runs[name].recipe.seed for name in first if name in runs),
                 wanted_seeds=len(first),
-                cells=_cells(planned, one.columns, plan.scale, runs),
+                cells=_cells(planned, one.columns, plan.scale, runs, sft),
                 published=_published(planned, group, one.columns, plan),
                 x=planned.row.x,
                 variant=sum(line.method == method for line in lines),
@@ -148,15 +149,21 @@ def _group(group: PlannedGroup, one: PlannedExperiment, plan: Plan, runs: Mappin
 
 
 def _cells(
-    planned: PlannedRow, columns: Mapping[str, Column], scale: Scale, runs: Mapping[str, PlannedRun]
+    planned: PlannedRow,
+    columns: Mapping[str, Column],
+    scale: Scale,
+    runs: Mapping[str, PlannedRun],
+    sft: PlannedRow | None,
 ) -> dict[str, Measured]:
-    """Everything but gains, which need another row."""
+    """Everything but gains, which need another row. `sft` is the group's row of fine-tuning, for costs."""
     cells = {}
     for key, column in columns.items():
         if column.measure == "mean":
             cell = derived.mean_of_columns(measured_columns(key, scale), planned, scale, runs)
         elif column.measure == "gain":
             continue
+        elif column.measure == "x_sft":
+            cell = _cost(key, planned, runs, sft)
         else:
             cell = _measured(key, planned, scale, runs)
         if cell is not None:
@@ -167,9 +174,6 @@ def _cells(
 def _measured(key: str, planned: PlannedRow, scale: Scale, runs: Mapping[str, PlannedRun]) -> Measured | None:
     column = scale.columns[key]
     there = [runs[name] for name in planned.cells.get(key, ()) if name in runs]
-    if column.measure == "x_sft" and (planned.row.role or planned.row.method == derived.BASELINE):
-        # Fine-tuning costs 1 by definition; a teacher or start is another model than the one it is relative to.
-        return Measured(1.0) if there and planned.row.method == derived.BASELINE else None
     judgement = judgement_of(column)
     if judgement is not None and judgement.exposure_limit is not None:
         return _exposure(judgement, there)
@@ -193,6 +197,24 @@ def _measured(key: str, planned: PlannedRow, scale: Scale, runs: Mapping[str, Pl
     if not values:
         return None
     return Measured(statistics.fmean(values), deviation_of_seeds(values))
+
+
+def _cost(
+    key: str, planned: PlannedRow, runs: Mapping[str, PlannedRun], sft: PlannedRow | None
+) -> Measured | None:
+    """× SFT; a teacher or start has none, being another model than the one it is relative to."""
+    of_method, of_sft = (
+        [RunCost.of(summary_of(runs[name].folder)) for name in row.cells.get(key, ()) if name in runs]
+        if row
+        else []
+        for row in (planned, sft)
+    )
+    found = cost(planned.row.method, of_method, of_sft) if planned.row.method and of_method else None
+    if found is None:
+        return None
+    ratios = [run.x_sft for run in of_method if run.x_sft is not None]
+    spread = None if planned.row.method == BASELINE else deviation_of_seeds(ratios)
+    return Measured(found.x_sft, spread, cost=found)
 
 
 def _exposure(judgement: Judgement, runs: Sequence[PlannedRun]) -> Measured | None:

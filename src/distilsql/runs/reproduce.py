@@ -7,6 +7,7 @@ Several processes may make the same plan at once, one on each GPU, say: each wor
 """
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -14,19 +15,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from distilsql.data.benchmark import Benchmark, SqlBenchmark, load_benchmark
 from distilsql.errors import DataError, DistilSQLError, RunError
+from distilsql.lock import RunInUse, hold
 from distilsql.metrics.build_suite import build_suite
+from distilsql.progress import progress, titled
 from distilsql.runs.evaluate import evaluate_run
 from distilsql.runs.experiment import Scale
 from distilsql.runs.exposure import ExposureOptions, expose_run
 from distilsql.runs.folder import RunFolder, file_name, lines_of
-from distilsql.runs.lock import RunInUse, hold
 from distilsql.runs.plan import Judgement, Plan, PlannedRun
 from distilsql.runs.predict import Model, load_student, predict, write_predictions
-from distilsql.runs.progress import counting_bar, training_bar
 from distilsql.runs.render import render
 from distilsql.runs.state import (
     State,
@@ -42,11 +42,13 @@ from distilsql.runs.state import (
 )
 from distilsql.runs.train import train
 
+log = logging.getLogger(__name__)
+
 # Between two looks at the runs that other processes are at work on.
 _ASK_AGAIN_S = 10.0
 
 
-def reproduce(plan: Plan, out: Path, *, console: Console | None = None) -> list[Path]:
+def reproduce(plan: Plan, out: Path) -> list[Path]:
     """Train and judge what is missing, run by run, and render every table and figure into `out`.
 
     Tables are written as their runs are finished, so that an interrupted reproduction leaves what it has. A run that
@@ -61,8 +63,7 @@ def reproduce(plan: Plan, out: Path, *, console: Console | None = None) -> list[
             "reproduce does not train one run in several processes together (WORLD_SIZE is set, as by `accelerate "
             "launch`). Start `distilsql reproduce` once for each GPU: each process takes runs that no other works on."
         )
-    console = console or Console(stderr=True)
-    maker = _Maker(plan, out, console)
+    maker = _Maker(plan, out)
     waiting = [run for name, run in plan.runs.items() if maker.states[name] is not State.MEASURED]
     told = ""
     while waiting:
@@ -71,11 +72,11 @@ def reproduce(plan: Plan, out: Path, *, console: Console | None = None) -> list[
             names = ", ".join(run.name for run in postponed)
             if names != told:
                 told = names
-                said = (
+                log.info(
                     f"Waiting for other processes, which are at work on these, or on what they need: {names}"
                 )
-                console.print(said, highlight=False, soft_wrap=True)
-            time.sleep(_ASK_AGAIN_S)
+            with progress(f"waiting for {len(postponed)} runs of other processes"):
+                time.sleep(_ASK_AGAIN_S)
         waiting = postponed
     written = render(plan, out)
     if maker.failed:
@@ -91,9 +92,9 @@ class _Maker:
     """Trains and judges runs, and renders what each of them changes. `failed`: the runs left out, and why; `states`:
     those at the start."""
 
-    def __init__(self, plan: Plan, out: Path, console: Console) -> None:
-        self.plan, self.out, self.console = plan, out, console
-        self.judge = Judge(plan, console)
+    def __init__(self, plan: Plan, out: Path) -> None:
+        self.plan, self.out = plan, out
+        self.judge = Judge(plan)
         self.states = states_of(plan.runs)
         self.failed: dict[str, str] = {}
         self._places = {name: place for place, name in enumerate(plan.runs, start=1)}
@@ -115,8 +116,7 @@ class _Maker:
                     postponed.append(run)
                 except (DistilSQLError, torch.OutOfMemoryError) as error:
                     self.failed[run.name] = str(error)
-                    said = f"{run.name} is left out: {error}"
-                    self.console.print(said, highlight=False, markup=False, soft_wrap=True)
+                    log.warning(f"{run.name} is left out: {error}")
         return postponed
 
     def _make(self, run: PlannedRun) -> None:
@@ -127,17 +127,16 @@ class _Maker:
                 "folder. The base recipe may have changed since: choose another --runs, or move the folder away to "
                 "train it anew."
             )
-        with hold(run.folder.path):
-            changed = self._trained(run, title) | self.judge.judge(run, title)
+        with hold(run.folder.path), titled(title):
+            changed = self._trained(run) | self.judge.judge(run)
         if changed:
             render(self.plan, self.out, touching=run.name)
 
-    def _trained(self, run: PlannedRun, title: str) -> bool:
+    def _trained(self, run: PlannedRun) -> bool:
         """Train the run if its weights are needed and not there; returns whether anything was done."""
         if self._needs_no_model(run) or _has_weights(run):
             return False
-        with training_bar(title, self.console) as report:
-            train(run.recipe, run.folder.path, report=report, same=say_the_same)
+        train(run.recipe, run.folder.path, same=say_the_same)
         return True
 
     def _needs_no_model(self, run: PlannedRun) -> bool:
@@ -151,20 +150,19 @@ def _has_weights(run: PlannedRun) -> bool:
 class Judge:
     """Measures finished runs. Benchmarks and suites are loaded once; one that is not to be had is named once."""
 
-    def __init__(self, plan: Plan, console: Console) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.scale: Scale = plan.scale
         self.folder = plan.folder
-        self.console = console
         self._benchmarks: dict[str, Benchmark | None] = {}
         self._whole: dict[str, Benchmark] = {}
 
-    def judge(self, run: PlannedRun, title: str) -> bool:
+    def judge(self, run: PlannedRun) -> bool:
         """Make every measurement of the run that is missing; returns whether anything was done."""
         loaded: list[Model] = []
 
         def model() -> Model:
             if not loaded:
-                loaded.append(load_student(run.folder, say=self._say))
+                loaded.append(load_student(run.folder))
             return loaded[0]
 
         # Whether a judgement is up to date is told by answers, which a run without weights need not have kept.
@@ -173,30 +171,24 @@ class Judge:
             for judgement in run.judged_on
             if run.folder.model.exists() or not is_judged(run.folder, judgement)
         ]
-        done = [self._measure(run, judgement, title, model) for judgement in wanted]
+        done = [self._measure(run, judgement, model) for judgement in wanted]
         return any(done)
 
-    def _say(self, sentence: str) -> None:
-        self.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-
-    def _measure(self, run: PlannedRun, judgement: Judgement, title: str, model: Callable[[], Model]) -> bool:
+    def _measure(self, run: PlannedRun, judgement: Judgement, model: Callable[[], Model]) -> bool:
         benchmark = self.benchmark(judgement.benchmark)
         if benchmark is None:
             return False
         if judgement.exposure_limit is not None:
-            return self._expose(run, judgement, judgement.exposure_limit, title)
-        answered = self._answer(run.folder, judgement, benchmark, title, model)
+            return self._expose(run, judgement, judgement.exposure_limit)
+        answered = self._answer(run.folder, judgement, benchmark, model)
         if not answered and _is_scored(run.folder, judgement, benchmark):
             return False
         suite = self._suite(judgement.benchmark) if judgement.suite else None
-        with counting_bar(f"{title}: judging {benchmark.name}", self.console) as on_progress:
-            scores = evaluate_run(
-                run.folder, benchmark, suite=suite, temperature=judgement.temperature, on_progress=on_progress
-            )
+        scores = evaluate_run(run.folder, benchmark, suite=suite, temperature=judgement.temperature)
         score = read_score(run.folder, judgement)
         if score is not None:
             low, high = score.interval or (score.accuracy, score.accuracy)
-            self._say(
+            log.info(
                 f"{run.name}: {scores.metric} {score.accuracy:.1%} ({low:.1%} to {high:.1%}) on {benchmark.name}, "
                 f"n = {score.total}"
             )
@@ -207,7 +199,6 @@ class Judge:
         run: RunFolder,
         judgement: Judgement,
         benchmark: Benchmark,
-        title: str,
         model: Callable[[], Model],
     ) -> bool:
         """Have every question answered; those that an earlier, shorter draw asked are kept."""
@@ -224,21 +215,19 @@ class Judge:
                 continue
             student = model()
             decoder = replace(student.decoder, temperature=judgement.temperature, seed=seed)
-            with counting_bar(f"{title}: answering {benchmark.name}", self.console) as on_progress:
-                predict(replace(student, decoder=decoder), benchmark, path, on_progress=on_progress)
+            predict(replace(student, decoder=decoder), benchmark, path)
             done = True
         return done
 
-    def _expose(self, run: PlannedRun, judgement: Judgement, questions: int, title: str) -> bool:
+    def _expose(self, run: PlannedRun, judgement: Judgement, questions: int) -> bool:
         if is_judged(run.folder, judgement):
             return False
         asked = self._whole[judgement.benchmark].take(questions, 0)
         if len(asked.examples) < questions:
             there = f"{asked.name} has {len(asked.examples)} questions, not {questions}"
-            self._say(f"{run.name}: ExAccErr is left out: {there}")
+            log.warning(f"{run.name}: ExAccErr is left out: {there}")
             return False
-        with counting_bar(f"{title}: ExAccErr on {asked.name}", self.console) as on_progress:
-            expose_run(run.folder, asked, ExposureOptions(), on_progress=on_progress, say=self._say)
+        expose_run(run.folder, asked, ExposureOptions())
         return True
 
     def benchmark(self, name: str) -> Benchmark | None:
@@ -252,11 +241,11 @@ class Judge:
         try:
             found = load_benchmark(name, missing_databases="skip")
         except DataError as error:
-            self._say(f"{name} is left out: {error}")
+            log.warning(f"{name} is left out: {error}")
             return None
         if found.skipped:
             count = f"{len(found.skipped)} of {len(found.skipped) + len(found.examples)}"
-            self._say(f"{name}: {count} questions lack their database")
+            log.warning(f"{name}: {count} questions lack their database")
         self._whole[name] = found = found.without(options.leave_out)
         return found if options.limit is None else found.take(options.limit, 0)
 
@@ -265,13 +254,8 @@ class Judge:
         it: the run is then judged later."""
         folder, benchmark = suite_folder(self.folder, name), self._whole[name]
         assert isinstance(benchmark, SqlBenchmark)
-        with hold(folder), counting_bar(f"test suite for {name}", self.console) as on_progress:
-            build_suite(
-                benchmark,
-                folder,
-                name=file_name(name),
-                on_progress=lambda _, done, total: on_progress(done, total),
-            )
+        with hold(folder):
+            build_suite(benchmark, folder, name=file_name(name))
         return folder
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from distilsql.data.benchmark import Benchmark, Task
-from distilsql.databases.normalise import on_one_line
+from distilsql.databases.normalise import without_comments
+from distilsql.databases.written_sql import Wrapping, query_in
 from distilsql.metrics.golds import GoldResults
 from distilsql.models.generate import (
     Completion,
@@ -22,6 +23,15 @@ from distilsql.runs.engines import Engines
 from distilsql.runs.evaluate import judge
 from distilsql.runs.prepare import Prepared, TokenizedExample, prepare
 from distilsql.runs.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answered: SQL or a response. `stripped` says what stood around the SQL in `written`."""
+
+    text: str
+    stripped: tuple[Wrapping, ...] = ()
+    written: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,13 +59,16 @@ class Decoder:
         digest = hashlib.sha256(example_id.encode()).digest()
         return uniform_stream(self.seed, int.from_bytes(digest[:8], "big"))
 
-    def text(self, completion: Completion, task: Task) -> str:
-        """SQL on one line, as its evaluators read it; a response as it was written."""
+    def answer(self, completion: Completion, task: Task) -> Answer:
+        """SQL without what chat models put around it, comments and extra white space; a response as it was written."""
         text = str(self.tokenizer.decode(completion, skip_special_tokens=True))
-        return on_one_line(text) if task == "sql" else text.strip()
+        if task != "sql":
+            return Answer(text.strip())
+        found = query_in(text)
+        return Answer(without_comments(found.sql), found.stripped, text)
 
 
-def answer_all(decoder: Decoder, prepared: Prepared) -> Iterator[tuple[TokenizedExample, str]]:
+def answer_all(decoder: Decoder, prepared: Prepared) -> Iterator[tuple[TokenizedExample, Answer]]:
     """Each example with the model's answer, grouped by prefix and by length of the question."""
     groups = [
         sorted(examples, key=lambda example: len(example.question)) for examples in prepared.by_prefix()
@@ -71,7 +84,7 @@ def answer_all(decoder: Decoder, prepared: Prepared) -> Iterator[tuple[Tokenized
             written = generate_trees(decoder.model, trees, decoder.options(), streams=streams)
         for examples, completions in zip(batch, written, strict=True):
             for example, completion in zip(examples, completions, strict=True):
-                yield example, decoder.text(completion, prepared.task)
+                yield example, decoder.answer(completion, prepared.task)
 
 
 def score_during_training(
@@ -82,5 +95,5 @@ def score_during_training(
     decoder = Decoder(
         engines.student, engines.tokenizer, engines.vocabulary_size, recipe.prompt.max_completion_tokens
     )
-    answers = {example.example.example_id: answer for example, answer in answer_all(decoder, prepared)}
+    answers = {example.example.example_id: answer.text for example, answer in answer_all(decoder, prepared)}
     return judge([answers[example.example_id] for example in benchmark.examples], benchmark, golds)

@@ -121,8 +121,8 @@ def is_same_recipe(run: PlannedRun) -> bool:
 
 
 def say_the_same(one: Recipe, other: Recipe) -> bool:
-    """Whether two recipes differ in nothing but where the folder of all runs lies."""
-    return _comparable(one) == _comparable(other)
+    """Whether recipes differ in nothing but where the folder of all runs lies and in what one leaves to be settled."""
+    return _comparable(one.settled_as(other)) == _comparable(other.settled_as(one))
 
 
 def _comparable(recipe: Recipe) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What the queries that a teacher wrote are worth before a student learns from them: do they parse, run, answer?"""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -11,12 +12,16 @@ from sqlglot.errors import SqlglotError
 from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.example import Example
 from distilsql.data.source import DECODING
-from distilsql.databases.execute import Execution, Job, Outcome, make_job
-from distilsql.databases.normalise import on_one_line
+from distilsql.databases.execute import Execution, Job, Outcome, make_job, require_available
+from distilsql.databases.normalise import without_comments
 from distilsql.databases.pool import ExecutionPool
+from distilsql.databases.written_sql import query_in
 from distilsql.metrics.rules import read_queries, results_equal
+from distilsql.progress import progress
 from distilsql.runs.folder import RunFolder, lines_of
 from distilsql.runs.training_log import append_line
+
+log = logging.getLogger(__name__)
 
 # Databases that are trained on are SQLite files.
 DIALECT = "sqlite"
@@ -54,19 +59,19 @@ class TeacherCheck:
     def _share_that_matches(self) -> float | None:
         return self.match_gold / self.judged if self.judged else None
 
-    def sentences(self) -> list[str]:
+    def say(self) -> None:
+        """Log the shares; warn of queries that mostly do not run."""
         matches = "unknown" if self._share_that_matches is None else f"{self._share_that_matches:.1%}"
-        said = [
+        log.info(
             f"The teacher's {self.completions:,} queries: {self.parse / self.completions:.1%} parse, "
             f"{self.share_that_runs:.1%} run, {matches} give gold's result."
-        ]
+        )
         if self.share_that_runs < LOW_SHARE_THAT_RUNS:
-            said.append(
-                f"Warning: only {self.share_that_runs:.1%} of the teacher's queries run, and the student will be "
-                "shown all of them. Fine-tune the teacher on this data first (method sft), lower "
-                "generation.temperature, or choose a method that trains on gold."
+            log.warning(
+                f"Only {self.share_that_runs:.1%} of the teacher's queries run, and the student will be shown all of "
+                "them. Fine-tune the teacher on this data first (method sft), lower generation.temperature, or choose "
+                "a method that trains on gold."
             )
-        return said
 
 
 def check_once(run: RunFolder, queries: Mapping[str, str], benchmark: SqlBenchmark) -> TeacherCheck:
@@ -90,20 +95,24 @@ def check_teacher_queries(
     queries: Mapping[str, str], benchmark: SqlBenchmark, *, workers: int | None = None
 ) -> TeacherCheck:
     """Parse and run the query of each example id, and compare its result with gold's as the benchmark's evaluator
-    does. `queries` holds at least one; an empty one runs nothing."""
+    does. `queries` holds at least one; an empty one runs nothing. Raises DatabaseUnavailable if a database cannot be
+    read."""
     examples = [example for example in benchmark.examples if example.example_id in queries]
-    # On one line, as evaluators read it.
-    texts = [on_one_line(queries[example.example_id]) for example in examples]
+    # As a prediction is read.
+    texts = [without_comments(query_in(queries[example.example_id]).sql) for example in examples]
     read = [
         read_queries(text, example.gold_sql, benchmark.evaluator)
         for example, text in zip(examples, texts, strict=True)
     ]
     jobs = [_job(example, sql, benchmark) for example, (sql, _) in zip(examples, read, strict=True)]
     gold_jobs = [_job(example, gold, benchmark) for example, (_, gold) in zip(examples, read, strict=True)]
-    with ExecutionPool(workers) as pool:
+    with ExecutionPool(workers) as pool, progress("running the teacher's queries", len(jobs)) as advance:
 
         def judge(index: int, gold: Execution) -> tuple[bool, bool | None]:
-            found = pool.run(jobs[index]) if texts[index] else None
+            path = gold_jobs[index].path
+            require_available(gold, path)
+            found = require_available(pool.run(jobs[index]), path) if texts[index] else None
+            advance()
             runs = found is not None and found.outcome is Outcome.ROWS
             if gold.outcome is not Outcome.ROWS:
                 return runs, None

@@ -14,6 +14,7 @@ from accelerate.utils import gather_object
 from distilsql.distill.methods import Source
 from distilsql.models.generate import Completion, GenerationOptions
 from distilsql.models.vllm_source import VllmSource
+from distilsql.progress import progress
 from distilsql.runs.decode_batches import decode_batches
 from distilsql.runs.engines import Engines, vllm_source
 from distilsql.runs.folder import RunFolder, lines_of, write_text
@@ -60,14 +61,17 @@ def ensure_teacher_completions(
     batches = [batch for batch in _batches(recipe, prepared, examples) if not _ids(batch) <= known.keys()]
     writer = _vllm_teacher(recipe, engines) if batches and recipe.generation.engine == "vllm" else None
     at_once = _BATCHES_PER_VLLM_CALL if writer else processes
-    for start in range(0, len(batches), at_once):
-        own = batches[start + process : start + at_once : processes]
-        everyones: list[dict[str, Any]] = gather_object(  # type: ignore[assignment]
-            _written(recipe, engines, writer, options, own)
-        )
-        if process == 0:
-            _append(run, everyones)
-        known |= {record["example_id"]: record for record in everyones}
+    with progress("completions of the teacher", len(examples), done=len(known)) as advance:
+        for start in range(0, len(batches), at_once):
+            own = batches[start + process : start + at_once : processes]
+            everyones: list[dict[str, Any]] = gather_object(  # type: ignore[assignment]
+                _written(recipe, engines, writer, options, own)
+            )
+            if process == 0:
+                _append(run, everyones)
+            before = len(known)
+            known |= {record["example_id"]: record for record in everyones}
+            advance(len(known) - before)
     if writer is not None:
         writer.close()
     return TeacherCompletions(

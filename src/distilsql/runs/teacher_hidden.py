@@ -12,6 +12,7 @@ trees of each window, and the run differs from one that kept them by rounding.
 """
 
 import hashlib
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,12 +30,14 @@ from distilsql.models.fingerprint import model_fingerprint
 from distilsql.models.generate import Completion
 from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.tree_model import TreeModel
+from distilsql.progress import progress
 from distilsql.runs.hidden_store import HiddenStore, open_store
 from distilsql.runs.ledger import Ledger, Phase
 from distilsql.runs.prepare import Prepared
-from distilsql.runs.progress import Say
 from distilsql.runs.recipe import Recipe
 from distilsql.runs.window_tree import as_branches
+
+log = logging.getLogger(__name__)
 
 FORMAT = "1"  # raise it when entries, keys or the way states are computed change
 
@@ -103,9 +106,15 @@ class TeacherHidden:
 
     def fill(self, rank: int, processes: int) -> None:
         """Compute this process's share of the entries that are not there. Raises OSError where they do not fit."""
-        for entry in self.entries[rank::processes]:
-            if self._store.seconds(entry.key) is None:
+        own = self.entries[rank::processes]
+        missing = [entry for entry in own if self._store.seconds(entry.key) is None]
+        there = sum(len(entry.numbers) for entry in own) - sum(len(entry.numbers) for entry in missing)
+        with progress(
+            "teacher's hidden states", sum(len(entry.numbers) for entry in own), done=there
+        ) as advance:
+            for entry in missing:
                 self._compute(entry, must_keep=True)
+                advance(len(entry.numbers))
 
     def make_room(self, budget_bytes: int) -> None:
         keys = {entry.key for entry in self.entries}
@@ -140,7 +149,7 @@ class TeacherHidden:
         except OSError as error:
             if must_keep:
                 raise
-            self._store.say(
+            log.warning(
                 f"{self._store.path(entry.key)} could not be kept ({error.strerror}); training goes on."
             )
         return hidden_NE
@@ -154,7 +163,6 @@ def open_teacher_hidden(
     *,
     is_longer_than_an_epoch: bool,
     ledger: Ledger,
-    say: Say,
     rank: int = 0,
     processes: int = 1,
 ) -> TeacherHidden | None:
@@ -174,20 +182,20 @@ def open_teacher_hidden(
     with ledger.phase(Phase.TEACHER):
         try:
             made_from = recipe.teacher.path if recipe.teacher else ""
-            store = open_store(root, identity_of(teacher), made_from, say)
+            store = open_store(root, identity_of(teacher), made_from)
             hidden = TeacherHidden(teacher, prefixes, prepared, questions, store, ledger)
             needed_bytes = hidden.bytes(hidden.entries)
             if needed_bytes > budget_bytes:
-                say(
+                log.warning(
                     f"The teacher's hidden states need {needed_bytes / 2**20:,.0f} MB, more than "
                     f"train.teacher_hidden_mb = {options.teacher_hidden_mb}: the teacher runs at every step."
                 )
                 return None
             hidden.make_room(budget_bytes)
-            _announce(hidden, len(prepared.examples), needed_bytes, store.folder, say)
+            _announce(hidden, len(prepared.examples), needed_bytes, store.folder)
             hidden.fill(rank, processes)
         except OSError as error:
-            say(
+            log.warning(
                 f"The teacher's hidden states cannot be kept in {root} ({error.strerror or error}): the teacher runs "
                 "at every step, which is slower and rounds a little differently. Free some disk space, or set "
                 "train.teacher_hidden_folder to another place."
@@ -203,7 +211,7 @@ def identity_of(teacher: TreeModel) -> dict[str, str]:
     return {
         "format": FORMAT,
         "weights": model_fingerprint(teacher.causal_lm),
-        "precision": str(teacher.dtype).removeprefix("torch."),
+        "precision": teacher.precision,
         "layout": f"{teacher.layout}, attention {teacher.attention}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "torch": torch.__version__,
@@ -238,10 +246,10 @@ def _is_wanted(recipe: Recipe, is_longer_than_an_epoch: bool) -> bool:
     return options.teacher_hidden == "on" or is_longer_than_an_epoch
 
 
-def _announce(hidden: TeacherHidden, examples: int, needed_bytes: int, folder: Path, say: Say) -> None:
+def _announce(hidden: TeacherHidden, examples: int, needed_bytes: int, folder: Path) -> None:
     missing = sum(len(entry.numbers) for entry in hidden.missing())
     what = f"the teacher's hidden states of {examples:,} queries ({needed_bytes / 2**20:,.0f} MB) in {folder}"
     if missing:
-        say(f"Completing {what}: {missing:,} go through the teacher now, and no more while training.")
+        log.info(f"Completing {what}: {missing:,} go through the teacher now, and no more while training.")
     else:
-        say(f"Found {what}: the teacher need not run.")
+        log.info(f"Found {what}: the teacher need not run.")

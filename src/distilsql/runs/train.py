@@ -5,40 +5,44 @@ the whole optimizer window (all trees, all processes), the same seed gives the s
 killed at any point goes on from its last checkpoint to the same weights.
 """
 
+import logging
 import operator
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import LoggerType, gather_object
+from accelerate.utils import LoggerType, broadcast_object_list, gather_object
 
 from distilsql.data.benchmark import SqlBenchmark
 from distilsql.errors import RecipeError, RunError, TrainingError
+from distilsql.lock import hold
 from distilsql.metrics.evaluate import run_golds
 from distilsql.metrics.golds import GoldResults
 from distilsql.models.load import save_model
+from distilsql.models.precision import choose_precision
+from distilsql.progress import progress, reporting_to
 from distilsql.runs.across_processes import sum_gradients, sum_loss, sum_values
 from distilsql.runs.calibration import Calibration
 from distilsql.runs.checkpoint import load_checkpoint, save_checkpoint
 from distilsql.runs.engines import Engines, choose_layouts, load_engines, vllm_source
 from distilsql.runs.environment import environment, refuse_other_data, reset_peak_memory
 from distilsql.runs.folder import RunFolder, open_run, refuse_what_is_no_run, write_json
-from distilsql.runs.interrupt import StopRequest
+from distilsql.runs.interrupt import StopRequest, say_kept, stopping_when
 from distilsql.runs.ledger import Ledger, Phase
-from distilsql.runs.lock import hold
 from distilsql.runs.model_card import write_model_card
 from distilsql.runs.optimizer import MasterAdamW, learning_rate_at
 from distilsql.runs.prepare import Prepared, load_data, prepare
-from distilsql.runs.progress import Report, TrainingProgress, silent
 from distilsql.runs.recipe import Recipe, load_recipe
 from distilsql.runs.rollout import Rollout
 from distilsql.runs.sampling import Sampler, WindowStream
 from distilsql.runs.scoring import score_during_training
+from distilsql.runs.settle_prompt import settled_for_run
 from distilsql.runs.summary import training_summary
 from distilsql.runs.teacher_check import TeacherCheck, check_once
 from distilsql.runs.teacher_data import ensure_teacher_completions
@@ -47,27 +51,41 @@ from distilsql.runs.training_log import append_line, drop_lines_after, step_line
 from distilsql.runs.window import Denominators, WindowLoss, WindowTrainer
 from distilsql.runs.window_tree import as_window_trees
 
+log = logging.getLogger(__name__)
+_STEP_SAVED = "this step is finished and saved"
+OnStep = Callable[[Mapping[str, Any]], None]
+
 
 def train(
     recipe: Recipe,
     out: Path,
     *,
     overwrite: bool = False,
-    report: Report = silent,
+    on_step: OnStep | None = None,
     same: Callable[[Recipe, Recipe], bool] = operator.eq,
 ) -> RunFolder:
     """Train by a recipe into the run folder `out`, resuming it if it holds the same recipe, as `same` has it.
+
+    What the recipe leaves open (`auto`: precision, prompt) is decided here, once: the recipe in the folder says what
+    was chosen.
+
+    `on_step` is called after every optimizer step, in the first process, with the step's line of log.jsonl (see
+    `step_line`), whether or not it is one of those that are logged. What it raises ends the training, and the step
+    counts as not made unless a checkpoint has it.
 
     Raises:
         RunInUse: another process is at work in the folder.
         RunError: the folder holds another run or cannot be written.
         DataError, ModelError: what the recipe names is missing or does not fit.
         TrainingError: the loss is not finite, or memory ran out; the last good checkpoint is kept.
-        KeyboardInterrupt: after Ctrl-C, once the current step is saved.
+        KeyboardInterrupt: after SIGINT or SIGTERM, once the current step is saved; after a second one, at once.
     """
     _check_trackers(recipe.train.trackers)
     accelerator = Accelerator(log_with=recipe.train.trackers or None, project_dir=str(out))
     with ExitStack() as held:
+        held.enter_context(_speaking(accelerator.is_main_process))
+        recipe, why = _settled(recipe, None if overwrite else out, accelerator)
+        recipe, prompt_said = settled_for_run(recipe, None if overwrite else out, accelerator)
         with accelerator.main_process_first():
             if accelerator.is_main_process:
                 refuse_what_is_no_run(out)
@@ -77,10 +95,12 @@ def train(
                 out, _text_of(recipe, out, same), overwrite=overwrite and accelerator.is_main_process
             )
         if run.is_finished():
-            report(TrainingProgress(f"{out} is finished already; pass --overwrite to run it anew."))
+            log.info(f"{out} is finished already; pass --overwrite to run it anew.")
         else:
+            for sentence in filter(None, (why, prompt_said)):
+                log.info(sentence)
             try:
-                _Trainer(recipe, run, accelerator, report).loop()
+                _Trainer(recipe, run, accelerator, on_step).loop()
             except torch.OutOfMemoryError as error:
                 raise TrainingError(
                     f"{run.path} ran out of memory: {str(error).splitlines()[0]} Train with fewer questions at a time "
@@ -89,6 +109,19 @@ def train(
                     "another run: --overwrite starts it anew."
                 ) from error
     return run
+
+
+@contextmanager
+def _speaking(is_speaking: bool) -> Iterator[None]:
+    """Of the processes of a training, one speaks for all: the others log nothing and report no progress."""
+    logger = logging.getLogger("distilsql")
+    level = logger.level
+    with ExitStack() as silent:
+        if not is_speaking:
+            logger.setLevel(logging.CRITICAL + 1)
+            silent.callback(logger.setLevel, level)
+            silent.enter_context(reporting_to(None))
+        yield
 
 
 def _check_trackers(names: Sequence[str]) -> None:
@@ -110,18 +143,45 @@ def _check_trackers(names: Sequence[str]) -> None:
 def _text_of(recipe: Recipe, out: Path, same: Callable[[Recipe, Recipe], bool]) -> str:
     """The recipe's text, or that in the run folder if it says the same: an earlier version had fewer keys."""
     file = RunFolder(out).recipe
+    there = _recipe_in(out)
+    return file.read_text(encoding="utf-8") if there and same(there, recipe) else recipe.to_toml()
+
+
+def _recipe_in(out: Path) -> Recipe | None:
+    """The recipe in a run folder; None where there is none, or it is of another kind."""
     try:
-        return file.read_text(encoding="utf-8") if same(load_recipe(file), recipe) else recipe.to_toml()
-    except RecipeError:  # there is none, or it is of another kind
-        return recipe.to_toml()
+        return load_recipe(RunFolder(out).recipe)
+    except RecipeError:
+        return None
+
+
+def _settled(recipe: Recipe, resumed: Path | None, accelerator: Accelerator) -> tuple[Recipe, str]:
+    """The recipe with a precision in place of auto, the same in every process, and what is to be said of the choice.
+
+    A run that has begun in the folder `resumed` goes on in its own precision; otherwise the machine of the first
+    process decides.
+    """
+    if recipe.train.precision != "auto":
+        return recipe, ""
+    chosen: list[Any] = [recipe, ""]
+    if accelerator.is_main_process:
+        there = _recipe_in(resumed) if resumed and RunFolder(resumed).is_begun() else None
+        if there is not None and there.train.precision != "auto":
+            chosen = [recipe.settled_as(there), ""]
+        else:
+            choice = choose_precision(recipe.student.path, accelerator.device)
+            chosen = [recipe.settled(choice.precision), str(choice)]
+    settled, why = broadcast_object_list(chosen)
+    return settled, why
 
 
 class _Trainer:
     """The state of one training: what the loop needs, prepared once."""
 
-    def __init__(self, recipe: Recipe, run: RunFolder, accelerator: Accelerator, report: Report) -> None:
-        self.recipe, self.run, self.accelerator = recipe, run, accelerator
-        self.report: Report = report if accelerator.is_main_process else silent
+    def __init__(
+        self, recipe: Recipe, run: RunFolder, accelerator: Accelerator, on_step: OnStep | None
+    ) -> None:
+        self.recipe, self.run, self.accelerator, self.on_step = recipe, run, accelerator, on_step
         self.ledger = Ledger(accelerator.device)
         self.benchmark, self.valid = load_data(recipe)
         self.golds = GoldResults()
@@ -130,13 +190,14 @@ class _Trainer:
             # A gold that does not run is better said now than at the first evaluation.
             run_golds(self.valid, self.golds)
         for first in self.benchmark.skipped[:1]:
-            self._say(f"{len(self.benchmark.skipped)} examples left out: {first.reason}")
-        self.engines: Engines = load_engines(recipe, accelerator.device, say=self._say)
+            log.warning(f"{len(self.benchmark.skipped)} examples left out: {first.reason}")
+        with progress("loading models"):
+            self.engines: Engines = load_engines(recipe, accelerator.device)
         self.prepared: Prepared = prepare(
             self.benchmark, self.engines.tokenizer, recipe.prompt, training=True, filter_seed=recipe.seed
         )
         for sentence in self.prepared.lengths.sentences():
-            self._say(sentence)
+            log.info(sentence)
         self.windows = WindowStream(
             Sampler(
                 [example.prefix_key for example in self.prepared.examples],
@@ -174,7 +235,7 @@ class _Trainer:
         self.examples_seen = 0
         first_window = as_window_trees(self.prepared, self.windows.window(0))
         longest = max(first_window, key=lambda item: item.longest_tokens)
-        choose_layouts(self.engines, recipe, longest, say=self._say)
+        choose_layouts(self.engines, recipe, longest)
         reset_peak_memory()
         if accelerator.is_main_process:
             found = [self.benchmark] + ([self.valid] if self.valid else [])
@@ -184,28 +245,22 @@ class _Trainer:
             if recipe.train.trackers:
                 accelerator.init_trackers(recipe.name or "distilsql")
 
-    def _say(self, sentence: str) -> None:
-        self.report(TrainingProgress(sentence))
-
     # ---- the loop ----------------------------------------------------------------------------------------
 
     def loop(self) -> None:
         first_step = self._resume()
         self._ensure_teacher_completions()
         self._open_teacher_hidden()
-        every = self.recipe.train
-        with StopRequest() as stop:
+        with (
+            progress("training", self.steps, done=first_step, unit="step") as advance,
+            stopping_when(_STEP_SAVED) as stop,
+        ):
             for step in range(first_step, self.steps):
                 loss, learning_rate, norm = self._step(step)
+                advance(detail=f"loss {loss.total:.3f}")
                 self._log(step, loss, learning_rate, norm)
-                done = step + 1
-                if every.evaluate_every_steps and done % every.evaluate_every_steps == 0:
-                    self._evaluate(done)
-                if done % every.save_every_steps == 0 and done < self.steps:
-                    self._save(done)
-                if self._is_stop_requested(stop) and done < self.steps:
-                    self._save(done)
-                    raise KeyboardInterrupt
+                self._evaluate_and_save(step + 1, stop)
+            stop.when = "the model is written"
             if first_step < self.steps:
                 # If writing the model fails, as on a full disk, nothing is trained again.
                 self._save(self.steps)
@@ -213,9 +268,27 @@ class _Trainer:
             if self._is_stop_requested(stop):
                 raise KeyboardInterrupt
 
+    def _evaluate_and_save(self, done: int, stop: StopRequest) -> None:
+        """After a step, what is due then. Raises KeyboardInterrupt if it was to be the last."""
+        every = self.recipe.train
+        if every.evaluate_every_steps and done % every.evaluate_every_steps == 0:
+            stop.when = "this evaluation is finished and its step saved"
+            self._evaluate(done)
+            stop.when = _STEP_SAVED
+        is_due = done % every.save_every_steps == 0
+        is_last = done < self.steps and self._is_stop_requested(stop)
+        if done < self.steps and (is_due or is_last):
+            self._save(done)
+        if is_last:
+            raise KeyboardInterrupt
+
     def _is_stop_requested(self, stop: StopRequest) -> bool:
         """Whether any process was asked to stop: they save together, so all of them stop after the same step."""
-        return sum_values(self.accelerator, [float(stop.requested)])[0] > 0
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        asked = sum_values(self.accelerator, [float(stop.number == number) for number in numbers])
+        heard = [number for number, processes in zip(numbers, asked, strict=True) if processes]
+        stop.number = stop.number or next(iter(heard), None)
+        return bool(heard)
 
     def _open_teacher_hidden(self) -> None:
         self.engines.teacher_hidden = open_teacher_hidden(
@@ -225,7 +298,6 @@ class _Trainer:
             self.prepared,
             is_longer_than_an_epoch=self.steps > self.windows.first_epoch_steps,
             ledger=self.ledger,
-            say=self._say,
             rank=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
         )
@@ -250,8 +322,7 @@ class _Trainer:
         if self.accelerator.is_main_process and isinstance(self.benchmark, SqlBenchmark):
             with self.ledger.phase(Phase.EVALUATION):
                 self.teacher_check = check_once(self.run, found.texts, self.benchmark)
-            for sentence in self.teacher_check.sentences():
-                self._say(sentence)
+            self.teacher_check.say()
         self.accelerator.wait_for_everyone()
 
     def _step(self, step: int) -> tuple[WindowLoss, float, float]:
@@ -301,12 +372,13 @@ class _Trainer:
 
     def _log(self, step: int, loss: WindowLoss, learning_rate: float, norm: float) -> None:
         done = step + 1
-        self.report(TrainingProgress(step=done, steps=self.steps, loss=loss.total))
         if not self.accelerator.is_main_process:
             return
+        line = step_line(done, loss, learning_rate, norm, self.examples_seen, self.ledger)
+        if self.on_step is not None:
+            self.on_step(line)
         if done % self.recipe.train.log_every_steps and done != self.steps and done != 1:
             return
-        line = step_line(done, loss, learning_rate, norm, self.examples_seen, self.ledger)
         append_line(self.run, line)
         if self.recipe.train.trackers:
             numbers = {key: value for key, value in line.items() if isinstance(value, int | float)}
@@ -317,7 +389,7 @@ class _Trainer:
             with self.ledger.phase(Phase.EVALUATION):
                 accuracy = score_during_training(self.recipe, self.engines, self.valid, self.golds)
             metric = "execution accuracy" if self.valid.task == "sql" else "ROUGE-L"
-            self._say(f"step {done}: {metric} {accuracy:.1%} on {self.valid.name}")
+            log.info(f"step {done}: {metric} {accuracy:.1%} on {self.valid.name}")
             append_line(self.run, {"step": done, "valid_accuracy": accuracy})
         self.accelerator.wait_for_everyone()
 
@@ -334,7 +406,12 @@ class _Trainer:
                     "switch": self.trainer.switch_trace.state(),
                 }
                 save_checkpoint(self.run.checkpoint, self.optimizer.state(), state)
+        self._say_kept(done)
         self.accelerator.wait_for_everyone()
+
+    def _say_kept(self, done: int) -> None:
+        saved = f"The checkpoint after step {done} of {self.steps} is" if done else "No step is"
+        say_kept(f"{saved} saved in {self.run.path}.")
 
     def _resume(self) -> int:
         """The step to go on from; log lines written after the checkpoint are dropped."""
@@ -350,7 +427,8 @@ class _Trainer:
                 self.trainer.switch_trace.load(state["switch"])
             self.examples_seen = state["examples_seen"]
             done = int(state["step"])
-            self._say(f"resuming {self.run.path} after step {done} of {self.steps}")
+            log.info(f"resuming {self.run.path} after step {done} of {self.steps}")
+        self._say_kept(done)
         if self.accelerator.is_main_process:
             drop_lines_after(self.run, done)
         self.accelerator.wait_for_everyone()
@@ -361,6 +439,7 @@ class _Trainer:
             self._save_model()
             write_json(self.run.summary, self._summary())
             shutil.rmtree(self.run.checkpoint.parent, ignore_errors=True)
+        say_kept(f"{self.run.path} is finished.")
         self.accelerator.wait_for_everyone()
         if self.recipe.train.trackers:
             self.accelerator.end_training()

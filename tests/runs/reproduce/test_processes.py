@@ -1,6 +1,5 @@
 """Several processes on one plan: each takes what no other works on."""
 
-import io
 import os
 import shutil
 import subprocess
@@ -9,7 +8,6 @@ from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
-from rich.console import Console
 
 from distilsql.errors import RunError
 from distilsql.runs import reproduce as reproduction
@@ -17,18 +15,17 @@ from distilsql.runs.reproduce import reproduce
 from distilsql.runs.state import State, standings, state_of
 from run_folders import log_lines
 
-QUIET = Console(quiet=True)
-
 
 @pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("finishes", [True, False])
 def test_what_another_process_makes_is_passed_over_and_what_needs_it_waits(
-    book, world, plan_of, trained, held_elsewhere, monkeypatch, finishes
+    book, world, plan_of, trained, held_elsewhere, monkeypatch, finishes, caplog
 ):
     """Two processes on one plan: this one goes on to what it can make, and waits for the rest. If the other gives up,
     it makes that run itself."""
+    caplog.set_level("INFO", "distilsql")
     plan = plan_of(book, world, "main", only=["sft", "kid"])
-    reproduce(plan_of(book, world, "main", only=["start"]), world / "out", console=QUIET)
+    reproduce(plan_of(book, world, "main", only=["start"]), world / "out")
     for name in ("sft_small_seed0", "kid_small_from-teacher_seed0"):
         assert state_of(plan.runs[name]) is State.MISSING
     shutil.move(world / "runs" / "start", world / "set-aside")
@@ -45,12 +42,11 @@ def test_what_another_process_makes_is_passed_over_and_what_needs_it_waits(
                 other.close()
 
         monkeypatch.setattr(reproduction, "time", SimpleNamespace(sleep=pause))
-        console = Console(record=True, width=300, file=io.StringIO())
-        reproduce(plan, world / "out", console=console)
+        reproduce(plan, world / "out")
     assert pauses == [[], []], "every run but the teacher, which is done, needs the start"
     students = ["sft_small_seed0", "kid_small_from-teacher_seed0", "kid_small_from-teacher_seed1"]
     assert trained == ([] if finishes else ["start"]) + students
-    assert console.export_text().count("Waiting for other processes") == 1
+    assert caplog.text.count("Waiting for other processes") == 1
     assert "| kid | ours | 0, 1 |" in (world / "out" / "main.md").read_text()
     assert all(state_of(run) is not State.MISSING for run in plan.runs.values())
 
@@ -59,7 +55,7 @@ def test_processes_that_train_together_are_sent_away(book, world, plan_of, monke
     """They would wait for each other: each takes another run."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RunError, match="once for each GPU"):
-        reproduce(plan_of(book, world), world / "out", console=QUIET)
+        reproduce(plan_of(book, world), world / "out")
     assert not (world / "runs").exists()
 
 
@@ -94,5 +90,5 @@ def test_a_run_is_judged_later_while_another_process_builds_the_suite(
     with ExitStack() as other:
         other.enter_context(held_elsewhere(world / "runs" / "suites" / "test" / "ts"))
         monkeypatch.setattr(reproduction, "time", SimpleNamespace(sleep=lambda seconds: other.close()))
-        reproduce(plan, world / "out", console=QUIET)
+        reproduce(plan, world / "out")
     assert standings(plan.runs)["sft_small_seed0"].state is State.DONE

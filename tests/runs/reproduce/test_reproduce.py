@@ -17,9 +17,8 @@ from distilsql.runs.plan import make_plan
 from distilsql.runs.render import render
 from distilsql.runs.reproduce import reproduce
 from distilsql.runs.state import State, standings, state_of
+from reporters import answering
 from run_folders import log_lines
-
-QUIET = Console(quiet=True)
 
 # Every row once, then the seeds that are more than one.
 ALL = [
@@ -31,7 +30,7 @@ ALL = [
 def test_everything_is_made_once_judged_and_rendered(book, world, plan_of, trained, capsys):
     plan = plan_of(book, world)
     assert [standing.state for standing in standings(plan.runs).values()] == [State.MISSING] * 6
-    written = reproduce(plan, world / "out", console=QUIET)
+    written = reproduce(plan, world / "out")
     assert trained == ALL
     assert [path.name for path in written] == ["main.md", "shares.md"]
     # The teacher's layers were cut for the start, and students begin as the start.
@@ -60,7 +59,7 @@ def test_everything_is_made_once_judged_and_rendered(book, world, plan_of, train
 
     # A second start finds everything there.
     trained.clear()
-    reproduce(plan, world / "out", console=QUIET)
+    reproduce(plan, world / "out")
     assert trained == []
     known = standings(plan.runs)
     # Errors over another length, measured in between, are not what the column shows.
@@ -68,7 +67,7 @@ def test_everything_is_made_once_judged_and_rendered(book, world, plan_of, train
     measured = json.loads(exposure.read_text())
     other = measured | {"excess_accumulated_error": 1e6, "options": measured["options"] | {"length": 30}}
     exposure.write_text(json.dumps(other))
-    reproduce(plan, world / "out", console=QUIET)
+    reproduce(plan, world / "out")
     assert json.loads(exposure.read_text()) == measured
     # Spider's column stays unjudged wherever it is asked for.
     assert known["kid_small_from-teacher_mask_share-0.5_seed0"].state is State.DONE
@@ -86,22 +85,20 @@ def test_a_kill_at_any_place_trains_nothing_twice_and_asks_nothing_twice(
     class Killed(BaseException):
         pass
 
-    real_train, real_predict = reproduction.train, reproduction.predict
+    real_train = reproduction.train
     steps_of: list[int] = []
 
-    def die_in_training(recipe, folder, *, report, same):
-        def watch(progress):
-            if progress.step:
-                steps_of.append(progress.step)
-            if recipe.name == "start" and progress.step == 3:
+    def die_in_training(recipe, folder, *, same):
+        def watch(line):
+            steps_of.append(line["step"])
+            if recipe.name == "start" and line["step"] == 3:
                 raise Killed
-            report(progress)
 
-        return real_train(recipe, folder, report=watch, same=same)
+        return real_train(recipe, folder, on_step=watch, same=same)
 
     monkeypatch.setattr(reproduction, "train", die_in_training)
     with pytest.raises(Killed):
-        reproduce(plan, world / "out", console=QUIET)
+        reproduce(plan, world / "out")
     assert steps_of == [1, 2, 3, 1, 2, 3]
     found = standings(plan.runs)
     assert found["start"].state is State.PART_DONE
@@ -109,22 +106,18 @@ def test_a_kill_at_any_place_trains_nothing_twice_and_asks_nothing_twice(
     assert found["start"].seconds_left > 0
     assert "start" in found["start"].basis
 
-    def die_while_answering(model, benchmark, out, *, on_progress=None):
-        def watch(done, total):
-            raise Killed
-
-        return real_predict(model, benchmark, out, on_progress=watch)
+    def die(done):
+        raise Killed
 
     steps_of.clear()
-    monkeypatch.setattr(reproduction, "predict", die_while_answering)
 
-    def count_only(recipe, folder, *, report, same):
-        return real_train(recipe, folder, report=lambda progress: steps_of.append(progress.step), same=same)
+    def count_only(recipe, folder, *, same):
+        return real_train(recipe, folder, on_step=lambda line: steps_of.append(line["step"]), same=same)
 
     monkeypatch.setattr(reproduction, "train", count_only)
-    with pytest.raises(Killed):
-        reproduce(plan, world / "out", console=QUIET)
-    assert [step for step in steps_of if step] == [3, 1, 2, 3], "start's last step, then sft's"
+    with answering(die), pytest.raises(Killed):
+        reproduce(plan, world / "out")
+    assert steps_of == [3, 1, 2, 3], "start's last step, then sft's"
     assert trained == ["teacher", "start", "start", "sft_small_seed0"]
 
     unfinished = next((world / "runs" / "sft_small_seed0" / "predictions").glob("*.unfinished"))
@@ -132,14 +125,8 @@ def test_a_kill_at_any_place_trains_nothing_twice_and_asks_nothing_twice(
     answered = [line["example_id"] for line in lines if "example_id" in line]
     asked: list[int] = []
 
-    def count_answers(model, benchmark, out, *, on_progress=None):
-        def watch(done, total):
-            asked.append(done)
-
-        return real_predict(model, benchmark, out, on_progress=watch)
-
-    monkeypatch.setattr(reproduction, "predict", count_answers)
-    reproduce(plan, world / "out", console=QUIET)
+    with answering(asked.append):
+        reproduce(plan, world / "out")
     assert trained == ["teacher", "start", "start", "sft_small_seed0"]
     assert asked == list(range(len(answered) + 1, 4))
 
@@ -147,18 +134,13 @@ def test_a_kill_at_any_place_trains_nothing_twice_and_asks_nothing_twice(
 @pytest.mark.usefixtures("no_figures")
 def test_a_larger_draw_asks_only_the_new_questions(book, world, plan_of, monkeypatch):
     plan = plan_of(book, world, "shares", only=["kid"])
-    reproduce(plan, world / "out", console=QUIET)
+    reproduce(plan, world / "out")
     scale = book.folder / "tiny" / "scale.toml"
     scale.write_text(scale.read_text().replace("limit = 3,", "limit = 5,"))
     asked: list[int] = []
-    real = reproduction.predict
-
-    def count(model, benchmark, out, *, on_progress=None):
-        return real(model, benchmark, out, on_progress=lambda done, total: asked.append(done))
-
-    monkeypatch.setattr(reproduction, "predict", count)
     larger = make_plan(Book(book.folder), ["shares"], "tiny", world / "runs", only=["kid"])
-    reproduce(larger, world / "out", console=QUIET)
+    with answering(asked.append):
+        reproduce(larger, world / "out")
     assert asked == [4, 5, 4, 5], "two questions more for each of two seeds"
     assert "(n = 5)" in (world / "out" / "shares.md").read_text()
 
@@ -166,7 +148,7 @@ def test_a_larger_draw_asks_only_the_new_questions(book, world, plan_of, monkeyp
 @pytest.mark.usefixtures("no_figures")
 def test_a_task_of_its_own_is_trained_for_and_sampled_with_every_seed(book, world, plan_of, trained):
     plan = plan_of(book, world, "talk")
-    reproduce(plan, world / "out", console=QUIET)
+    reproduce(plan, world / "out")
     assert trained == ["teacher_talk", "start_talk", "sft_small_talk_seed0"]
     run = world / "runs" / "sft_small_talk_seed0"
     assert len(list((run / "predictions").iterdir())) == 2
@@ -175,35 +157,35 @@ def test_a_task_of_its_own_is_trained_for_and_sampled_with_every_seed(book, worl
     # One sample lost: it is drawn again, and the score, older than it, is taken anew.
     next((run / "predictions").iterdir()).unlink()
     assert state_of(plan.runs["sft_small_talk_seed0"]) is State.TRAINED
-    reproduce(plan, world / "out", console=QUIET)
+    reproduce(plan, world / "out")
     assert len(list((run / "predictions").iterdir())) == 2
     assert len(trained) == 3
     # Answers newer than their score, as a kill between the two leaves them: judged again, not asked again.
     score, answers = next((run / "scores").iterdir()), next((run / "predictions").iterdir())
     os.utime(score, ns=(0, 0))
     written = answers.stat().st_mtime_ns
-    reproduce(plan, world / "out", console=QUIET)
+    reproduce(plan, world / "out")
     assert score.stat().st_mtime_ns > written == answers.stat().st_mtime_ns
 
 
 @pytest.mark.usefixtures("no_figures")
 def test_a_suite_is_built_once_and_its_scores_carry_its_name(book, world, plan_of):
     plan = plan_of(book, world, "suites")
-    reproduce(plan, world / "out", console=QUIET)
+    reproduce(plan, world / "out")
     suite = world / "runs" / "suites" / "test" / "ts" / "suite.json"
     built = suite.stat().st_mtime_ns
     table = (world / "out" / "suites.md").read_text()
     assert "TS % (n = 3)" in table
     assert "TS on test [" in table
     assert standings(plan.runs)["sft_small_seed0"].state is State.DONE
-    reproduce(plan, world / "out", console=QUIET)
+    reproduce(plan, world / "out")
     assert suite.stat().st_mtime_ns == built
 
 
 @pytest.mark.usefixtures("no_figures")
 def test_without_weights_a_suite_is_judged_on_the_queries_that_scores_hold(book, world, plan_of, trained):
     plan = plan_of(book, world, "both")
-    reproduce(plan, world / "out", console=QUIET)
+    reproduce(plan, world / "out")
     sft = plan.runs["sft_small_seed0"].folder.path
     on_suite, on_database = sft / "scores" / "test-ts.json", sft / "scores" / "test.json"
     judged = on_suite.read_bytes()
@@ -219,7 +201,7 @@ def test_without_weights_a_suite_is_judged_on_the_queries_that_scores_hold(book,
     }
     trained.clear()
     written = on_database.stat().st_mtime_ns
-    reproduce(plan, world / "out", console=QUIET)
+    reproduce(plan, world / "out")
     assert trained == []
     assert on_suite.read_bytes() == judged
     assert on_database.stat().st_mtime_ns == written
@@ -232,9 +214,9 @@ def test_without_weights_a_suite_is_judged_on_the_queries_that_scores_hold(book,
 
 @pytest.mark.usefixtures("no_figures")
 def test_another_tables_runs_are_used_and_what_only_left_out_is_shown(book, world, plan_of, trained):
-    reproduce(plan_of(book, world, "main", only=["kid"]), world / "out", console=QUIET)
+    reproduce(plan_of(book, world, "main", only=["kid"]), world / "out")
     made = list(trained)
-    reproduce(plan_of(book, world, "shares"), world / "out", console=QUIET)
+    reproduce(plan_of(book, world, "shares"), world / "out")
     assert trained == [*made, "kid_small_from-teacher_mask_share-0.5_seed0"]
     render(plan_of(book, world, "main", only=["sft"]), world / "out")
     assert "| kid | ours | 0, 1 |" in (world / "out" / "main.md").read_text()
@@ -247,14 +229,14 @@ def test_weights_that_are_gone_are_made_again_only_where_another_run_needs_them(
 ):
     """Scores, logs and summaries are what is kept of published runs."""
     plan = plan_of(book, world, "shares")
-    reproduce(plan, world / "out", console=QUIET)
+    reproduce(plan, world / "out")
     table = (world / "out" / "shares.md").read_bytes()
     for run in plan.runs.values():
         for part in ("model", "predictions", "checkpoints"):
             shutil.rmtree(run.folder.path / part, ignore_errors=True)
     assert {standing.state for standing in standings(plan.runs).values()} == {State.MEASURED}
     trained.clear()
-    reproduce(plan, world / "out", console=QUIET)
+    reproduce(plan, world / "out")
     assert trained == []
     assert (world / "out" / "shares.md").read_bytes() == table
 
@@ -268,7 +250,7 @@ def test_weights_that_are_gone_are_made_again_only_where_another_run_needs_them(
     )
     results = (kept.folder.summary, *kept.folder.path.glob("scores/*"))
     written = [path.stat().st_mtime_ns for path in results]
-    reproduce(plan, world / "out", console=QUIET)
+    reproduce(plan, world / "out")
     assert trained == ["teacher", "start", half]
     assert state_of(kept) is State.MEASURED
     assert [path.stat().st_mtime_ns for path in results] == written
@@ -282,12 +264,12 @@ def test_weights_that_are_gone_are_made_again_only_where_another_run_needs_them(
 @pytest.mark.usefixtures("no_figures")
 def test_a_folder_of_another_recipe_is_left_alone_and_the_others_are_made(book, world, plan_of, trained):
     plan = plan_of(book, world, "main", only=["sft", "kid"])
-    reproduce(plan_of(book, world, "main", only=["sft"]), world / "out", console=QUIET)
+    reproduce(plan_of(book, world, "main", only=["sft"]), world / "out")
     recipe = world / "runs" / "sft_small_seed0" / "recipe.toml"
     recipe.write_text(recipe.read_text().replace("learning_rate = 0.0002", "learning_rate = 0.5"))
     assert state_of(plan.runs["sft_small_seed0"]) is State.OTHER
     with pytest.raises(RunError, match=r"1 of 5 runs could not be made.*sft_small_seed0.*--runs"):
-        reproduce(plan, world / "out", console=QUIET)
+        reproduce(plan, world / "out")
     assert "learning_rate = 0.5" in recipe.read_text()
     assert trained[-1] == "kid_small_from-teacher_seed1"
     assert "| sft | ours | not run |" in (world / "out" / "main.md").read_text()
@@ -297,7 +279,7 @@ def test_a_folder_of_another_recipe_is_left_alone_and_the_others_are_made(book, 
 def test_runs_that_cannot_be_made_take_those_that_need_them_with_them(book, world, plan_of, trained):
     (world / "pairs.jsonl").unlink()
     with pytest.raises(RunError, match=r"6 of 6 runs could not be made.*teacher.*pairs.jsonl"):
-        reproduce(plan_of(book, world), world / "out", console=QUIET)
+        reproduce(plan_of(book, world), world / "out")
     assert trained == ["teacher"]
     assert "not run" in (world / "out" / "main.md").read_text()
 
@@ -316,13 +298,13 @@ def test_a_run_that_is_out_of_memory_leaves_the_others_their_turn(book, world, p
     with pytest.raises(
         RunError, match=r"1 of 5 runs could not be made.*kid_small_from-teacher_seed0: CUDA out of"
     ):
-        reproduce(plan, world / "out", console=QUIET)
+        reproduce(plan, world / "out")
     assert state_of(plan.runs["kid_small_from-teacher_seed1"]) is State.TRAINED
 
 
 @pytest.mark.usefixtures("no_figures")
 def test_the_folder_of_runs_may_move(book, world, plan_of):
-    reproduce(plan_of(book, world, "main", only=["start"]), world / "out", console=QUIET)
+    reproduce(plan_of(book, world, "main", only=["start"]), world / "out")
     (world / "elsewhere").mkdir()
     os.rename(world / "runs", world / "elsewhere" / "runs")
     moved = make_plan(book, ["main"], "tiny", world / "elsewhere" / "runs", only=["start"])
@@ -332,7 +314,7 @@ def test_the_folder_of_runs_may_move(book, world, plan_of):
 @pytest.mark.usefixtures("no_figures")
 def test_the_dry_run_names_every_run_its_state_and_what_is_left(book, world, plan_of):
     plan = plan_of(book, world, "main", only=["sft"])
-    reproduce(plan_of(book, world, "main", only=["start"]), world / "out", console=QUIET)
+    reproduce(plan_of(book, world, "main", only=["start"]), world / "out")
     (world / "runs" / "start" / "summary.json").unlink()
     console = Console(record=True, width=120, file=io.StringIO())
     print_plan(plan, console)

@@ -8,14 +8,15 @@ import hashlib
 import json
 import shutil
 import tempfile
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
 from distilsql.data.benchmark import SqlBenchmark
-from distilsql.data.demo.build import write_demo
-from distilsql.data.demo.domain import schema_of
-from distilsql.data.demo.domains import SEEN, UNSEEN
+from distilsql.data.demo.build import write_demo, write_teacher_data
+from distilsql.data.demo.databases import SEEN, UNSEEN, teacher_domains
+from distilsql.data.demo.domain import Domain, schema_of
 from distilsql.data.example import Example
 from distilsql.data.pairs import pairs_source
 from distilsql.data.source import Source
@@ -23,35 +24,45 @@ from distilsql.databases.database import Database
 from distilsql.databases.file_cache import default_cache_folder
 from distilsql.errors import DataError
 
-# Split as it is asked for → file it is read from, and the databases it keeps.
-_ALL = frozenset(domain.db_id for domain in (*SEEN, *UNSEEN))
+
+@dataclass(frozen=True)
+class _Split:
+    """`file_name` is the file that a split is read from, `domains` are the databases it keeps of it, and `write` makes
+    the folder of both."""
+
+    file_name: str
+    domains: Callable[[], tuple[Domain, ...]]
+    write: Callable[[Path], None] = write_demo
+
+
 _SPLITS = {
-    "train": ("train", _ALL),
-    "valid": ("valid", _ALL),
-    "test": ("test", _ALL),
-    "test-seen": ("test", frozenset(domain.db_id for domain in SEEN)),
-    "test-unseen": ("test", frozenset(domain.db_id for domain in UNSEEN)),
+    "train": _Split("train", lambda: SEEN),
+    "valid": _Split("valid", lambda: SEEN),
+    "test": _Split("test", lambda: (*SEEN, *UNSEEN)),
+    "test-seen": _Split("test", lambda: SEEN),
+    "test-unseen": _Split("test", lambda: UNSEEN),
+    "teacher-train": _Split("teacher-train", lambda: (*SEEN, *teacher_domains()), write_teacher_data),
 }
 DEMO_SPLITS = tuple(_SPLITS)
 
 
 def load_demo(split: str, root: Path | None = None) -> SqlBenchmark:
-    """The demo benchmark's `split`: train, valid, test, or test's part on seen or on unseen databases.
+    """The demo benchmark's `split`: train, valid, test, test's part on seen or on unseen databases, or what the
+    embedded teacher was trained on (teacher-train).
 
-    Generated on first use (a few seconds) under `root/demo`, or in the user's cache folder without a root.
-    Raises DataError for an unknown split and for a generated folder that somebody changed.
+    Generated on first use (seconds; half a minute for teacher-train) under `root/demo`, or in the user's cache folder
+    without a root. Raises DataError for an unknown split and for a generated folder that somebody changed.
     """
-    folder, file_name, db_ids = _split(split, root)
+    folder, known = _split(split, root)
     databases = {
         domain.db_id: Database(
             domain.db_id,
             _existing(folder, folder / "databases" / domain.db_id / f"{domain.db_id}.sqlite"),
             schema_of(domain),
         )
-        for domain in (*SEEN, *UNSEEN)
-        if domain.db_id in db_ids
+        for domain in known.domains()
     }
-    examples = _read_examples(folder, file_name)
+    examples = _read_examples(folder, known.file_name)
     return SqlBenchmark(
         name=f"demo:{split}",
         examples=tuple(example for example in examples if example.db_id in databases),
@@ -62,20 +73,23 @@ def load_demo(split: str, root: Path | None = None) -> SqlBenchmark:
 
 def demo_source(split: str, root: Path | None = None) -> Source:
     """The files of a split, to be checked as own pairs are. Generates and raises as `load_demo` does."""
-    folder, file_name, db_ids = _split(split, root)
+    folder, known = _split(split, root)
+    db_ids = {domain.db_id for domain in known.domains()}
     return replace(
-        pairs_source(folder / f"{file_name}.jsonl", folder / "databases"),
+        pairs_source(folder / f"{known.file_name}.jsonl", folder / "databases"),
         name=f"demo:{split}",
         evaluator="spider",
+        ids_by_content=False,
         part=lambda examples: [example for example in examples if example.db_id in db_ids],
     )
 
 
-def _split(split: str, root: Path | None) -> tuple[Path, str, frozenset[str]]:
-    """The generated folder, the name of the split's file, and the databases it keeps."""
+def _split(split: str, root: Path | None) -> tuple[Path, _Split]:
+    """The generated folder of a split, and what the split is."""
     if split not in _SPLITS:
         raise DataError(f"The demo has no split '{split}'. Use one of: {', '.join(_SPLITS)}.")
-    return _generated((root or default_cache_folder()) / "demo"), *_SPLITS[split]
+    known = _SPLITS[split]
+    return _generated((root or default_cache_folder()) / "demo", known.write), known
 
 
 def _read_examples(folder: Path, file_name: str) -> list[Example]:
@@ -103,15 +117,21 @@ def _changed(folder: Path, what: str) -> DataError:
     )
 
 
-def _generated(base: Path) -> Path:
-    """The folder with the generated files under `base`; complete or not there at all."""
-    folder = base / _generator_checksum()
+def _generated(base: Path, write: Callable[[Path], None]) -> Path:
+    """The folder under `base` with the files that `write` makes; complete or not there at all."""
+    folder = base / (_generator_checksum() + ("-teacher" if write is write_teacher_data else ""))
     if folder.is_dir():
         return folder
-    base.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=base))
     try:
-        write_demo(unfinished)
+        base.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=base))
+    except OSError as error:
+        raise DataError(
+            f"The demo's folder {base} cannot be written ({error.strerror}); make it writable or set XDG_CACHE_HOME to "
+            "another place."
+        ) from error
+    try:
+        write(unfinished)
         unfinished.chmod(0o755)  # mkdtemp's folder is for its owner alone
         unfinished.rename(folder)
     except OSError:

@@ -127,8 +127,11 @@ def schema_of(domain: Domain) -> Schema:
         )
         for table in domain.tables
     )
+    # SQLite lists the keys of a table last to first.
     keys = tuple(
-        ForeignKey(child.name, f"{parent.name}_id", parent.name, "id") for child, parent in domain.links
+        ForeignKey(child.name, link.name, link.parent, "id")
+        for child in domain.tables
+        for link in reversed(child.links)
     )
     return Schema(tables, keys)
 

@@ -1,0 +1,51 @@
+"""A training step on random weights and random token ids, which costs what one on real ones costs."""
+
+import numpy as np
+
+from distilsql.data.example import Example
+from distilsql.distill.tree import PromptTree
+from distilsql.runs.engines import Engines
+from distilsql.runs.ledger import Ledger
+from distilsql.runs.prepare import TokenizedExample
+from distilsql.runs.recipe import Recipe, make_recipe
+from distilsql.runs.window import WindowTrainer
+from distilsql.runs.window_tree import WindowTree
+
+
+def recipe_of(method: str) -> Recipe:
+    """The method with its defaults. The models are made by the caller: the recipe's paths are never read."""
+    return make_recipe(
+        {
+            "method": method,
+            "student": {"path": "random", "tuning": "full"},
+            "teacher": {"path": "random"},
+            "data": {"train": "spider:train"},
+            "train": {"steps": 1},
+        }
+    )
+
+
+def random_tree(
+    vocabulary: int, *, prompt_tokens: int, questions: int, question_tokens: int, completion_tokens: int
+) -> WindowTree:
+    """`questions` of one database with random token ids; the same for the same size."""
+    rng = np.random.default_rng([prompt_tokens, questions])
+
+    def tokens(count: int) -> tuple[int, ...]:
+        return tuple(rng.integers(1, vocabulary, count).tolist())
+
+    key, prefix = f"{prompt_tokens}, {questions}", tokens(prompt_tokens)
+    examples = tuple(
+        TokenizedExample(
+            Example(str(number), key, "", ""), key, tokens(question_tokens), tokens(completion_tokens)
+        )
+        for number in range(questions)
+    )
+    tree = PromptTree(prefix, tuple(example.question for example in examples))
+    return WindowTree(key, tree, examples, tuple(range(questions)), epoch=0)
+
+
+def loss_and_gradients(recipe: Recipe, engines: Engines, item: WindowTree) -> None:
+    trainer = WindowTrainer(recipe, engines, Ledger())
+    trained = trainer.window_completions([item])
+    trainer.accumulate([item], trained, trainer.denominators([item], trained))

@@ -1,0 +1,189 @@
+"""What a recipe leaves open about its prompts (`auto`), settled once, before a run begins.
+
+Published benchmarks are asked as their published results were. A user's own pairs are often many questions about one
+database, which the engine runs fastest when they share a prefix: there the prompt shows the whole schema, as far as
+the models' positions and a share of the memory allow, and beyond that a cut that is the same for all questions. What
+was chosen stands in the run's recipe, so that resuming, prediction and questions of one's own keep to it.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from transformers import AutoConfig
+
+from distilsql.data.benchmark import SqlBenchmark, is_own
+from distilsql.errors import ModelError, RecipeError
+from distilsql.models.layout_check import attention_window
+from distilsql.models.load import load_tokenizer
+from distilsql.prompts.codes import build_prefix, question_text, suffix_of
+from distilsql.prompts.relevance import gold_columns
+from distilsql.runs.engines import longest_tokens
+from distilsql.runs.folder import RunFolder
+from distilsql.runs.prepare import PromptTokens, load_data, prompt_options, shared_prefixes
+from distilsql.runs.recipe import PUBLISHED_PROMPT_TOKENS, PromptSettings, Recipe, load_recipe
+
+MEMORY_SHARE = 0.25  # of the device's memory, for what a prompt's tokens leave behind for the backward pass
+_HEADROOM = 0.1  # of a prefix: sample values change, and the run's prompts are to stay whole
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+def settled_for_run(recipe: Recipe, resumed: Path | None, accelerator: Accelerator) -> tuple[Recipe, str]:
+    """The recipe with its prompt settled, the same in every process, and what is to be said of that ('' for nothing).
+
+    A run that has begun in the folder `resumed` goes on as it began.
+
+    Raises:
+        DataError, ModelError: what the recipe names is missing or does not fit.
+    """
+    if not recipe.prompt.is_open and recipe.prompt.schema_filter != "fixed":
+        return recipe, ""
+    chosen: list[Any] = [recipe, ""]
+    if accelerator.is_main_process:
+        begun = _begun(resumed) if resumed else None
+        if begun is not None:
+            chosen = [recipe.with_prompt(recipe.prompt.settled_as(begun.prompt)), ""]
+        else:
+            chosen = list(settle_prompt(recipe, accelerator.device))
+    settled, said = broadcast_object_list(chosen)
+    return settled, said
+
+
+def settled_for_asking(recipe: Recipe, model: str, device: torch.device) -> PromptSettings:
+    """The settings by which a model that was not trained here is asked as the recipe says."""
+    if not recipe.prompt.is_open:
+        return recipe.prompt
+    student = recipe.student.model_copy(update={"path": model})
+    return settle_prompt(recipe.model_copy(update={"student": student, "teacher": None}), device)[0].prompt
+
+
+def _begun(folder: Path) -> Recipe | None:
+    try:
+        return load_recipe(RunFolder(folder).recipe) if RunFolder(folder).is_begun() else None
+    except RecipeError:
+        return None
+
+
+def settle_prompt(recipe: Recipe, device: torch.device) -> tuple[Recipe, str]:
+    """The recipe with its prompt settled by its training data, its models and the memory of `device`, and what is to be
+    said of a schema that does not fit.
+
+    Raises:
+        DataError, ModelError: what the recipe names is missing or does not fit.
+    """
+    prompt, own = recipe.prompt, is_own(recipe.data.train)
+    benchmark = load_data(recipe)[0] if own or prompt.schema_filter == "fixed" else None
+    if not isinstance(benchmark, SqlBenchmark):
+        return recipe.with_prompt(prompt.as_published()), ""
+    if not own:
+        prompt = prompt.as_published()
+    if prompt.quoting == "auto":
+        prompt = prompt.model_copy(update={"quoting": "sqlite"})
+    if prompt.schema_filter == "auto" and recipe.train.share_prefix != "off":
+        prompt = prompt.model_copy(update={"schema_filter": "fixed"})
+    said = ""
+    if prompt.schema_filter in ("fixed", "never"):
+        text = PromptTokens(load_tokenizer(recipe.student.path))
+        if prompt.max_prompt_tokens == "auto":
+            prompt, said = _with_budget(recipe.with_prompt(prompt), benchmark, text, device)
+        if prompt.schema_filter == "fixed" and not prompt.shown_first:
+            prompt = _with_what_training_uses(prompt, benchmark, text)
+    return recipe.with_prompt(prompt.as_published()), said
+
+
+def _with_budget(
+    recipe: Recipe, benchmark: SqlBenchmark, text: PromptTokens, device: torch.device
+) -> tuple[PromptSettings, str]:
+    """Room for the largest schema and the longest question, as far as the limits allow."""
+    prompt = recipe.prompt
+    options = prompt_options(prompt)
+    sizes = {
+        db_id: text.count(build_prefix(database, options)) for db_id, database in benchmark.databases.items()
+    }
+    largest = max(sizes, key=sizes.__getitem__)
+    longest = max(
+        text.count(suffix_of(question_text(example), benchmark.databases[example.db_id].schema, {}, options))
+        for example in benchmark.examples
+    )
+    limit, reason = prompt_limit(recipe, device)
+    question = min(prompt.question_tokens + longest, limit // 2)
+    wanted = text.special + round(sizes[largest] * (1 + _HEADROOM)) + question
+    tokens = max(min(max(wanted, PUBLISHED_PROMPT_TOKENS), limit), 16)
+    room = tokens - question - text.special
+    said = ""
+    if room < sizes[largest]:
+        said = (
+            f"The schema of {largest} takes {sizes[largest]:,} tokens, and {reason} leave {room:,} for it: all its "
+            "questions see the same cut. prompt.max_prompt_tokens sets another budget."
+        )
+    return prompt.model_copy(update={"max_prompt_tokens": tokens, "question_tokens": question}), said
+
+
+def _with_what_training_uses(
+    prompt: PromptSettings, benchmark: SqlBenchmark, text: PromptTokens
+) -> PromptSettings:
+    """`shown_first` for the databases whose schema does not fit: the columns of their golds, the most used first."""
+    prefixes = shared_prefixes(benchmark, text, prompt)
+    cut = {db_id for db_id, prefix in prefixes.items() if prefix.rule != "whole"}
+    uses: dict[str, Counter[tuple[str, str]]] = {db_id: Counter() for db_id in sorted(cut)}
+    for example in benchmark.examples:
+        if example.db_id in cut:
+            schema = benchmark.databases[example.db_id].schema
+            uses[example.db_id].update(sorted(gold_columns(schema, example.gold_sql)))
+    first = {db_id: sorted(counts, key=lambda name: (-counts[name], name)) for db_id, counts in uses.items()}
+    return prompt.model_copy(update={"shown_first": first})
+
+
+def prompt_limit(recipe: Recipe, device: torch.device) -> tuple[int, str]:
+    """The most tokens that a prompt may have, and what sets this limit."""
+    paths = [recipe.student.path]
+    if recipe.row.needs_teacher and recipe.teacher is not None:
+        paths.append(recipe.teacher.path)
+    beside = longest_tokens(recipe) - recipe.prompt.budget_tokens  # what is read after the prompt
+    limits: list[tuple[int, str]] = []
+    for path in paths:
+        config = _config(path)
+        positions = getattr(config, "max_position_embeddings", None)
+        if positions:
+            limits.append((positions - beside, f"the {positions:,} positions of {path}"))
+        window = attention_window(config)
+        if window:
+            limits.append((window - beside, f"the {window:,} tokens that {path} attends to"))
+    memory = device_memory_bytes(device)
+    tokens = int(MEMORY_SHARE * memory / bytes_per_token(_config(paths[0]), recipe.train.precision))
+    said = f"a quarter of the memory ({MEMORY_SHARE * memory / 2**30:.1f} GiB)"
+    limits.append((tokens, said))
+    return min(limits)
+
+
+def bytes_per_token(config: Any, precision: str) -> int:
+    """What the backward pass keeps of a token, about: ten vectors of the hidden size and four of the feed-forward size
+    in each layer."""
+    hidden, layers = config.hidden_size, config.num_hidden_layers
+    inner = getattr(config, "intermediate_size", None) or getattr(config, "ffn_dim", None) or 4 * hidden
+    return int(layers * (10 * hidden + 4 * inner) * (2 if precision == "bfloat16" else 4))
+
+
+def device_memory_bytes(device: torch.device) -> int:
+    """All memory of a GPU; of a machine, or what its control group may use of it."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    whole = int(psutil.virtual_memory().total)
+    try:
+        return min(whole, int(_CGROUP_LIMIT.read_text()))
+    except (OSError, ValueError):  # none, or "max"
+        return whole
+
+
+def _config(path: str) -> Any:
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"No model could be loaded from {path}: {error}. Give a folder that save_pretrained wrote, a hub name, or "
+            "the model/ folder of a run."
+        ) from error
