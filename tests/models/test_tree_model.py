@@ -41,7 +41,7 @@ def test_tree_equals_padded_in_loss_and_every_gradient(family, lora, seed):
         model = add_lora(model, rank=2, scale=4.0)
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
-                torch.nn.init.normal_(parameter)
+                torch.nn.init.normal_(parameter, std=0.1)  # at 1 they make the float32 in attention visible
     # In float32 an unlucky model's gradients differ by more than the tolerance from rounding alone.
     model.double()
     tree, branches = random_tree(seed)
