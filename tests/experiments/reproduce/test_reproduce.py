@@ -322,6 +322,6 @@ def test_the_dry_run_names_every_run_its_state_and_what_is_left(book, world, pla
     lines = shown.splitlines()
     told = {line.split()[0]: " ".join(line.split()[1:]) for line in lines if line}
     assert told["teacher"].startswith("done 3/3")
-    assert told["start"].startswith("part done 0/3 about 1 min")
+    assert told["start"].startswith("part done 0/3 about ")
     assert told["sft_small_seed0"] == "missing 0/3 0/2 unknown"
     assert "1 of 3 runs are trained" in shown
