@@ -257,7 +257,7 @@ from distilsql.databases.execute import make_job, shared_pool
 from distilsql.databases.fingerprint import take_fingerprint
 from distilsql.databases.schema import introspect
 from distilsql.databases.values import matched_values, sample_values
-from distilsql.databases.variants import read_template
+from distilsql.metrics.suites.variants import read_template
 
 path = Path(sys.argv[1])
 sample_values(path, introspect(path), 2)
