@@ -16,7 +16,8 @@ from distilsql.inference.predict import recipe_of
 from distilsql.inference.prepare import prepare, shown_first
 from distilsql.models.load import load_tokenizer
 from distilsql.runs.folder import RunFolder
-from distilsql.runs.recipe import PromptSettings, Recipe, load_recipe, make_recipe
+from distilsql.runs.recipe import Recipe, load_recipe, make_recipe
+from distilsql.runs.sections import PromptSettings
 from distilsql.training import settle_prompt as settling
 from distilsql.training.settle_prompt import settle_prompt, settled_for_run
 from distilsql.training.train import train

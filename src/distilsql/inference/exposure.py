@@ -21,7 +21,7 @@ from distilsql.models.tree import Completion, PromptTree, as_branches
 from distilsql.models.tree_model import TreeModel
 from distilsql.progress import progress
 from distilsql.runs.folder import RunFolder
-from distilsql.runs.recipe import PromptSettings, TeacherOptions
+from distilsql.runs.sections import PromptSettings, TeacherOptions
 from distilsql.threads import fit_threads
 
 

@@ -25,7 +25,8 @@ from distilsql.models.load import load_tokenizer
 from distilsql.prompts.codes import build_prefix, question_text, suffix_of
 from distilsql.prompts.relevance import gold_columns
 from distilsql.runs.folder import RunFolder
-from distilsql.runs.recipe import PUBLISHED_PROMPT_TOKENS, PromptSettings, Recipe, load_recipe
+from distilsql.runs.recipe import Recipe, load_recipe
+from distilsql.runs.sections import PUBLISHED_PROMPT_TOKENS, PromptSettings
 from distilsql.training.sources.source import source_class
 
 MEMORY_SHARE = 0.25  # of the device's memory, for what a prompt's tokens leave behind for the backward pass

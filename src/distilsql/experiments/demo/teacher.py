@@ -22,7 +22,8 @@ from distilsql.models.tiny import save_tiny_llama, train_tokenizer
 from distilsql.prompts.codes import build_prefix, build_suffix
 from distilsql.runs.evaluate import evaluate_run
 from distilsql.runs.folder import RunFolder
-from distilsql.runs.recipe import PromptSettings, Recipe, make_recipe
+from distilsql.runs.recipe import Recipe, make_recipe
+from distilsql.runs.sections import PromptSettings
 from distilsql.training.train import train
 
 DATA = "demo:teacher-train"
