@@ -16,7 +16,7 @@ import torch
 
 from distilsql.data.benchmark import Benchmark
 from distilsql.errors import RunError
-from distilsql.files import read_json
+from distilsql.files import read_json, write_json
 from distilsql.runs.folder import RunFolder
 from distilsql.threads import THREAD_VARIABLES
 
@@ -39,6 +39,13 @@ def environment(benchmarks: list[Benchmark], processes: int) -> dict[str, Any]:
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "data": {benchmark.name: data_checksum(benchmark) for benchmark in benchmarks},
     }
+
+
+def record_environment(run: RunFolder, benchmarks: list[Benchmark], processes: int) -> None:
+    """Write environment.json. Raises RunError as `refuse_other_data` does, before it is written."""
+    described = environment(benchmarks, processes)
+    refuse_other_data(run, described)
+    write_json(run.environment, described)
 
 
 def refuse_other_data(run: RunFolder, now: Mapping[str, Any]) -> None:
