@@ -34,6 +34,7 @@ PARTS = (
     "checkpoints",
     "model",
     "model.part",
+    "model.old",
     "teacher_completions.jsonl",
     "exposure.json",
     "predictions",

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.load import load_sql_benchmark
-from distilsql.files import read_json, write_json
+from distilsql.files import new_folder, read_json, write_json
 from distilsql.inference.predict import load_any, predict
 from distilsql.inference.prepare import prompt_options
 from distilsql.metrics.scores import Scores
@@ -54,13 +54,10 @@ def make_start(folder: Path) -> int:
     Returns the number of parameters.
     """
     tokenizer = train_tokenizer(_texts(load_sql_benchmark(DATA)), _VOCABULARY, phrases=_PHRASES)
-    unfinished = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    parameters = save_tiny_llama(
-        unfinished, tokenizer, hidden_size=128, intermediate_size=384, layers=6, heads=4, seed=1
-    )
-    unfinished.rename(folder)
-    return parameters
+    with new_folder(folder, replacing=True) as start:
+        return save_tiny_llama(
+            start, tokenizer, hidden_size=128, intermediate_size=384, layers=6, heads=4, seed=1
+        )
 
 
 def _texts(benchmark: SqlBenchmark) -> list[str]:
@@ -107,10 +104,10 @@ def make_teacher(out: Path, *, steps: int = STEPS) -> Path:
     if not start.exists():
         make_start(start)
     run = train(teacher_recipe(start, steps), out / "run")
-    shutil.rmtree(packed, ignore_errors=True)
-    save_in_half_precision(run.model, packed)
-    shutil.copy(run.recipe, packed / "recipe.toml")
-    write_json(packed / RECORD, _record(run, packed))
+    with new_folder(packed, replacing=True) as folder:
+        save_in_half_precision(run.model, folder)
+        shutil.copy(run.recipe, folder / "recipe.toml")
+        write_json(folder / RECORD, _record(run, folder))
     return packed
 
 
