@@ -34,6 +34,7 @@ from distilsql.runs.folder import (
     refuse_what_is_no_run,
 )
 from distilsql.runs.recipe import Recipe
+from distilsql.runs.records import Summary
 from distilsql.training.across_processes import speaking_for_all, sum_gradients, sum_loss, sum_values
 from distilsql.training.calibration import Calibration
 from distilsql.training.checkpoint import load_checkpoint, save_checkpoint
@@ -335,14 +336,14 @@ class _Trainer:
             write_model(
                 self.recipe, self.run, self.engines, steps=self.steps, examples_seen=self.examples_seen
             )
-            write_json(self.run.summary, self._summary())
+            write_json(self.run.summary, self._summary().to_json())
             shutil.rmtree(self.run.checkpoint.parent, ignore_errors=True)
         say_kept(f"{self.run.path} is finished.")
         self.accelerator.wait_for_everyone()
         if self.recipe.train.trackers:
             self.accelerator.end_training()
 
-    def _summary(self) -> dict[str, Any]:
+    def _summary(self) -> Summary:
         beforehand_seconds = self.trainer.source.seconds_beforehand + self.trainer.teacher.seconds_beforehand
         return training_summary(
             self.recipe,

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.load import load_sql_benchmark
-from distilsql.files import new_folder, read_json, write_json
+from distilsql.files import new_folder, write_json
 from distilsql.inference.predict import load_any, predict
 from distilsql.inference.prepare import prompt_options
 from distilsql.metrics.scores import Scores
@@ -23,6 +23,7 @@ from distilsql.prompts.codes import build_prefix, build_suffix
 from distilsql.runs.evaluate import evaluate_run
 from distilsql.runs.folder import RunFolder
 from distilsql.runs.recipe import Recipe, make_recipe
+from distilsql.runs.records import Environment, Summary, read_record
 from distilsql.runs.sections import PromptSettings
 from distilsql.training.train import train
 
@@ -119,7 +120,7 @@ def save_in_half_precision(model: Path, folder: Path) -> None:
 
 def _record(run: RunFolder, packed: Path) -> dict[str, Any]:
     """What is to be known of a teacher. Scores are of the packed weights."""
-    summary = read_json(run.summary)
+    summary = read_record(Summary, run.summary)
     model = load_any(str(packed), PromptSettings.model_validate(PROMPT), precision="float32")
     scores = {}
     for spec, questions in SCORED_ON.items():
@@ -132,11 +133,11 @@ def _record(run: RunFolder, packed: Path) -> dict[str, Any]:
         scores[spec] = {"right": found.correct, "of": len(found.verdicts)}
     return {
         "made_by": "distilsql demo --train-teacher",
-        "parameters": summary["student_parameters"],
-        "steps": summary["steps"],
-        "examples_seen": summary["examples_seen"],
-        "train_seconds": round(summary["train_seconds"]),
-        "processor": read_json(run.environment).get("processor", ""),
+        "parameters": summary.student_parameters,
+        "steps": summary.steps,
+        "examples_seen": summary.examples_seen,
+        "train_seconds": round(summary.train_seconds),
+        "processor": read_record(Environment, run.environment).processor,
         "scores": scores,
         "sha256": checksums(packed),
     }
