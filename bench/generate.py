@@ -36,7 +36,7 @@ from distilsql.models.load import load_model, load_tokenizer
 from distilsql.models.precision import settled_precision
 from distilsql.models.tree import Completion
 from distilsql.models.tree_model import TreeModel
-from distilsql.runs.recipe import PromptSettings
+from distilsql.runs.sections import PromptSettings
 
 RESULTS = Path(__file__).with_name("results") / "generate.json"
 PROMPT = PromptSettings(values=False, comments=False, schema_filter="never", max_prompt_tokens=1024)

@@ -39,7 +39,8 @@ from distilsql.metrics.statistics import bootstrap_interval, paired_bootstrap
 from distilsql.models.load import load_tokenizer
 from distilsql.models.tree import as_branches
 from distilsql.runs.folder import RunFolder
-from distilsql.runs.recipe import PromptSettings, Recipe, make_recipe
+from distilsql.runs.recipe import Recipe, make_recipe
+from distilsql.runs.sections import PromptSettings
 from distilsql.training.train import train
 
 RESULTS = Path(__file__).with_name("results") / "grouping.json"

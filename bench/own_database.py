@@ -27,7 +27,7 @@ from distilsql.training.environment import environment, peak_memory_bytes
 from distilsql.training.ledger import Ledger
 from distilsql.training.optimizer import MasterAdamW
 from distilsql.training.sampling import Sampler
-from distilsql.training.settle_prompt import bytes_per_token, settle_prompt
+from distilsql.training.settle import bytes_per_token, settle_prompt
 from distilsql.training.window import WindowTrainer
 from distilsql.training.window_tree import as_window_trees
 

@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 ABOVE_ALL = "cli"
 LIGHT = ("databases", "data", "prompts", "metrics", "runs", "report", "cli")
 LARGEST_ROOM_SHARE = 0.15
-LONGEST_FILE_LINES = 480
+LONGEST_FILE_LINES = 400
 
 
 def modules() -> dict[str, Path]:

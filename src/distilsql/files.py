@@ -1,10 +1,13 @@
-"""Whole files or none: the one place that writes, renames, and reads JSON and JSONL."""
+"""Whole files and folders or none: the one place that writes, renames, and reads JSON and JSONL."""
 
 import json
 import os
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from distilsql.errors import DataError, RunError
 
@@ -12,28 +15,90 @@ from distilsql.errors import DataError, RunError
 TRIAL_BYTES = 4096
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, is_flushed: bool = True) -> None:
     """`write_bytes` of UTF-8."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), is_flushed=is_flushed)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing: to a temporary name in the same folder, then renamed."""
+def write_bytes(path: Path, content: bytes, *, is_flushed: bool = True) -> None:
+    """Write a whole file or nothing: to a temporary name in the same folder, then renamed.
+
+    Without `is_flushed` a power cut may leave an empty file, a kill may not: for what can be made again.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if _is_special(path):  # a pipe or /dev/stdout, which a file must not take the place of
         path.write_bytes(content)
         return
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")  # two processes may write the same file
+    temporary = path.with_name(f"{path.name}.{uuid4().hex}.part")  # others may write the same file
     try:
         with temporary.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if is_flushed:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def new_folder(path: Path, *, replacing: bool = False) -> Iterator[Path]:
+    """An empty folder beside `path`, which takes its name when the block ends, and is removed if the block raises.
+
+    Several processes may make the same folder: who finishes first keeps it, and the others' are dropped. With
+    `replacing` the caller is the only one, the files are flushed to the disk, and a folder that is there already gives
+    way to the new one. A kill between the two renames leaves it as PATH.old, where `last_whole` finds it; a kill before
+    them leaves PATH.part, which the next one clears.
+    """
+    unfinished = path.with_name(f"{path.name}.part" if replacing else f".{uuid4().hex}.{path.name}.part")
+    try:
+        if replacing:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        if replacing:
+            for file in unfinished.rglob("*"):
+                _flush(file)
+            _replace_folder(path, unfinished)
+        else:
+            try:
+                unfinished.rename(path)
+            except OSError:
+                if not path.is_dir():
+                    raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _replace_folder(path: Path, new: Path) -> None:
+    old = _old(path)
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        path.rename(old)
+    new.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def last_whole(path: Path) -> Path | None:
+    """Where the folder is that `new_folder` last finished at `path`; None if there is none."""
+    return next((folder for folder in (path, _old(path)) if folder.exists()), None)
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(path.name + ".old")
+
+
+def _flush(path: Path) -> None:
+    if path.is_file():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def set_aside(path: Path, ending: str) -> None:
+    """Give a file a name with this ending, so that another can be written in its place."""
+    path.replace(path.with_name(path.name + ending))
 
 
 def _is_special(path: Path) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from distilsql.databases import pool as pool_module
 from distilsql.databases.execute import execute
 from distilsql.databases.job import Outcome, make_job
 from distilsql.databases.pool import ExecutionPool
@@ -52,7 +53,7 @@ def test_every_kind_of_cell_comes_through(file):
 def test_shared_and_own_pools_agree(file, pool):
     for sql in ("SELECT * FROM t ORDER BY a", "SELECT nothing", "SELECT * FROM t WHERE a > 100"):
         shared, own = execute(file, sql), pool.run(make_job(file, sql))
-        assert replace(shared, seconds=0) == replace(own, seconds=0)
+        assert replace(shared, seconds=0, cpu_seconds=0) == replace(own, seconds=0, cpu_seconds=0)
 
 
 def test_row_cap(file, pool):
@@ -253,6 +254,21 @@ def test_workers_import_neither_torch_nor_the_parent(file, pool):
         assert "torch" not in maps
         assert "numpy" not in maps
         assert "DISTILSQL_TEST_SECRET" not in Path(f"/proc/{process_id}/environ").read_text()
+
+
+def test_sqlites_worker_imports_the_standard_library_and_two_files_of_ours():
+    python, *rest = pool_module._command(pool_module._Kind(2**30, ""))
+    command = [python, "-X", "importtime", *rest]
+    seen = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+    ).stderr
+    imported = {line.rsplit("|", 1)[-1].strip() for line in seen.splitlines()} - {"imported package"}
+    assert {name for name in imported if name.partition(".")[0] not in sys.stdlib_module_names} == {
+        "distilsql",
+        "distilsql.databases",
+        "distilsql.databases.sqlite_worker",
+        "distilsql.databases.worker_process",
+    }
 
 
 @pytest.fixture(autouse=True)

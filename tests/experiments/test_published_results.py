@@ -1,6 +1,7 @@
 """The tables in results/ are those that the runs beside them render to."""
 
 import csv
+import json
 import math
 import tarfile
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from distilsql.experiments.experiment import Book
 from distilsql.experiments.plan import make_plan
 from distilsql.experiments.render import render
+from distilsql.runs.records import Environment, Exposure, Summary, read_record
 
 ROOT = Path(__file__).parents[2]
 TABLES = sorted((ROOT / "results").glob("*/report/*.md"))
@@ -39,6 +41,19 @@ def test_a_published_table_is_what_its_runs_say(table, tmp_path, unpacked):
     rendered, published = _rows(tmp_path / numbers), _rows(table.parent / numbers)
     assert len(rendered) == len(published), again
     assert all(map(_are_same, rendered, published)), again
+
+
+def test_every_published_file_is_of_its_class_and_loses_nothing_but_what_is_gone(unpacked):
+    """`excess_accumulated_error` stood in the summary before there was exposure.json."""
+    kinds = {"summary.json": Summary, "environment.json": Environment, "exposure.json": Exposure}
+    seen = set()
+    for path in unpacked.rglob("*.json"):
+        if path.name in kinds:
+            before = json.loads(path.read_text())
+            before.pop("excess_accumulated_error" if path.name == "summary.json" else "", None)
+            assert read_record(kinds[path.name], path).to_json() == before, path
+            seen.add(path.name)
+    assert seen == set(kinds)
 
 
 def _rows(path: Path) -> list[list[str]]:

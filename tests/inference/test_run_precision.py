@@ -19,7 +19,7 @@ from distilsql.models.load import load_model
 from distilsql.models.precision import PrecisionChoice
 from distilsql.runs.folder import RunFolder
 from distilsql.runs.recipe import load_recipe
-from distilsql.training import train as train_module
+from distilsql.training import settle as settle_module
 from distilsql.training.train import train
 from run_folders import assert_same_weights, train_killed_at
 
@@ -38,7 +38,7 @@ def machine(monkeypatch):
             asked.append(path)
             return PrecisionChoice(precision, "this machine is like that")
 
-        for module in (train_module, predict_module):
+        for module in (settle_module, predict_module):
             monkeypatch.setattr(module, "choose_precision", choose)
         return asked
 
@@ -156,16 +156,18 @@ TWO = """
 import os, sys
 from pathlib import Path
 from distilsql.models.precision import PrecisionChoice
-from distilsql.runs import train as train_module
+from distilsql.training import settle as settle_module
+from distilsql.training import setup as setup_module
+from distilsql.training import train as train_module
 from distilsql.runs.recipe import load_recipe
 own = {"0": "bfloat16", "1": "float32"}[os.environ["RANK"]]
-train_module.choose_precision = lambda path, device: PrecisionChoice(own, "of this process")
+settle_module.choose_precision = lambda path, device: PrecisionChoice(own, "of this process")
 seen = []
-load_engines = train_module.load_engines
+load_engines = setup_module.load_engines
 def loading(recipe, device, **options):
     seen.append(recipe.train.precision)
     return load_engines(recipe, device, **options)
-train_module.load_engines = loading
+setup_module.load_engines = loading
 train_module.train(load_recipe(Path("recipe.toml")), Path("run"))
 print(seen)
 """

@@ -230,10 +230,8 @@ def test_whatever_a_schema_refuses_variants_are_made(tmp_path, script, gold):
     assert evaluate([gold], benchmark, suite=suite, workers=1).accuracy == 1
 
 
-ODD_TABLES = dict(
-    section.split("\n", 1)
-    for section in Path(__file__).with_name("odd_tables.sql").read_text().split("-- # ")[1:]
-)
+_ODD_TABLES_FILE = Path(__file__).parents[1] / "databases" / "odd_tables.sql"
+ODD_TABLES = dict(section.split("\n", 1) for section in _ODD_TABLES_FILE.read_text().split("-- # ")[1:])
 
 
 @pytest.mark.parametrize("kind", ODD_TABLES)

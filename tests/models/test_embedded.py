@@ -15,7 +15,8 @@ from distilsql.models import embedded
 from distilsql.models.embedded import DEMO_TEACHER, check_files, embedded_folder, read_record, resolve
 from distilsql.models.load import load_model, load_tokenizer
 from distilsql.runs.evaluate import judge
-from distilsql.runs.recipe import PromptSettings, load_recipe
+from distilsql.runs.recipe import load_recipe
+from distilsql.runs.sections import PromptSettings
 
 LARGEST_BYTES = 6_000_000
 

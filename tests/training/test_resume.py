@@ -12,7 +12,7 @@ import pytest
 
 from distilsql.errors import RunError
 from distilsql.runs.folder import RunFolder
-from distilsql.training import train as train_module
+from distilsql.training import finished_model
 from distilsql.training.train import train
 from run_folders import assert_same_weights, losses, step_lines, train_killed_at
 
@@ -122,7 +122,7 @@ def test_a_run_does_not_go_on_with_other_data(recipe, tmp_path, world, monkeypat
         raise KeyboardInterrupt
 
     settings = recipe("sft", "train.save_every_steps=1")
-    monkeypatch.setattr(train_module, "save_model", stop)
+    monkeypatch.setattr(finished_model, "save_model", stop)
     with pytest.raises(KeyboardInterrupt):
         train(settings, tmp_path / "run")
     monkeypatch.undo()

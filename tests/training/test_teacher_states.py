@@ -177,21 +177,21 @@ def test_a_run_killed_while_filling_and_while_training_resumes_to_the_same_bits(
     settings = recipe("rkd", "train.steps=6", "train.save_every_steps=2", "train.precision=bfloat16")
     whole = train(settings, tmp_path / "whole")
     shutil.rmtree(folder)
-    real, written = hidden_store._write_whole, []
+    real, written = hidden_store.write_bytes, []
 
-    def kill_at_third(path, content) -> None:
+    def kill_at_third(path, content, **options) -> None:
         written.append(path)
         if len(written) == 3:  # manifest, one entry, and half of the next
             path.parent.mkdir(parents=True, exist_ok=True)
             path.with_name(f"{path.name}.0.part").write_bytes(content[:50])
             raise Killed
-        real(path, content)
+        real(path, content, **options)
 
-    monkeypatch.setattr(hidden_store, "_write_whole", kill_at_third)
+    monkeypatch.setattr(hidden_store, "write_bytes", kill_at_third)
     with pytest.raises(Killed):
         train(settings, tmp_path / "killed")
     assert len(entries(folder)) == 1
-    monkeypatch.setattr(hidden_store, "_write_whole", real)
+    monkeypatch.setattr(hidden_store, "write_bytes", real)
 
     train_killed_at(5, settings, tmp_path / "killed")
     assert_equal(weights(whole), weights(train(settings, tmp_path / "killed")))
@@ -271,15 +271,15 @@ def test_states_are_kept_where_it_pays(recipe, folder, method, settings, cached,
 
 
 def test_a_full_disk_is_said_and_the_teacher_runs_instead(recipe, tmp_path, monkeypatch, caplog):
-    real, calls = hidden_store._write_whole, []
+    real, calls = hidden_store.write_bytes, []
 
-    def full(path, content) -> None:
+    def full(path, content, **options) -> None:
         calls.append(path)
         if len(calls) > 3:
             raise OSError(28, "No space left on device")
-        real(path, content)
+        real(path, content, **options)
 
-    monkeypatch.setattr(hidden_store, "_write_whole", full)
+    monkeypatch.setattr(hidden_store, "write_bytes", full)
     settings = recipe("rkd", TWO_EPOCHS)
     run = train(settings, tmp_path / "full")
     assert [

@@ -8,8 +8,7 @@ import torch
 from safetensors import SafetensorError
 
 from distilsql.errors import DataError, RunError, TrainingError
-from distilsql.training import checkpoint, window
-from distilsql.training import train as train_module
+from distilsql.training import checkpoint, finished_model, window
 from distilsql.training.train import train
 from distilsql.training.window import WindowLoss
 from run_folders import assert_same_weights, weights
@@ -21,7 +20,7 @@ def test_a_model_that_cannot_be_written_costs_no_training(recipe, tmp_path, monk
     def full(*arguments, **options):
         raise SafetensorError("No space left on device")
 
-    monkeypatch.setattr(train_module, "save_model", full)
+    monkeypatch.setattr(finished_model, "save_model", full)
     with pytest.raises(RunError, match=r"No space left on device.*only writes the model"):
         train(recipe("kid", "train.save_every_steps=100"), tmp_path / "run")
     monkeypatch.undo()

@@ -12,12 +12,13 @@ from distilsql.inference.loading import load_engines
 from distilsql.inference.predict import load_any
 from distilsql.models.load import load_tokenizer
 from distilsql.models.tiny import save_tiny_llama, train_tokenizer
+from distilsql.training.setup import load_training_engines
 from distilsql.training.train import train
 from run_folders import log_lines
 
 
 def test_a_tracker_that_is_not_installed_is_named_with_the_extra(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr("distilsql.training.train.get_available_trackers", list)
+    monkeypatch.setattr("distilsql.training.setup.get_available_trackers", list)
     with pytest.raises(RunError, match=r"pip install 'distilsql\[tensorboard\]'"):
         train(recipe("sft", "train.trackers=['tensorboard']"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -123,8 +124,8 @@ def test_lengths_beyond_a_models_positions_are_refused_or_said_before_it_runs(
             load_engines(recipe("rkd", *overrides), device)
     load_engines(recipe("rkd", f"student.path={enough}", f"teacher.path={enough}"), device)
     with pytest.raises(ModelError, match="take 454"):
-        load_engines(recipe("switch", f"student.path={enough}"), device)
-    load_engines(recipe("switch", f"student.path={enough}", "switch.block_length=1"), device)
+        load_training_engines(recipe("switch", f"student.path={enough}"), device)
+    load_training_engines(recipe("switch", f"student.path={enough}", "switch.block_length=1"), device)
     with pytest.raises(ModelError, match="438 positions"):
         load_any(str(tmp_path / "438"), prompt, precision="float32")
     longer = prompt.model_copy(update={"max_prompt_tokens": 1000})

@@ -43,7 +43,7 @@ def predict(
         from distilsql.inference.predict import benchmark_for, load_any, load_student, recipe_of
         from distilsql.inference.predict import predict as run_predict
     from distilsql.runs.recipe import load_recipe
-    from distilsql.training.settle_prompt import settled_for_asking
+    from distilsql.training.settle import settled_for_asking
 
     if out is None and (beams > 1 or precision is not None):
         others = f"of {beams} beams" if beams > 1 else f"in {precision}"

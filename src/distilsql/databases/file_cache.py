@@ -3,13 +3,13 @@
 import glob
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from distilsql.databases.sqlite_worker import database_state
 from distilsql.errors import DataError
+from distilsql.files import new_folder
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,11 @@ def derived_files(file: FileIdentity, build: Callable[[Path], None], version: st
         return kept
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        growing = Path(tempfile.mkdtemp(prefix="building-", dir=folder))
-        try:
+        with new_folder(kept) as growing:
             build(growing)
-            growing.rename(kept)
-            for stale in set(folder.glob(f"{glob.escape(name)}-*")) - {kept}:
-                shutil.rmtree(stale, ignore_errors=True)
-        finally:
-            shutil.rmtree(growing, ignore_errors=True)
+        for stale in set(folder.glob(f"{glob.escape(name)}-*")) - {kept}:
+            shutil.rmtree(stale, ignore_errors=True)
     except OSError as error:
-        if kept.is_dir():  # another process finished first
-            return kept
         raise DataError(
             f"The cache folder {folder} cannot be written ({error.strerror}); "
             "make it writable or set XDG_CACHE_HOME to another place."

@@ -20,7 +20,8 @@ import psutil
 from distilsql.databases.job import Execution, Job, Outcome, is_url
 from distilsql.errors import DatabaseUnavailable, RunError
 
-WORKER_FILE = Path(__file__).with_name("sqlite_worker.py")
+# Where the package `distilsql` lies.
+PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
 # How long after its limit a worker may still be on its way to say so before it is killed.
 GRACE_S = 0.15
 START_TIMEOUT_S = 60.0
@@ -256,11 +257,15 @@ class WorkerProcess:
 
 
 def _command(kind: _Kind) -> list[str]:
-    """SQLite's worker is one file on the standard library; a server's needs SQLAlchemy and this package, found
-    where we find them."""
+    """SQLite's worker lives on the standard library, which comes first on its path, and two files of this package; a
+    server's needs SQLAlchemy, found where we find it."""
     python = [sys.executable, "-I", "-X", "utf8"]
     if not kind.driver:
-        return [*python, "-S", str(WORKER_FILE), str(os.getpid()), str(kind.memory_bytes)]
+        program = (
+            f"import sys; sys.path.append({str(PACKAGE_FOLDER)!r}); "
+            f"from distilsql.databases.sqlite_worker import main; main({os.getpid()}, {kind.memory_bytes})"
+        )
+        return [*python, "-S", "-c", program]
     path = [os.path.abspath(entry) for entry in sys.path if entry]
     program = (
         f"import sys; sys.path = {path!r}; from distilsql.databases.server_worker import main; "

@@ -1,4 +1,4 @@
-"""The process that talks to PostgreSQL, MySQL or DuckDB through SQLAlchemy; the same frames as `sqlite_worker`.
+"""The process that talks to PostgreSQL, MySQL or DuckDB through SQLAlchemy; the same frames as SQLite's.
 
 Every job gets a connection of its own, so that no setting, lock or temporary table outlives it; a read-only
 transaction, a limit on the statement's time that the server itself keeps, one statement, a cursor that fetches
@@ -19,7 +19,7 @@ from sqlalchemy import URL, Connection, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from distilsql.databases import sqlite_worker
+from distilsql.databases.worker_process import serve
 
 CONNECT_TIMEOUT_S = 5
 UNLIMITED_ROWS = 2**31 - 2
@@ -272,4 +272,4 @@ def main(parent_id: int, memory_bytes: int, driver_name: str) -> None:
     """The driver is loaded before the memory limit is set, and before any clock runs."""
     with suppress(NoSuchModuleError, ImportError):  # the first job says so
         URL.create(driver_name).get_dialect().import_dbapi()
-    sqlite_worker.serve(parent_id, memory_bytes, run)
+    serve(parent_id, memory_bytes, run)

@@ -1,30 +1,20 @@
 """The process that touches SQLite: reads jobs from standard input, writes results to standard output.
 
-It is started by its path with `python -I -S` and imports the standard library alone, so that it starts in some
-30 ms, holds none of the parent's secrets and never loads torch. Both directions carry frames: four bytes of
-length (big endian), then JSON. Data, not pickles: a worker that a hostile statement has taken over
-can lie about rows but cannot run code in its parent.
+It is started with `python -I -S` and imports the standard library and `worker_process` alone, so that it starts in some
+30 ms, holds none of the parent's secrets and never loads torch.
 """
 
 import contextlib
 import hashlib
-import json
 import os
-import signal
 import sqlite3
-import struct
-import sys
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import quote
 
-try:
-    import resource
-except ImportError:  # not a POSIX system: the parent's clock and SQLite's own limits remain
-    resource = None  # type: ignore[assignment]
+from distilsql.databases.worker_process import serve
 
 KEPT_CONNECTIONS = 32
 STEPS_BETWEEN_CLOCK_READS = 5000
@@ -33,7 +23,6 @@ LOCK_WAIT_S = 5.0
 # How often a file is read anew that was read without locks and changed meanwhile.
 READINGS = 3
 HASHED_AT_ONCE = 2**20
-PARENT_CHECK_S = 0.25
 # No benchmark's result has a cell near this; without a limit one call of randomblob takes all the memory there is.
 LONGEST_CELL_BYTES = 100_000_000
 
@@ -375,98 +364,5 @@ def is_trouble(error: Exception) -> bool:
     return code in TROUBLE or code & 0xFF in TROUBLE
 
 
-def limit_process(memory_bytes: int) -> None:
-    """Operating system limits for the whole life of this process: address space, no byte to any file, no core."""
-    if resource is None:
-        return
-    address_space = address_space_bytes() + memory_bytes
-    for kind, value in (
-        (resource.RLIMIT_AS, address_space),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(kind, (value, value))
-
-
-def allow_cpu_seconds(timeout_s: float) -> None:
-    """The kernel kills a worker that computes past its limit even if its parent has stopped watching."""
-    if resource is None:
-        return
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    until_s = int(used.ru_utime + used.ru_stime + timeout_s) + 2
-    resource.setrlimit(resource.RLIMIT_CPU, (until_s, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-
-
-def address_space_bytes() -> int:
-    try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 256 * 2**20
-
-
-def encode(answer: dict[str, Any], max_bytes: int) -> bytes:
-    try:
-        payload = json.dumps(answer, ensure_ascii=False, default=encode_bytes).encode(
-            errors="backslashreplace"
-        )
-    except MemoryError:
-        payload = None
-    if payload is None or len(payload) > max_bytes:
-        message = f"the result is larger than {max_bytes} bytes"
-        times = {name: answer[name] for name in ("seconds", "cpu_seconds")}
-        answer = {"outcome": "TOO_LARGE", "message": message} | times
-        payload = json.dumps(answer).encode()
-    return frame_of(payload)
-
-
-def frame_of(payload: bytes) -> bytes:
-    return struct.pack(">I", len(payload)) + payload
-
-
-def encode_bytes(value: Any) -> dict[str, str]:
-    """JSON has no bytes; no other cell is an object, so the way back is unambiguous."""
-    return {"bytes": value.hex()}
-
-
-def read_frame(stream: BinaryIO) -> bytes | None:
-    """The next frame, or None at the end of the stream."""
-    header = stream.read(4)
-    if len(header) < 4:
-        return None
-    (size,) = struct.unpack(">I", header)
-    payload = stream.read(size)
-    return payload if len(payload) == size else None
-
-
-def exit_with_parent(parent_id: int) -> None:
-    """Ends this process when its parent is gone, also in the middle of a query (SQLite releases the GIL).
-
-    PR_SET_PDEATHSIG would not do: it fires when the thread that started the worker ends, not the process.
-    """
-    while os.getppid() == parent_id:
-        time.sleep(PARENT_CHECK_S)
-    os._exit(1)
-
-
-def serve(parent_id: int, memory_bytes: int, run: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Say that this process is ready, then answer jobs until the parent closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends its workers
-    threading.stack_size(256 * 1024)
-    threading.Thread(target=exit_with_parent, args=(parent_id,), daemon=True).start()
-    limit_process(memory_bytes)
-    output = sys.stdout.buffer
-    output.write(frame_of(b"ready"))
-    output.flush()
-    while (frame := read_frame(sys.stdin.buffer)) is not None:
-        job = json.loads(frame)
-        allow_cpu_seconds(job["timeout_s"] if job["cpu_s"] is None else job["cpu_s"])
-        started_cpu = time.process_time()
-        answer = run(job)
-        answer["cpu_seconds"] = time.process_time() - started_cpu
-        output.write(encode(answer, job["max_bytes"]))
-        output.flush()
-
-
-if __name__ == "__main__":
-    serve(int(sys.argv[1]), int(sys.argv[2]), Worker(int(sys.argv[2])).run)
+def main(parent_id: int, memory_bytes: int) -> None:
+    serve(parent_id, memory_bytes, Worker(memory_bytes).run)

@@ -34,7 +34,7 @@ from distilsql.experiments.state import (
     states_of,
     suite_folder,
 )
-from distilsql.files import lines_of
+from distilsql.files import lines_of, set_aside
 from distilsql.inference.exposure import ExposureOptions, expose_run
 from distilsql.inference.predict import Model, load_student, predict, write_predictions
 from distilsql.lock import RunInUse, hold
@@ -210,7 +210,7 @@ class Judge:
             if path.exists():
                 if _ids(path) == asked:
                     continue
-                path.replace(path.with_name(path.name + ".unfinished"))
+                set_aside(path, ".unfinished")
             kept = kept_queries(run, judgement)
             if kept.keys() == asked and not run.model.exists():
                 write_predictions(kept, benchmark, path)

@@ -1,7 +1,6 @@
 """ExAccErr of a student: how much more it errs along its own samples than along the teacher's (Arora et al. 2022)."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -21,23 +20,9 @@ from distilsql.models.tree import Completion, PromptTree, as_branches
 from distilsql.models.tree_model import TreeModel
 from distilsql.progress import progress
 from distilsql.runs.folder import RunFolder
-from distilsql.runs.recipe import PromptSettings, TeacherOptions
+from distilsql.runs.records import Exposure
+from distilsql.runs.sections import PromptSettings, TeacherOptions
 from distilsql.threads import fit_threads
-
-
-@dataclass(frozen=True)
-class Exposure:
-    """ExAccErr in percent with its 95 % bootstrap interval over prompts; `teacher` is None for the run's own."""
-
-    benchmark: str
-    excess_accumulated_error: float
-    interval: tuple[float, float]
-    prompts: int
-    options: ExposureOptions
-    teacher: str | None = None
-
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
 
 
 def expose_run(
@@ -78,7 +63,7 @@ def expose_run(
         recipe.prompt,
         options,
     )
-    result = replace(measured, teacher=teacher)
+    result = measured.model_copy(update={"teacher": teacher})
     write_json(run.exposure, result.to_json())
     return result
 
@@ -132,17 +117,17 @@ def measure_exposure(
     except ValueError as undefined:
         raise RunError(str(undefined)) from undefined
     return Exposure(
-        benchmark.name,
-        error,
-        bootstrap_interval(
+        benchmark=benchmark.name,
+        excess_accumulated_error=error,
+        interval=bootstrap_interval(
             along["student"],
             along["teacher"],
             options.length,
             samples_per_prompt=options.samples_per_prompt,
             seed=options.seed,
         ),
-        len(prepared.examples),
-        options,
+        prompts=len(prepared.examples),
+        options=options,
     )
 
 

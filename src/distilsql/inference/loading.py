@@ -23,7 +23,8 @@ from distilsql.models.load import (
 from distilsql.models.precision import settled_precision
 from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.tree_model import TreeModel
-from distilsql.runs.recipe import PromptSettings, Recipe, TeacherOptions
+from distilsql.runs.recipe import Recipe
+from distilsql.runs.sections import PromptSettings, TeacherOptions
 from distilsql.threads import fit_threads
 
 log = logging.getLogger(__name__)

@@ -26,7 +26,8 @@ from distilsql.models.precision import AskedPrecision, choose_precision, settled
 from distilsql.models.tree_model import TreeModel
 from distilsql.progress import progress
 from distilsql.runs.folder import RunFolder, existing_run
-from distilsql.runs.recipe import PromptSettings, Recipe, load_recipe
+from distilsql.runs.recipe import Recipe, load_recipe
+from distilsql.runs.sections import PromptSettings
 from distilsql.threads import fit_threads
 
 log = logging.getLogger(__name__)

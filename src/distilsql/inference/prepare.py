@@ -17,7 +17,8 @@ from distilsql.progress import progress
 from distilsql.prompts.codes import Prompt, PromptOptions
 from distilsql.prompts.fit import FittedPrefix, fit_prompt, shared_prefix
 from distilsql.prompts.instruct import build_instruct_prompt, fit_instruct_prompt
-from distilsql.runs.recipe import PromptSettings, Recipe
+from distilsql.runs.recipe import Recipe
+from distilsql.runs.sections import PromptSettings
 
 
 @dataclass(frozen=True)

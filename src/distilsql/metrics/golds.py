@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from distilsql.databases.job import Execution, Job, Outcome, require_available
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.sqlite_worker import database_state
 from distilsql.errors import DataError
+from distilsql.files import write_text
 from distilsql.progress import progress
 
 # Counts the changes to what a stored result means; a result stored by another count is run again.
@@ -134,13 +134,8 @@ class GoldResults:
         content = json.dumps(
             {name: getattr(execution, name) for name in kept}, default=lambda value: {"bytes": value.hex()}
         )
-        temporary = self._directory / f"{key}.{os.getpid()}.tmp"
-        try:
-            temporary.write_text(content)
-            temporary.replace(self._directory / f"{key}.json")
-        except OSError:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            write_text(self._directory / f"{key}.json", content, is_flushed=False)
 
 
 def _key(job: Job, state: tuple[int, ...]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from distilsql.errors import RunError
+from distilsql.files import write_bytes, write_text
 from distilsql.report.entries import Entry, Reference, benchmarks_of, group_runs
 from distilsql.report.figures import accuracy_against_cost, cost_by_phase, learning_curves
 from distilsql.report.page import Answer, Illustration, render_page
@@ -131,12 +132,12 @@ def _illustrate(
 
 
 def _write_text(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return path
 
 
 def _write_figure(path: Path, illustration: Illustration) -> Path:
-    path.write_bytes(illustration.light)
+    write_bytes(path, illustration.light)
     return path
 
 

@@ -23,7 +23,7 @@ from distilsql.data.text import suffix_of
 from distilsql.errors import RecipeError, RunError
 from distilsql.files import lines_of, write_text
 from distilsql.lock import contents
-from distilsql.runs.recipe import load_recipe
+from distilsql.runs.recipe import Recipe, load_recipe
 
 # All that a run makes in its folder. Whatever else lies there is somebody's own, and is never deleted.
 PARTS = (
@@ -34,6 +34,7 @@ PARTS = (
     "checkpoints",
     "model",
     "model.part",
+    "model.old",
     "teacher_completions.jsonl",
     "exposure.json",
     "predictions",
@@ -178,6 +179,14 @@ def existing_run(path: Path) -> RunFolder:
             f"{path} is not a run folder: it has no recipe.toml. Give a folder that `distilsql train` made."
         )
     return run
+
+
+def recipe_in(path: Path) -> Recipe | None:
+    """The recipe in a run folder; None where there is none, or it is of another kind."""
+    try:
+        return load_recipe(RunFolder(path).recipe)
+    except RecipeError:
+        return None
 
 
 def _first_difference(recipe: Path, other: str) -> str:

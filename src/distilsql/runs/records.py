@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
+from distilsql.distill.exposure import ExposureOptions
 from distilsql.errors import RunError
 
 Share = float  # 0 to 1
@@ -21,9 +22,14 @@ _NOT_CONFIGURATION = ("seed", "name")
 
 
 class _File(BaseModel):
-    """A file of a run folder; keys that this version does not know are left alone."""
+    """A file of a run folder, for those that write it and those that read it; keys that this version does not know are
+    left alone."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """What is written: the values that were given, None among them."""
+        return self.model_dump(mode="json", exclude_unset=True)
 
 
 class Score(_File):
@@ -73,29 +79,28 @@ class Summary(_File):
     name: str
     seed: int
     student_parameters: int
+    trained_parameters: int | None = None
     teacher: str | None = None
     steps: int
     examples_seen: int
     train_seconds: float
     samples_per_second: float | None = None
-    seconds_by_phase: dict[str, float] = Field(default_factory=dict)
-    sft_seconds_per_example: float | None = None
     seconds_per_example: float | None = None
+    seconds_by_phase: dict[str, float] = Field(default_factory=dict)
     x_sft: float | None = None
     x_sft_range: tuple[float, float] | None = None
+    sft_seconds_per_example: float | None = None
     teacher_share: float | None = None
     switch: SwitchAlongSequence | None = None
+    teacher_completions: dict[str, Any] | None = None
+    counts: dict[str, int | float] = Field(default_factory=dict)
+    layout: str | None = None
     peak_memory_bytes: int | None = None
+    finished: str | None = None
 
     @property
     def teacher_passes_per_token(self) -> float | None:
         return self.switch.teacher_passes_per_token if self.switch else None
-
-
-class ExposureOptions(_File):
-    """Of `exposure.json`: the tokens that errors are accumulated over."""
-
-    length: int
 
 
 class Exposure(_File):
@@ -104,6 +109,7 @@ class Exposure(_File):
     benchmark: str
     excess_accumulated_error: float
     interval: tuple[float, float]
+    prompts: int | None = None
     options: ExposureOptions
     teacher: str | None = None
 
@@ -112,6 +118,32 @@ class Exposure(_File):
         """What makes its numbers another column."""
         other = f", teacher {self.teacher}" if self.teacher else ""
         return f"ExAccErr({self.options.length}) % on {self.benchmark}{other}"
+
+
+class DataChecksum(_File):
+    """How many examples a benchmark has, and a SHA-256 over everything of them that training or scoring reads."""
+
+    examples: int
+    sha256: str
+    skipped: int = 0
+
+
+class Environment(_File):
+    """`environment.json`: versions, machine, code and data, by the names of its benchmarks."""
+
+    python: str
+    packages: dict[str, str | None] = Field(default_factory=dict)
+    platform: str = ""
+    processor: str = ""
+    cores: int | None = None
+    memory_bytes: int | None = None
+    gpu: str | None = None
+    torch_threads: int | None = None
+    threads_set_by: dict[str, str] = Field(default_factory=dict)
+    processes: int = 1
+    git_commit: str | None = None
+    command: str = ""
+    data: dict[str, DataChecksum]
 
 
 class LogLine(_File):
@@ -143,6 +175,14 @@ class RunRecord:
         return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
 
+_Model = TypeVar("_Model", bound=_File)
+
+
+def read_record(model: type[_Model], path: Path) -> _Model:
+    """The file at `path` as its class. Raises RunError, naming file and key, if it is missing, broken or another's."""
+    return _validated(model, _read_json(path), path)
+
+
 def load_runs(paths: Iterable[Path | str]) -> list[RunRecord]:
     """The runs at `paths`, each once, in the order given.
 
@@ -170,16 +210,16 @@ def _load_run(path: Path) -> RunRecord:
     exposure = path / "exposure.json"
     return RunRecord(
         path=path,
-        summary=_validated(Summary, _read_json(summary), summary),
+        summary=read_record(Summary, summary),
         scores=_read_scores(path / "scores"),
         log=_read_log(path / "log.jsonl"),
-        exposure=_validated(Exposure, _read_json(exposure), exposure) if exposure.exists() else None,
+        exposure=read_record(Exposure, exposure) if exposure.exists() else None,
         settings=_read_recipe(recipe),
     )
 
 
 def _read_scores(folder: Path) -> dict[str, Score]:
-    scores = [_validated(Score, _read_json(path), path) for path in sorted(folder.glob("*.json"))]
+    scores = [read_record(Score, path) for path in sorted(folder.glob("*.json"))]
     return {score.name: score for score in scores}
 
 
@@ -232,9 +272,6 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{path} cannot be read ({error}). Check the file and its permissions.") from error
-
-
-_Model = TypeVar("_Model", bound=_File)
 
 
 def _validated(model: type[_Model], value: Any, place: Path | str) -> _Model:

@@ -1,12 +1,15 @@
-"""Sums over the processes of a training; with one process there is nothing to add."""
+"""What the processes of a training do together: sums (with one process there is nothing to add), and one speaks."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from distilsql.progress import reporting_to
 from distilsql.training.window import WindowLoss
 
 
@@ -59,3 +62,16 @@ def sum_gradients(accelerator: Accelerator, gradients: Sequence[Tensor]) -> None
     for gradient in gradients:
         gradient.copy_(reduced[offset : offset + gradient.numel()].view_as(gradient))
         offset += gradient.numel()
+
+
+@contextmanager
+def speaking_for_all(is_speaking: bool) -> Iterator[None]:
+    """Of the processes of a training, one speaks for all: the others log nothing and report no progress."""
+    logger = logging.getLogger("distilsql")
+    level = logger.level
+    with ExitStack() as silent:
+        if not is_speaking:
+            logger.setLevel(logging.CRITICAL + 1)
+            silent.callback(logger.setLevel, level)
+            silent.enter_context(reporting_to(None))
+        yield

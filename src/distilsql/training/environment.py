@@ -6,66 +6,69 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 
 from distilsql.data.benchmark import Benchmark
 from distilsql.errors import RunError
-from distilsql.files import read_json
+from distilsql.files import write_json
 from distilsql.runs.folder import RunFolder
+from distilsql.runs.records import DataChecksum, Environment, read_record
 from distilsql.threads import THREAD_VARIABLES
 
 _PACKAGES = ("distilsql", "torch", "transformers", "accelerate", "peft", "tokenizers", "sqlparse", "sqlglot")
 
 
-def environment(benchmarks: list[Benchmark], processes: int) -> dict[str, Any]:
-    return {
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": psutil.cpu_count(logical=False),
-        "memory_bytes": psutil.virtual_memory().total,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "torch_threads": torch.get_num_threads(),
-        "threads_set_by": {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
-        "processes": processes,
-        "git_commit": _git_commit(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "data": {benchmark.name: data_checksum(benchmark) for benchmark in benchmarks},
-    }
+def environment(benchmarks: list[Benchmark], processes: int) -> Environment:
+    return Environment(
+        python=platform.python_version(),
+        packages={name: _version(name) for name in _PACKAGES},
+        platform=platform.platform(),
+        processor=_processor(),
+        cores=psutil.cpu_count(logical=False),
+        memory_bytes=psutil.virtual_memory().total,
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        torch_threads=torch.get_num_threads(),
+        threads_set_by={name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
+        processes=processes,
+        git_commit=_git_commit(),
+        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        data={benchmark.name: data_checksum(benchmark) for benchmark in benchmarks},
+    )
 
 
-def refuse_other_data(run: RunFolder, now: Mapping[str, Any]) -> None:
+def record_environment(run: RunFolder, benchmarks: list[Benchmark], processes: int) -> None:
+    """Write environment.json. Raises RunError as `refuse_other_data` does, before it is written."""
+    described = environment(benchmarks, processes)
+    refuse_other_data(run, described)
+    write_json(run.environment, described.to_json())
+
+
+def refuse_other_data(run: RunFolder, now: Environment) -> None:
     """Raises RunError if the run was begun, and has learnt something, from other examples than those of the
     `environment` of `now`."""
     if not run.checkpoint.parent.exists() or not run.environment.exists():
         return
-    before = read_json(run.environment)["data"]
-    for name, data in now["data"].items():
+    before = read_record(Environment, run.environment).data
+    for name, data in now.data.items():
         if name in before and before[name] != data:
             raise RunError(
-                f"{run.path} was begun on other data: {name} had {before[name]['examples']} examples and has "
-                f"{data['examples']}, or their texts have changed. Put it back to go on; --overwrite starts anew."
+                f"{run.path} was begun on other data: {name} had {before[name].examples} examples and has "
+                f"{data.examples}, or their texts have changed. Put it back to go on; --overwrite starts anew."
             )
 
 
-def data_checksum(benchmark: Benchmark) -> dict[str, Any]:
-    """Number of examples and a SHA-256 over everything of them that training or scoring reads."""
+def data_checksum(benchmark: Benchmark) -> DataChecksum:
     digest = hashlib.sha256()
     for example in benchmark.examples:
         for text in example.texts:
             digest.update(text.encode() + b"\0")
-    return {
-        "examples": len(benchmark.examples),
-        "sha256": digest.hexdigest(),
-        "skipped": len(benchmark.skipped),
-    }
+    return DataChecksum(
+        examples=len(benchmark.examples), sha256=digest.hexdigest(), skipped=len(benchmark.skipped)
+    )
 
 
 def peak_memory_bytes() -> int:

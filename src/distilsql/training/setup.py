@@ -1,18 +1,99 @@
 """What a training needs before its first step."""
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from distilsql.inference.loading import Engines
+import torch
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType
+
+from distilsql.data.benchmark import Benchmark, SqlBenchmark
+from distilsql.errors import RunError
+from distilsql.inference.loading import Engines, load_engines
+from distilsql.inference.prepare import Prepared, load_data, prepare
+from distilsql.metrics.evaluate import run_golds
+from distilsql.metrics.golds import GoldResults
 from distilsql.models.layout_check import tree_is_exact
 from distilsql.models.tree import as_branches
+from distilsql.progress import progress
 from distilsql.runs.recipe import Recipe
+from distilsql.training.sampling import Sampler, WindowStream
+from distilsql.training.sources.source import source_class
 from distilsql.training.window_tree import WindowTree
 
 log = logging.getLogger(__name__)
 
 
-def choose_layouts(engines: Engines, recipe: Recipe, item: WindowTree) -> None:
-    """`train.share_prefix`: run trees, or the padded layout where a model cannot run them, such as `item`, exactly."""
+def check_trackers(names: Sequence[str]) -> None:
+    """Raises RunError for a tracker that accelerate does not know, or that is not installed: it would track nothing."""
+    known = {kind.value for kind in LoggerType}
+    installed = {str(kind) for kind in get_available_trackers()} | {LoggerType.ALL.value}
+    for name in names:
+        if name not in known:
+            raise RunError(
+                f"train.trackers: there is no tracker {name!r}. Known: {', '.join(sorted(known))}."
+            )
+        if name not in installed:
+            package = "'distilsql[tensorboard]'" if name == LoggerType.TENSORBOARD.value else name
+            raise RunError(
+                f"train.trackers: {name} is not installed, so nothing would be tracked: pip install {package}."
+            )
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What is trained on, and what the training is evaluated on with its gold results."""
+
+    benchmark: Benchmark
+    valid: Benchmark | None
+    golds: GoldResults = field(default_factory=GoldResults)
+
+    @property
+    def benchmarks(self) -> list[Benchmark]:
+        return [self.benchmark, self.valid] if self.valid else [self.benchmark]
+
+
+def load_training_data(recipe: Recipe, *, is_judging: bool) -> TrainingData:
+    """`is_judging`: whether this process evaluates during training. Raises BrokenGolds if it does and golds do not run:
+    better said now than at the first evaluation."""
+    data = TrainingData(*load_data(recipe))
+    if is_judging and recipe.train.evaluate_every_steps is not None and isinstance(data.valid, SqlBenchmark):
+        run_golds(data.valid, data.golds)
+    for first in data.benchmark.skipped[:1]:
+        log.warning(f"{len(data.benchmark.skipped)} examples left out: {first.reason}")
+    return data
+
+
+def load_training_engines(recipe: Recipe, device: torch.device) -> Engines:
+    with progress("loading models"):
+        return load_engines(recipe, device, longest_tokens=source_class(recipe).longest_tokens(recipe))
+
+
+def prepare_examples(recipe: Recipe, benchmark: Benchmark, engines: Engines) -> Prepared:
+    """The examples as tokens; what did not fit is said."""
+    prepared = prepare(benchmark, engines.tokenizer, recipe.prompt, training=True, filter_seed=recipe.seed)
+    for sentence in prepared.lengths.sentences():
+        log.info(sentence)
+    return prepared
+
+
+def window_stream(recipe: Recipe, prepared: Prepared) -> WindowStream:
+    return WindowStream(
+        Sampler(
+            [example.prefix_key for example in prepared.examples],
+            recipe.seed,
+            recipe.train.questions_per_tree,
+            recipe.train.trees_per_step,
+            recipe.train.largest_tree,
+        )
+    )
+
+
+def choose_layouts(engines: Engines, recipe: Recipe, first_window: Sequence[WindowTree]) -> None:
+    """`train.share_prefix`: run trees, or the padded layout where a model cannot run them exactly, such as the longest
+    of `first_window`."""
+    item = max(first_window, key=lambda tree: tree.longest_tokens)
     choice = recipe.train.share_prefix
     models = {"student": engines.student, "teacher": engines.teacher}
     for role, model in models.items():

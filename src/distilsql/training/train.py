@@ -9,43 +9,51 @@ import logging
 import operator
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
-from accelerate.utils import LoggerType, broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 
-from distilsql.data.benchmark import SqlBenchmark
-from distilsql.errors import RecipeError, RunError, TrainingError
+from distilsql.errors import TrainingError
 from distilsql.files import write_json
-from distilsql.inference.loading import Engines, load_engines
-from distilsql.inference.prepare import Prepared, load_data, prepare
+from distilsql.inference.loading import Engines
+from distilsql.inference.prepare import Prepared
 from distilsql.interrupt import StopRequest, say_kept, stopping_when
 from distilsql.lock import hold
-from distilsql.metrics.evaluate import run_golds
-from distilsql.metrics.golds import GoldResults
-from distilsql.models.load import save_model
-from distilsql.models.precision import choose_precision
-from distilsql.progress import progress, reporting_to
-from distilsql.runs.folder import RunFolder, append_line, drop_lines_after, open_run, refuse_what_is_no_run
-from distilsql.runs.recipe import Recipe, load_recipe
-from distilsql.training.across_processes import sum_gradients, sum_loss, sum_values
+from distilsql.progress import progress
+from distilsql.runs.folder import (
+    RunFolder,
+    append_line,
+    drop_lines_after,
+    open_run,
+    recipe_in,
+    refuse_what_is_no_run,
+)
+from distilsql.runs.recipe import Recipe
+from distilsql.runs.records import Summary
+from distilsql.training.across_processes import speaking_for_all, sum_gradients, sum_loss, sum_values
 from distilsql.training.calibration import Calibration
 from distilsql.training.checkpoint import load_checkpoint, save_checkpoint
-from distilsql.training.environment import environment, refuse_other_data, reset_peak_memory
+from distilsql.training.environment import record_environment, reset_peak_memory
+from distilsql.training.finished_model import write_model
 from distilsql.training.ledger import Ledger, Phase
 from distilsql.training.log import step_line
-from distilsql.training.model_card import write_model_card
 from distilsql.training.optimizer import MasterAdamW, learning_rate_at
 from distilsql.training.rollout import Rollout
-from distilsql.training.sampling import Sampler, WindowStream
-from distilsql.training.settle_prompt import settled_for_run
-from distilsql.training.setup import choose_layouts
-from distilsql.training.sources.source import Beforehand, source_class
+from distilsql.training.settle import settled_for_run
+from distilsql.training.setup import (
+    check_trackers,
+    choose_layouts,
+    load_training_data,
+    load_training_engines,
+    prepare_examples,
+    window_stream,
+)
+from distilsql.training.sources.source import Beforehand
 from distilsql.training.summary import training_summary
 from distilsql.training.validation import score_during_training
 from distilsql.training.window import Denominators, WindowLoss, WindowTrainer
@@ -80,12 +88,11 @@ def train(
         TrainingError: the loss is not finite, or memory ran out; the last good checkpoint is kept.
         KeyboardInterrupt: after SIGINT or SIGTERM, once the current step is saved; after a second one, at once.
     """
-    _check_trackers(recipe.train.trackers)
+    check_trackers(recipe.train.trackers)
     accelerator = Accelerator(log_with=recipe.train.trackers or None, project_dir=str(out))
     with ExitStack() as held:
-        held.enter_context(_speaking(accelerator.is_main_process))
-        recipe, why = _settled(recipe, None if overwrite else out, accelerator)
-        recipe, prompt_said = settled_for_run(recipe, None if overwrite else out, accelerator)
+        held.enter_context(speaking_for_all(accelerator.is_main_process))
+        recipe, settled_why = settled_for_run(recipe, None if overwrite else out, accelerator)
         with accelerator.main_process_first():
             if accelerator.is_main_process:
                 refuse_what_is_no_run(out)
@@ -97,7 +104,7 @@ def train(
         if run.is_finished():
             log.info(f"{out} is finished already; pass --overwrite to run it anew.")
         else:
-            for sentence in filter(None, (why, prompt_said)):
+            for sentence in settled_why:
                 log.info(sentence)
             try:
                 _Trainer(recipe, run, accelerator, on_step).loop()
@@ -111,68 +118,11 @@ def train(
     return run
 
 
-@contextmanager
-def _speaking(is_speaking: bool) -> Iterator[None]:
-    """Of the processes of a training, one speaks for all: the others log nothing and report no progress."""
-    logger = logging.getLogger("distilsql")
-    level = logger.level
-    with ExitStack() as silent:
-        if not is_speaking:
-            logger.setLevel(logging.CRITICAL + 1)
-            silent.callback(logger.setLevel, level)
-            silent.enter_context(reporting_to(None))
-        yield
-
-
-def _check_trackers(names: Sequence[str]) -> None:
-    """Raises RunError for a tracker that accelerate does not know, or that is not installed: it would track nothing."""
-    known = {kind.value for kind in LoggerType}
-    installed = {str(kind) for kind in get_available_trackers()} | {LoggerType.ALL.value}
-    for name in names:
-        if name not in known:
-            raise RunError(
-                f"train.trackers: there is no tracker {name!r}. Known: {', '.join(sorted(known))}."
-            )
-        if name not in installed:
-            package = "'distilsql[tensorboard]'" if name == LoggerType.TENSORBOARD.value else name
-            raise RunError(
-                f"train.trackers: {name} is not installed, so nothing would be tracked: pip install {package}."
-            )
-
-
 def _text_of(recipe: Recipe, out: Path, same: Callable[[Recipe, Recipe], bool]) -> str:
     """The recipe's text, or that in the run folder if it says the same: an earlier version had fewer keys."""
     file = RunFolder(out).recipe
-    there = _recipe_in(out)
+    there = recipe_in(out)
     return file.read_text(encoding="utf-8") if there and same(there, recipe) else recipe.to_toml()
-
-
-def _recipe_in(out: Path) -> Recipe | None:
-    """The recipe in a run folder; None where there is none, or it is of another kind."""
-    try:
-        return load_recipe(RunFolder(out).recipe)
-    except RecipeError:
-        return None
-
-
-def _settled(recipe: Recipe, resumed: Path | None, accelerator: Accelerator) -> tuple[Recipe, str]:
-    """The recipe with a precision in place of auto, the same in every process, and what is to be said of the choice.
-
-    A run that has begun in the folder `resumed` goes on in its own precision; otherwise the machine of the first
-    process decides.
-    """
-    if recipe.train.precision != "auto":
-        return recipe, ""
-    chosen: list[Any] = [recipe, ""]
-    if accelerator.is_main_process:
-        there = _recipe_in(resumed) if resumed and RunFolder(resumed).is_begun() else None
-        if there is not None and there.train.precision != "auto":
-            chosen = [recipe.settled_as(there), ""]
-        else:
-            choice = choose_precision(recipe.student.path, accelerator.device)
-            chosen = [recipe.settled(choice.precision), str(choice)]
-    settled, why = broadcast_object_list(chosen)
-    return settled, why
 
 
 class _Trainer:
@@ -183,32 +133,10 @@ class _Trainer:
     ) -> None:
         self.recipe, self.run, self.accelerator, self.on_step = recipe, run, accelerator, on_step
         self.ledger = Ledger(accelerator.device)
-        self.benchmark, self.valid = load_data(recipe)
-        self.golds = GoldResults()
-        will_evaluate = recipe.train.evaluate_every_steps is not None and accelerator.is_main_process
-        if will_evaluate and isinstance(self.valid, SqlBenchmark):
-            # A gold that does not run is better said now than at the first evaluation.
-            run_golds(self.valid, self.golds)
-        for first in self.benchmark.skipped[:1]:
-            log.warning(f"{len(self.benchmark.skipped)} examples left out: {first.reason}")
-        with progress("loading models"):
-            self.engines: Engines = load_engines(
-                recipe, accelerator.device, longest_tokens=source_class(recipe).longest_tokens(recipe)
-            )
-        self.prepared: Prepared = prepare(
-            self.benchmark, self.engines.tokenizer, recipe.prompt, training=True, filter_seed=recipe.seed
-        )
-        for sentence in self.prepared.lengths.sentences():
-            log.info(sentence)
-        self.windows = WindowStream(
-            Sampler(
-                [example.prefix_key for example in self.prepared.examples],
-                recipe.seed,
-                recipe.train.questions_per_tree,
-                recipe.train.trees_per_step,
-                recipe.train.largest_tree,
-            )
-        )
+        self.data = load_training_data(recipe, is_judging=accelerator.is_main_process)
+        self.engines: Engines = load_training_engines(recipe, accelerator.device)
+        self.prepared: Prepared = prepare_examples(recipe, self.data.benchmark, self.engines)
+        self.windows = window_stream(recipe, self.prepared)
         self.steps = recipe.train.steps or self.windows.steps(recipe.train.epochs or 1)
         self.optimizer = MasterAdamW(
             self.engines.student.model,
@@ -226,15 +154,10 @@ class _Trainer:
         )
         self.calibration = Calibration(recipe, self.engines, self.steps)
         self.examples_seen = 0
-        first_window = as_window_trees(self.prepared, self.windows.window(0))
-        longest = max(first_window, key=lambda item: item.longest_tokens)
-        choose_layouts(self.engines, recipe, longest)
+        choose_layouts(self.engines, recipe, as_window_trees(self.prepared, self.windows.window(0)))
         reset_peak_memory()
         if accelerator.is_main_process:
-            found = [self.benchmark] + ([self.valid] if self.valid else [])
-            described = environment(found, accelerator.num_processes)
-            refuse_other_data(run, described)
-            write_json(run.environment, described)
+            record_environment(run, self.data.benchmarks, accelerator.num_processes)
             if recipe.train.trackers:
                 accelerator.init_trackers(recipe.name or "distilsql")
 
@@ -287,7 +210,7 @@ class _Trainer:
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         examples = self.windows.examples(self.steps)
         self.trainer.source.prepare(
-            Beforehand(self.run, self.benchmark, self.prepared, examples, process, processes)
+            Beforehand(self.run, self.data.benchmark, self.prepared, examples, process, processes)
         )
         self.accelerator.wait_for_everyone()
         self.trainer.teacher.keep_states(
@@ -359,11 +282,12 @@ class _Trainer:
             self.accelerator.log(numbers, step=done)
 
     def _evaluate(self, done: int) -> None:
-        if self.accelerator.is_main_process and self.valid is not None:
+        if self.accelerator.is_main_process and self.data.valid is not None:
+            valid = self.data.valid
             with self.ledger.phase(Phase.EVALUATION):
-                accuracy = score_during_training(self.recipe, self.engines, self.valid, self.golds)
-            metric = "execution accuracy" if self.valid.task == "sql" else "ROUGE-L"
-            log.info(f"step {done}: {metric} {accuracy:.1%} on {self.valid.name}")
+                accuracy = score_during_training(self.recipe, self.engines, valid, self.data.golds)
+            metric = "execution accuracy" if valid.task == "sql" else "ROUGE-L"
+            log.info(f"step {done}: {metric} {accuracy:.1%} on {valid.name}")
             append_line(self.run, {"step": done, "valid_accuracy": accuracy})
         self.accelerator.wait_for_everyone()
 
@@ -409,35 +333,17 @@ class _Trainer:
 
     def _finish(self) -> None:
         if self.accelerator.is_main_process:
-            self._save_model()
-            write_json(self.run.summary, self._summary())
+            write_model(
+                self.recipe, self.run, self.engines, steps=self.steps, examples_seen=self.examples_seen
+            )
+            write_json(self.run.summary, self._summary().to_json())
             shutil.rmtree(self.run.checkpoint.parent, ignore_errors=True)
         say_kept(f"{self.run.path} is finished.")
         self.accelerator.wait_for_everyone()
         if self.recipe.train.trackers:
             self.accelerator.end_training()
 
-    def _save_model(self) -> None:
-        unfinished = self.run.model.with_name("model.part")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        try:
-            save_model(
-                self.engines.student.model,
-                self.engines.tokenizer,
-                unfinished,
-                merge_adapter=self.recipe.student.save_merged,
-            )
-            write_model_card(self.recipe, unfinished, steps=self.steps, examples_seen=self.examples_seen)
-        except Exception as error:  # safetensors reports a full disk as its own error type
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise RunError(
-                f"The model of {self.run.path} could not be written: {error}. The training is kept as a checkpoint; "
-                "free some disk space and start the same command again, which only writes the model."
-            ) from error
-        shutil.rmtree(self.run.model, ignore_errors=True)
-        unfinished.rename(self.run.model)
-
-    def _summary(self) -> dict[str, Any]:
+    def _summary(self) -> Summary:
         beforehand_seconds = self.trainer.source.seconds_beforehand + self.trainer.teacher.seconds_beforehand
         return training_summary(
             self.recipe,

@@ -6,8 +6,6 @@ changed never reads what an older one wrote.
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -22,7 +20,7 @@ from distilsql.data.pairs import pairs_source
 from distilsql.data.source import Source
 from distilsql.databases.database import Database
 from distilsql.errors import DataError
-from distilsql.files import default_cache_folder
+from distilsql.files import default_cache_folder, new_folder
 
 
 @dataclass(frozen=True)
@@ -124,22 +122,13 @@ def _generated(base: Path, write: Callable[[Path], None]) -> Path:
         return folder
     try:
         base.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=base))
+        with new_folder(folder) as unfinished:  # another process may finish first; its files are the same
+            write(unfinished)
     except OSError as error:
         raise DataError(
             f"The demo's folder {base} cannot be written ({error.strerror}); make it writable or set XDG_CACHE_HOME to "
             "another place."
         ) from error
-    try:
-        write(unfinished)
-        unfinished.chmod(0o755)  # mkdtemp's folder is for its owner alone
-        unfinished.rename(folder)
-    except OSError:
-        # Another process may have finished first; its files are the same.
-        if not folder.is_dir():
-            raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 

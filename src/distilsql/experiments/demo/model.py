@@ -21,7 +21,8 @@ from distilsql.inference.predict import Model, load_any, load_student, predict
 from distilsql.progress import Work, reporting_to
 from distilsql.runs.evaluate import evaluate_run
 from distilsql.runs.folder import RunFolder
-from distilsql.runs.recipe import PromptSettings, Recipe, make_recipe
+from distilsql.runs.recipe import Recipe, make_recipe
+from distilsql.runs.sections import PromptSettings
 from distilsql.training.train import train
 
 # Many passes over few examples: where fine-tuning begins to learn its examples by heart, a teacher has more to say.

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.load import load_sql_benchmark
-from distilsql.files import read_json, write_json
+from distilsql.files import new_folder, write_json
 from distilsql.inference.predict import load_any, predict
 from distilsql.inference.prepare import prompt_options
 from distilsql.metrics.scores import Scores
@@ -22,7 +22,9 @@ from distilsql.models.tiny import save_tiny_llama, train_tokenizer
 from distilsql.prompts.codes import build_prefix, build_suffix
 from distilsql.runs.evaluate import evaluate_run
 from distilsql.runs.folder import RunFolder
-from distilsql.runs.recipe import PromptSettings, Recipe, make_recipe
+from distilsql.runs.recipe import Recipe, make_recipe
+from distilsql.runs.records import Environment, Summary, read_record
+from distilsql.runs.sections import PromptSettings
 from distilsql.training.train import train
 
 DATA = "demo:teacher-train"
@@ -53,13 +55,10 @@ def make_start(folder: Path) -> int:
     Returns the number of parameters.
     """
     tokenizer = train_tokenizer(_texts(load_sql_benchmark(DATA)), _VOCABULARY, phrases=_PHRASES)
-    unfinished = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    parameters = save_tiny_llama(
-        unfinished, tokenizer, hidden_size=128, intermediate_size=384, layers=6, heads=4, seed=1
-    )
-    unfinished.rename(folder)
-    return parameters
+    with new_folder(folder, replacing=True) as start:
+        return save_tiny_llama(
+            start, tokenizer, hidden_size=128, intermediate_size=384, layers=6, heads=4, seed=1
+        )
 
 
 def _texts(benchmark: SqlBenchmark) -> list[str]:
@@ -106,10 +105,10 @@ def make_teacher(out: Path, *, steps: int = STEPS) -> Path:
     if not start.exists():
         make_start(start)
     run = train(teacher_recipe(start, steps), out / "run")
-    shutil.rmtree(packed, ignore_errors=True)
-    save_in_half_precision(run.model, packed)
-    shutil.copy(run.recipe, packed / "recipe.toml")
-    write_json(packed / RECORD, _record(run, packed))
+    with new_folder(packed, replacing=True) as folder:
+        save_in_half_precision(run.model, folder)
+        shutil.copy(run.recipe, folder / "recipe.toml")
+        write_json(folder / RECORD, _record(run, folder))
     return packed
 
 
@@ -121,7 +120,7 @@ def save_in_half_precision(model: Path, folder: Path) -> None:
 
 def _record(run: RunFolder, packed: Path) -> dict[str, Any]:
     """What is to be known of a teacher. Scores are of the packed weights."""
-    summary = read_json(run.summary)
+    summary = read_record(Summary, run.summary)
     model = load_any(str(packed), PromptSettings.model_validate(PROMPT), precision="float32")
     scores = {}
     for spec, questions in SCORED_ON.items():
@@ -134,11 +133,11 @@ def _record(run: RunFolder, packed: Path) -> dict[str, Any]:
         scores[spec] = {"right": found.correct, "of": len(found.verdicts)}
     return {
         "made_by": "distilsql demo --train-teacher",
-        "parameters": summary["student_parameters"],
-        "steps": summary["steps"],
-        "examples_seen": summary["examples_seen"],
-        "train_seconds": round(summary["train_seconds"]),
-        "processor": read_json(run.environment).get("processor", ""),
+        "parameters": summary.student_parameters,
+        "steps": summary.steps,
+        "examples_seen": summary.examples_seen,
+        "train_seconds": round(summary.train_seconds),
+        "processor": read_record(Environment, run.environment).processor,
         "scores": scores,
         "sha256": checksums(packed),
     }

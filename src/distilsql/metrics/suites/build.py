@@ -21,6 +21,7 @@ from distilsql.databases.neighbours import constants, join, neighbours, with_tie
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.sql_tokens import dotted_tokens
 from distilsql.errors import DatabaseUnavailable, DataError
+from distilsql.files import write_text
 from distilsql.lock import hold
 from distilsql.metrics.rules import read_gold, results_equal
 from distilsql.metrics.suites.suite import (
@@ -157,8 +158,7 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
                 f"{folder} holds a suite that was begun with other settings; choose another folder or delete it."
             )
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(settings, indent=1))
+    write_text(file, json.dumps(settings, indent=1))
 
 
 def _check_finished(folder: Path, golds: Sequence[str], path: Path, judge: _Judge) -> None:
@@ -201,9 +201,7 @@ def _build_database(
     report["candidates_tried"] = tried
     report["never_told_apart"] = [vars(pair) for pair in alive]
     report["seconds"] = round(time.perf_counter() - started, 1)
-    temporary = folder / f"{REPORT_FILE}.tmp"
-    temporary.write_text(json.dumps(report, indent=1))
-    temporary.replace(folder / REPORT_FILE)
+    write_text(folder / REPORT_FILE, json.dumps(report, indent=1))
 
 
 def _keep_useful_variants(

@@ -18,13 +18,13 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from distilsql.errors import RunError
+from distilsql.files import write_bytes
 from distilsql.models.fingerprint import tensor_bytes
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,8 @@ class HiddenStore:
             "sha256": _checksum(hidden_NE),
             "seconds": repr(seconds),
         }
-        _write_whole(self.path(key), save({"hidden": hidden_NE}, metadata))
+        # Not flushed to the disk: what a power cut leaves is found by its checksum.
+        write_bytes(self.path(key), save({"hidden": hidden_NE}, metadata), is_flushed=False)
 
     def make_room(self, needed: Collection[str], new_bytes: int, budget_bytes: int) -> None:
         """Delete what was used least recently, of all identities under the root, until `new_bytes` more fit into
@@ -120,7 +121,7 @@ def open_store(root: Path, identity: Mapping[str, str], made_from: str) -> Hidde
     manifest = folder / "manifest.json"
     if not manifest.exists() and not any(folder.glob("*/*.safetensors")):
         content = {"about": _ABOUT, "made_from": made_from, "identity": dict(identity)}
-        _write_whole(manifest, json.dumps(content, indent=2, ensure_ascii=False).encode())
+        write_bytes(manifest, json.dumps(content, indent=2, ensure_ascii=False).encode())
     try:
         found = dict(json.loads(manifest.read_text(encoding="utf-8"))["identity"])
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
@@ -143,14 +144,3 @@ def _checksum(hidden_NE: Tensor) -> str:
     digest = hashlib.sha256(f"{hidden_NE.dtype} {tuple(hidden_NE.shape)}\n".encode())
     digest.update(tensor_bytes(hidden_NE))
     return digest.hexdigest()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """A whole file or nothing. Not flushed to the disk: what a power cut leaves is found by its checksum."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    growing = path.with_name(f"{path.name}.{uuid4().hex}.part")
-    try:
-        growing.write_bytes(content)
-        growing.replace(path)
-    finally:
-        growing.unlink(missing_ok=True)

@@ -16,9 +16,10 @@ from distilsql.inference.predict import recipe_of
 from distilsql.inference.prepare import prepare, shown_first
 from distilsql.models.load import load_tokenizer
 from distilsql.runs.folder import RunFolder
-from distilsql.runs.recipe import PromptSettings, Recipe, load_recipe, make_recipe
-from distilsql.training import settle_prompt as settling
-from distilsql.training.settle_prompt import settle_prompt, settled_for_run
+from distilsql.runs.recipe import Recipe, load_recipe, make_recipe
+from distilsql.runs.sections import PromptSettings
+from distilsql.training import settle as settling
+from distilsql.training.settle import settle_prompt, settled_for_run
 from distilsql.training.train import train
 
 CPU = torch.device("cpu")
@@ -117,7 +118,7 @@ def test_a_run_keeps_what_was_chosen(many_tables, recipe, tmp_path, monkeypatch)
     assert not kept.is_open
     monkeypatch.setattr(settling, "device_memory_bytes", lambda device: 2**20)
     again, said = settled_for_run(given, run.path, Accelerator())
-    assert (again.prompt, said) == (kept, "")
+    assert (again.prompt, said) == (kept, [])
     assert train(given, run.path).path == run.path  # the same recipe: finished, not refused
     assert say_the_same(recipe_of(run), given)
     assert not say_the_same(

@@ -1,4 +1,4 @@
-"""What a recipe leaves open about its prompts (`auto`), settled once, before a run begins.
+"""What a recipe leaves open (`auto`), settled once, before a run begins: precision by the machine, and the prompt.
 
 Published benchmarks are asked as their published results were. A user's own pairs are often many questions about one
 database, which the engine runs fastest when they share a prefix: there the prompt shows the whole schema, as far as
@@ -18,14 +18,16 @@ from transformers import AutoConfig
 
 from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.load import is_own
-from distilsql.errors import ModelError, RecipeError
+from distilsql.errors import ModelError
 from distilsql.inference.prepare import PromptTokens, load_data, prompt_options, shared_prefixes
 from distilsql.models.layout_check import attention_window
 from distilsql.models.load import load_tokenizer
+from distilsql.models.precision import choose_precision
 from distilsql.prompts.codes import build_prefix, question_text, suffix_of
 from distilsql.prompts.relevance import gold_columns
-from distilsql.runs.folder import RunFolder
-from distilsql.runs.recipe import PUBLISHED_PROMPT_TOKENS, PromptSettings, Recipe, load_recipe
+from distilsql.runs.folder import RunFolder, recipe_in
+from distilsql.runs.recipe import Recipe
+from distilsql.runs.sections import PUBLISHED_PROMPT_TOKENS, PromptSettings
 from distilsql.training.sources.source import source_class
 
 MEMORY_SHARE = 0.25  # of the device's memory, for what a prompt's tokens leave behind for the backward pass
@@ -33,25 +35,42 @@ _HEADROOM = 0.1  # of a prefix: sample values change, and the run's prompts are 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
-def settled_for_run(recipe: Recipe, resumed: Path | None, accelerator: Accelerator) -> tuple[Recipe, str]:
-    """The recipe with its prompt settled, the same in every process, and what is to be said of that ('' for nothing).
+def settled_for_run(
+    recipe: Recipe, resumed: Path | None, accelerator: Accelerator
+) -> tuple[Recipe, list[str]]:
+    """The recipe with precision and prompt settled, the same in every process, and what is to be said of the choices.
 
-    A run that has begun in the folder `resumed` goes on as it began.
+    A run that has begun in the folder `resumed` goes on as it began; otherwise the machine of the first process
+    decides.
 
     Raises:
         DataError, ModelError: what the recipe names is missing or does not fit.
     """
-    if not recipe.prompt.is_open and recipe.prompt.schema_filter != "fixed":
-        return recipe, ""
-    chosen: list[Any] = [recipe, ""]
+    chosen: list[Any] = [recipe, []]
     if accelerator.is_main_process:
-        begun = _begun(resumed) if resumed else None
-        if begun is not None:
-            chosen = [recipe.with_prompt(recipe.prompt.settled_as(begun.prompt)), ""]
-        else:
-            chosen = list(settle_prompt(recipe, accelerator.device))
+        begun = recipe_in(resumed) if resumed and RunFolder(resumed).is_begun() else None
+        recipe, of_precision = _with_precision(recipe, begun, accelerator.device)
+        recipe, of_prompt = _with_prompt(recipe, begun, accelerator.device)
+        chosen = [recipe, [sentence for sentence in (of_precision, of_prompt) if sentence]]
     settled, said = broadcast_object_list(chosen)
     return settled, said
+
+
+def _with_precision(recipe: Recipe, begun: Recipe | None, device: torch.device) -> tuple[Recipe, str]:
+    if recipe.train.precision != "auto":
+        return recipe, ""
+    if begun is not None and begun.train.precision != "auto":
+        return recipe.settled(begun.train.precision), ""
+    choice = choose_precision(recipe.student.path, device)
+    return recipe.settled(choice.precision), str(choice)
+
+
+def _with_prompt(recipe: Recipe, begun: Recipe | None, device: torch.device) -> tuple[Recipe, str]:
+    if not recipe.prompt.is_open and recipe.prompt.schema_filter != "fixed":
+        return recipe, ""
+    if begun is not None:
+        return recipe.with_prompt(recipe.prompt.settled_as(begun.prompt)), ""
+    return settle_prompt(recipe, device)
 
 
 def settled_for_asking(recipe: Recipe, model: str, device: torch.device) -> PromptSettings:
@@ -60,13 +79,6 @@ def settled_for_asking(recipe: Recipe, model: str, device: torch.device) -> Prom
         return recipe.prompt
     student = recipe.student.model_copy(update={"path": model})
     return settle_prompt(recipe.model_copy(update={"student": student, "teacher": None}), device)[0].prompt
-
-
-def _begun(folder: Path) -> Recipe | None:
-    try:
-        return load_recipe(RunFolder(folder).recipe) if RunFolder(folder).is_begun() else None
-    except RecipeError:
-        return None
 
 
 def settle_prompt(recipe: Recipe, device: torch.device) -> tuple[Recipe, str]:
