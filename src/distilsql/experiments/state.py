@@ -10,7 +10,7 @@ from typing import Any
 from distilsql.distill.exposure import ExposureOptions
 from distilsql.errors import DistilSQLError
 from distilsql.experiments.plan import Judgement, PlannedRun
-from distilsql.files import lines_of
+from distilsql.files import last_whole, lines_of
 from distilsql.metrics.rouge import RougeScores
 from distilsql.runs.folder import RunFolder, file_name
 from distilsql.runs.recipe import Recipe, load_recipe
@@ -252,7 +252,8 @@ def _steps(run: PlannedRun) -> int | None:
 
 
 def _checkpoint_step(run: RunFolder) -> int:
-    return int((_json(run.checkpoint / "state.json") or {}).get("step", 0))
+    whole = last_whole(run.checkpoint)
+    return int((_json(whole / "state.json") or {}).get("step", 0)) if whole else 0
 
 
 def _last_line(log: Path) -> dict[str, Any]:

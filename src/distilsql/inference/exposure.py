@@ -89,7 +89,6 @@ def measure_exposure(
         options.length,
         options.temperature,
     )
-    # The samples of a prompt follow one another.
     along: dict[str, list[list[float]]] = {"student": [], "teacher": []}
     numbers = {example.example.example_id: number for number, example in enumerate(prepared.examples)}
 
@@ -112,21 +111,33 @@ def measure_exposure(
                 repeats = [sampled(batch, use, repeat) for repeat in range(options.samples_per_prompt)]
                 along[name] += [values for of_prompt in zip(*repeats, strict=True) for values in of_prompt]
             advance(sum(len(examples) for examples in batch))
+    return _exposure(benchmark.name, len(prepared.examples), along["student"], along["teacher"], options)
+
+
+def _exposure(
+    benchmark: str,
+    prompts: int,
+    along_student: list[list[float]],
+    along_teacher: list[list[float]],
+    options: ExposureOptions,
+) -> Exposure:
+    """From the divergence at every position of each sample, the samples of a prompt following one another."""
     try:
-        error = excess_accumulated_error(along["student"], along["teacher"], options.length)
+        error = excess_accumulated_error(along_student, along_teacher, options.length)
     except ValueError as undefined:
         raise RunError(str(undefined)) from undefined
+    interval = bootstrap_interval(
+        along_student,
+        along_teacher,
+        options.length,
+        samples_per_prompt=options.samples_per_prompt,
+        seed=options.seed,
+    )
     return Exposure(
-        benchmark=benchmark.name,
+        benchmark=benchmark,
         excess_accumulated_error=error,
-        interval=bootstrap_interval(
-            along["student"],
-            along["teacher"],
-            options.length,
-            samples_per_prompt=options.samples_per_prompt,
-            seed=options.seed,
-        ),
-        prompts=len(prepared.examples),
+        interval=interval,
+        prompts=prompts,
         options=options,
     )
 
