@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from families import random_tree
 
 from distilsql.models.attention import TreeContext, attend_on_tree, merge
 from distilsql.models.tree import Nodes, PassLayout, branch_nodes, prefix_nodes, question_nodes, visible
+from families import random_tree
 
 
 @pytest.mark.parametrize("key_heads", [1, 2, 4])

@@ -5,8 +5,6 @@ import random
 import numpy as np
 import pytest
 import torch
-from families import VOCABULARY, generate, random_tree, tokens
-from families import make_model as make_float32_model
 
 from distilsql.errors import ModelError
 from distilsql.models.decoding import start_decoding
@@ -20,6 +18,8 @@ from distilsql.models.generate import (
 )
 from distilsql.models.tree import PromptTree
 from distilsql.models.tree_model import TreeModel
+from families import VOCABULARY, generate, random_tree, tokens
+from families import make_model as make_float32_model
 
 EOS = 2
 GREEDY = GenerationOptions(eos_token_id=EOS, vocabulary_size=VOCABULARY, max_new_tokens=12)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from families import make_model
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -21,6 +20,7 @@ from distilsql.models.load import (
 from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.tiny import train_tokenizer
 from distilsql.models.tree_model import TreeModel
+from families import make_model
 
 
 def test_keeping_layers_gives_an_ordinary_smaller_model(family, tmp_path):

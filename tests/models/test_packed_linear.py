@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from families import make_model, random_tree
 from torch import nn
 
 from distilsql.models.decoding import start_decoding
@@ -10,6 +9,7 @@ from distilsql.models.packed_linear import PackedLinears, PackedWeight, packs
 from distilsql.models.tree import Branch
 from distilsql.models.tree_model import TreeModel
 from distilsql.training.optimizer import MasterAdamW
+from families import make_model, random_tree
 
 needs_packing = pytest.mark.skipif(
     not packs(torch.zeros(1, 1, dtype=torch.bfloat16)), reason="this CPU does not multiply bfloat16 by oneDNN"

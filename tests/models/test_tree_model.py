@@ -4,7 +4,6 @@ import random
 
 import pytest
 import torch
-from families import FAMILIES, VOCABULARY, loss_and_gradients, make_model, random_tree, tokens
 from transformers import GPTNeoConfig, Qwen2Config
 
 from distilsql.distill.head import Head
@@ -19,6 +18,7 @@ from distilsql.models.layout_check import (
 from distilsql.models.load import add_lora
 from distilsql.models.tree import Branch, PromptTree
 from distilsql.models.tree_model import TreeModel
+from families import FAMILIES, VOCABULARY, loss_and_gradients, make_model, random_tree, tokens
 
 EVERY_KIND = ("parts", "flex", "dense")
 ATTENTION_KINDS = {family: ("dense",) if family == "codegen" else EVERY_KIND for family in FAMILIES}

@@ -4,7 +4,6 @@ import sys
 
 import pytest
 import torch
-from families import generate
 from transformers import AutoModelForCausalLM
 
 from distilsql.errors import ModelError
@@ -13,6 +12,7 @@ from distilsql.models.load import add_lora, load_model, load_tokenizer
 from distilsql.models.tree import PromptTree
 from distilsql.models.tree_model import TreeModel
 from distilsql.models.vllm_source import VllmSource, save_weights
+from families import generate
 
 TREE = PromptTree((4, 5, 6, 7), ((8, 9), (10,), (11, 12, 13)))
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from families import VOCABULARY, generate, make_model, random_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from distilsql.training.sources.switch_engine import (
     ThresholdSchedule,
     switch_generate,
 )
+from families import VOCABULARY, generate, make_model, random_tree
 
 EOS = 2
 GREEDY = GenerationOptions(eos_token_id=EOS, vocabulary_size=VOCABULARY, max_new_tokens=12)
