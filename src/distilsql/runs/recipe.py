@@ -29,7 +29,10 @@ class _Section(BaseModel):
 
 
 class StudentOptions(_Section):
-    path: str = Field(description="folder or hub name of the model that becomes the student, or demo:teacher")
+    path: str = Field(
+        description="folder or hub name of the model that becomes the student, or demo:teacher; memory: one that is "
+        "passed to distilsql.train"
+    )
     keep_layers: int | list[int] | None = Field(
         None, description="make the student from these decoder layers of the model (a count: evenly spaced)"
     )
@@ -54,7 +57,8 @@ class StudentOptions(_Section):
 
 class TeacherOptions(_Section):
     path: str = Field(
-        description="folder or hub name of the teacher, or demo:teacher, which comes with the package"
+        description="folder or hub name of the teacher, or demo:teacher, which comes with the package; memory: one "
+        "that is passed to distilsql.train"
     )
     adapter: str | None = Field(None, description="LoRA adapter of the teacher")
     device_map: str | None = Field(
@@ -67,8 +71,13 @@ class TeacherOptions(_Section):
 
 
 class DataOptions(_Section):
-    train: str = Field(description="benchmark to train on, such as spider:train, or a file of own pairs")
-    valid: str | None = Field(None, description="benchmark for evaluation during training")
+    train: str = Field(
+        description="benchmark to train on, such as spider:train, or a file of own pairs; memory: examples that are "
+        "passed to distilsql.train"
+    )
+    valid: str | None = Field(
+        None, description="benchmark for evaluation during training; memory as for train"
+    )
     root: str | None = Field(None, description="folder that holds spider/, bird/, …")
     database: str | None = Field(None, description="SQLite file that own pairs are about")
     train_limit: int | None = Field(None, ge=1, description="train on a seeded subset of this many examples")
@@ -371,12 +380,13 @@ class Recipe(_Section):
         return tomlkit.dumps(_without_none(self.model_dump(mode="json")))
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file and apply `key=value` overrides (dotted keys; values as TOML, else as text).
 
     Raises:
         RecipeError: no such file, broken TOML, an unknown key (with the nearest known one), a bad value.
     """
+    path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte-order mark
     except UnicodeDecodeError as error:

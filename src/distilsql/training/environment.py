@@ -1,6 +1,5 @@
 """What a run ran on: versions, machine, code and data, for environment.json, and whether the data is still the same."""
 
-import hashlib
 import os
 import platform
 import resource
@@ -14,7 +13,7 @@ from typing import Any
 import psutil
 import torch
 
-from distilsql.data.benchmark import Benchmark
+from distilsql.data.benchmark import Benchmark, data_checksum
 from distilsql.errors import RunError
 from distilsql.files import read_json
 from distilsql.runs.folder import RunFolder
@@ -23,7 +22,10 @@ from distilsql.threads import THREAD_VARIABLES
 _PACKAGES = ("distilsql", "torch", "transformers", "accelerate", "peft", "tokenizers", "sqlparse", "sqlglot")
 
 
-def environment(benchmarks: list[Benchmark], processes: int) -> dict[str, Any]:
+def environment(
+    benchmarks: list[Benchmark], processes: int, in_memory: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """`in_memory` says what of the run was no file (see `Given.described`)."""
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
@@ -38,6 +40,7 @@ def environment(benchmarks: list[Benchmark], processes: int) -> dict[str, Any]:
         "git_commit": _git_commit(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "data": {benchmark.name: data_checksum(benchmark) for benchmark in benchmarks},
+        **({"in_memory": dict(in_memory)} if in_memory else {}),
     }
 
 
@@ -53,19 +56,6 @@ def refuse_other_data(run: RunFolder, now: Mapping[str, Any]) -> None:
                 f"{run.path} was begun on other data: {name} had {before[name]['examples']} examples and has "
                 f"{data['examples']}, or their texts have changed. Put it back to go on; --overwrite starts anew."
             )
-
-
-def data_checksum(benchmark: Benchmark) -> dict[str, Any]:
-    """Number of examples and a SHA-256 over everything of them that training or scoring reads."""
-    digest = hashlib.sha256()
-    for example in benchmark.examples:
-        for text in example.texts:
-            digest.update(text.encode() + b"\0")
-    return {
-        "examples": len(benchmark.examples),
-        "sha256": digest.hexdigest(),
-        "skipped": len(benchmark.skipped),
-    }
 
 
 def peak_memory_bytes() -> int:

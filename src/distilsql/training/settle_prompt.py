@@ -14,11 +14,11 @@ import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from transformers import AutoConfig
 
 from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.load import is_own
-from distilsql.errors import ModelError, RecipeError
+from distilsql.errors import RecipeError
+from distilsql.inference.given import NOTHING_GIVEN, Given
 from distilsql.inference.prepare import PromptTokens, load_data, prompt_options, shared_prefixes
 from distilsql.models.layout_check import attention_window
 from distilsql.models.load import load_tokenizer
@@ -33,7 +33,9 @@ _HEADROOM = 0.1  # of a prefix: sample values change, and the run's prompts are 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
-def settled_for_run(recipe: Recipe, resumed: Path | None, accelerator: Accelerator) -> tuple[Recipe, str]:
+def settled_for_run(
+    recipe: Recipe, resumed: Path | None, accelerator: Accelerator, given: Given = NOTHING_GIVEN
+) -> tuple[Recipe, str]:
     """The recipe with its prompt settled, the same in every process, and what is to be said of that ('' for nothing).
 
     A run that has begun in the folder `resumed` goes on as it began.
@@ -49,7 +51,7 @@ def settled_for_run(recipe: Recipe, resumed: Path | None, accelerator: Accelerat
         if begun is not None:
             chosen = [recipe.with_prompt(recipe.prompt.settled_as(begun.prompt)), ""]
         else:
-            chosen = list(settle_prompt(recipe, accelerator.device))
+            chosen = list(settle_prompt(recipe, accelerator.device, given))
     settled, said = broadcast_object_list(chosen)
     return settled, said
 
@@ -69,15 +71,15 @@ def _begun(folder: Path) -> Recipe | None:
         return None
 
 
-def settle_prompt(recipe: Recipe, device: torch.device) -> tuple[Recipe, str]:
+def settle_prompt(recipe: Recipe, device: torch.device, given: Given = NOTHING_GIVEN) -> tuple[Recipe, str]:
     """The recipe with its prompt settled by its training data, its models and the memory of `device`, and what is to be
     said of a schema that does not fit.
 
     Raises:
         DataError, ModelError: what the recipe names is missing or does not fit.
     """
-    prompt, own = recipe.prompt, is_own(recipe.data.train)
-    benchmark = load_data(recipe)[0] if own or prompt.schema_filter == "fixed" else None
+    prompt, own = recipe.prompt, is_own(given.train_set.name if given.train_set else recipe.data.train)
+    benchmark = load_data(recipe, given)[0] if own or prompt.schema_filter == "fixed" else None
     if not isinstance(benchmark, SqlBenchmark):
         return recipe.with_prompt(prompt.as_published()), ""
     if not own:
@@ -88,16 +90,16 @@ def settle_prompt(recipe: Recipe, device: torch.device) -> tuple[Recipe, str]:
         prompt = prompt.model_copy(update={"schema_filter": "fixed"})
     said = ""
     if prompt.schema_filter in ("fixed", "never"):
-        text = PromptTokens(load_tokenizer(recipe.student.path))
+        text = PromptTokens(given.tokenizer or load_tokenizer(recipe.student.path))
         if prompt.max_prompt_tokens == "auto":
-            prompt, said = _with_budget(recipe.with_prompt(prompt), benchmark, text, device)
+            prompt, said = _with_budget(recipe.with_prompt(prompt), benchmark, text, device, given)
         if prompt.schema_filter == "fixed" and not prompt.shown_first:
             prompt = _with_what_training_uses(prompt, benchmark, text)
     return recipe.with_prompt(prompt.as_published()), said
 
 
 def _with_budget(
-    recipe: Recipe, benchmark: SqlBenchmark, text: PromptTokens, device: torch.device
+    recipe: Recipe, benchmark: SqlBenchmark, text: PromptTokens, device: torch.device, given: Given
 ) -> tuple[PromptSettings, str]:
     """Room for the largest schema and the longest question, as far as the limits allow."""
     prompt = recipe.prompt
@@ -110,7 +112,7 @@ def _with_budget(
         text.count(suffix_of(question_text(example), benchmark.databases[example.db_id].schema, {}, options))
         for example in benchmark.examples
     )
-    limit, reason = prompt_limit(recipe, device)
+    limit, reason = prompt_limit(recipe, device, given)
     question = min(prompt.question_tokens + longest, limit // 2)
     wanted = text.special + round(sizes[largest] * (1 + _HEADROOM)) + question
     tokens = max(min(max(wanted, PUBLISHED_PROMPT_TOKENS), limit), 16)
@@ -139,17 +141,17 @@ def _with_what_training_uses(
     return prompt.model_copy(update={"shown_first": first})
 
 
-def prompt_limit(recipe: Recipe, device: torch.device) -> tuple[int, str]:
+def prompt_limit(recipe: Recipe, device: torch.device, given: Given = NOTHING_GIVEN) -> tuple[int, str]:
     """The most tokens that a prompt may have, and what sets this limit."""
-    paths = [recipe.student.path]
+    student = given.config("student", recipe.student.path)
+    configs = [(recipe.student.path, student)]
     if recipe.row.needs_teacher and recipe.teacher is not None:
-        paths.append(recipe.teacher.path)
+        configs.append((recipe.teacher.path, given.config("teacher", recipe.teacher.path)))
     beside = (
         source_class(recipe).longest_tokens(recipe) - recipe.prompt.budget_tokens
     )  # what is read after the prompt
     limits: list[tuple[int, str]] = []
-    for path in paths:
-        config = _config(path)
+    for path, config in configs:
         positions = getattr(config, "max_position_embeddings", None)
         if positions:
             limits.append((positions - beside, f"the {positions:,} positions of {path}"))
@@ -157,7 +159,7 @@ def prompt_limit(recipe: Recipe, device: torch.device) -> tuple[int, str]:
         if window:
             limits.append((window - beside, f"the {window:,} tokens that {path} attends to"))
     memory = device_memory_bytes(device)
-    tokens = int(MEMORY_SHARE * memory / bytes_per_token(_config(paths[0]), recipe.train.precision))
+    tokens = int(MEMORY_SHARE * memory / bytes_per_token(student, recipe.train.precision))
     said = f"a quarter of the memory ({MEMORY_SHARE * memory / 2**30:.1f} GiB)"
     limits.append((tokens, said))
     return min(limits)
@@ -180,13 +182,3 @@ def device_memory_bytes(device: torch.device) -> int:
         return min(whole, int(_CGROUP_LIMIT.read_text()))
     except (OSError, ValueError):  # none, or "max"
         return whole
-
-
-def _config(path: str) -> Any:
-    try:
-        return AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"No model could be loaded from {path}: {error}. Give a folder that save_pretrained wrote, a hub name, or "
-            "the model/ folder of a run."
-        ) from error

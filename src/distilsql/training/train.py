@@ -22,6 +22,7 @@ from accelerate.utils import LoggerType, broadcast_object_list, gather_object
 from distilsql.data.benchmark import SqlBenchmark
 from distilsql.errors import RecipeError, RunError, TrainingError
 from distilsql.files import write_json
+from distilsql.inference.given import Examples, Given, as_benchmark, refuse_others
 from distilsql.inference.loading import Engines, load_engines
 from distilsql.inference.prepare import Prepared, load_data, prepare
 from distilsql.interrupt import StopRequest, say_kept, stopping_when
@@ -58,8 +59,13 @@ OnStep = Callable[[Mapping[str, Any]], None]
 
 def train(
     recipe: Recipe,
-    out: Path,
+    out: Path | str,
     *,
+    student: Any = None,
+    tokenizer: Any = None,
+    teacher: Any = None,
+    train_set: Examples | None = None,
+    valid_set: Examples | None = None,
     overwrite: bool = False,
     on_step: OnStep | None = None,
     same: Callable[[Recipe, Recipe], bool] = operator.eq,
@@ -69,6 +75,11 @@ def train(
     What the recipe leaves open (`auto`: precision, prompt) is decided here, once: the recipe in the folder says what
     was chosen.
 
+    Models, the student's tokenizer and examples that are in memory take the place of what the recipe names (`memory`
+    is a name for them; see `Given`); none of them is changed. Examples are a benchmark, or question/SQL pairs as
+    mappings about the database of the recipe. The recipe in the folder names them by their checksums, so the run goes
+    on with the same ones alone.
+
     `on_step` is called after every optimizer step, in the first process, with the step's line of log.jsonl (see
     `step_line`), whether or not it is one of those that are logged. What it raises ends the training, and the step
     counts as not made unless a checkpoint has it.
@@ -76,16 +87,24 @@ def train(
     Raises:
         RunInUse: another process is at work in the folder.
         RunError: the folder holds another run or cannot be written.
-        DataError, ModelError: what the recipe names is missing or does not fit.
+        DataError, ModelError: what the recipe names, or what is given, is missing or does not fit.
         TrainingError: the loss is not finite, or memory ran out; the last good checkpoint is kept.
         KeyboardInterrupt: after SIGINT or SIGTERM, once the current step is saved; after a second one, at once.
     """
+    out = Path(out)
     _check_trackers(recipe.train.trackers)
+    given = Given(
+        student, tokenizer, teacher, as_benchmark(train_set, recipe), as_benchmark(valid_set, recipe)
+    )
+    recipe = given.named_in(recipe)
+    there = None if overwrite else _begun_in(out)
+    if there is not None:
+        refuse_others(recipe, there, out)
     accelerator = Accelerator(log_with=recipe.train.trackers or None, project_dir=str(out))
     with ExitStack() as held:
         held.enter_context(_speaking(accelerator.is_main_process))
-        recipe, why = _settled(recipe, None if overwrite else out, accelerator)
-        recipe, prompt_said = settled_for_run(recipe, None if overwrite else out, accelerator)
+        recipe, why = _settled(recipe, there, accelerator, given)
+        recipe, prompt_said = settled_for_run(recipe, None if overwrite else out, accelerator, given)
         with accelerator.main_process_first():
             if accelerator.is_main_process:
                 refuse_what_is_no_run(out)
@@ -100,7 +119,7 @@ def train(
             for sentence in filter(None, (why, prompt_said)):
                 log.info(sentence)
             try:
-                _Trainer(recipe, run, accelerator, on_step).loop()
+                _Trainer(recipe, run, accelerator, on_step, given).loop()
             except torch.OutOfMemoryError as error:
                 raise TrainingError(
                     f"{run.path} ran out of memory: {str(error).splitlines()[0]} Train with fewer questions at a time "
@@ -155,21 +174,27 @@ def _recipe_in(out: Path) -> Recipe | None:
         return None
 
 
-def _settled(recipe: Recipe, resumed: Path | None, accelerator: Accelerator) -> tuple[Recipe, str]:
+def _begun_in(out: Path) -> Recipe | None:
+    """The recipe of a run that has begun in `out`."""
+    return _recipe_in(out) if RunFolder(out).is_begun() else None
+
+
+def _settled(
+    recipe: Recipe, begun: Recipe | None, accelerator: Accelerator, given: Given
+) -> tuple[Recipe, str]:
     """The recipe with a precision in place of auto, the same in every process, and what is to be said of the choice.
 
-    A run that has begun in the folder `resumed` goes on in its own precision; otherwise the machine of the first
+    A run that has begun, by the recipe `begun`, goes on in its own precision; otherwise the machine of the first
     process decides.
     """
     if recipe.train.precision != "auto":
         return recipe, ""
     chosen: list[Any] = [recipe, ""]
     if accelerator.is_main_process:
-        there = _recipe_in(resumed) if resumed and RunFolder(resumed).is_begun() else None
-        if there is not None and there.train.precision != "auto":
-            chosen = [recipe.settled_as(there), ""]
+        if begun is not None and begun.train.precision != "auto":
+            chosen = [recipe.settled_as(begun), ""]
         else:
-            choice = choose_precision(recipe.student.path, accelerator.device)
+            choice = choose_precision(given.student_config or recipe.student.path, accelerator.device)
             chosen = [recipe.settled(choice.precision), str(choice)]
     settled, why = broadcast_object_list(chosen)
     return settled, why
@@ -179,11 +204,11 @@ class _Trainer:
     """The state of one training: what the loop needs, prepared once."""
 
     def __init__(
-        self, recipe: Recipe, run: RunFolder, accelerator: Accelerator, on_step: OnStep | None
+        self, recipe: Recipe, run: RunFolder, accelerator: Accelerator, on_step: OnStep | None, given: Given
     ) -> None:
         self.recipe, self.run, self.accelerator, self.on_step = recipe, run, accelerator, on_step
         self.ledger = Ledger(accelerator.device)
-        self.benchmark, self.valid = load_data(recipe)
+        self.benchmark, self.valid = load_data(recipe, given)
         self.golds = GoldResults()
         will_evaluate = recipe.train.evaluate_every_steps is not None and accelerator.is_main_process
         if will_evaluate and isinstance(self.valid, SqlBenchmark):
@@ -193,7 +218,10 @@ class _Trainer:
             log.warning(f"{len(self.benchmark.skipped)} examples left out: {first.reason}")
         with progress("loading models"):
             self.engines: Engines = load_engines(
-                recipe, accelerator.device, longest_tokens=source_class(recipe).longest_tokens(recipe)
+                recipe,
+                accelerator.device,
+                longest_tokens=source_class(recipe).longest_tokens(recipe),
+                given=given,
             )
         self.prepared: Prepared = prepare(
             self.benchmark, self.engines.tokenizer, recipe.prompt, training=True, filter_seed=recipe.seed
@@ -232,7 +260,7 @@ class _Trainer:
         reset_peak_memory()
         if accelerator.is_main_process:
             found = [self.benchmark] + ([self.valid] if self.valid else [])
-            described = environment(found, accelerator.num_processes)
+            described = environment(found, accelerator.num_processes, given.described())
             refuse_other_data(run, described)
             write_json(run.environment, described)
             if recipe.train.trackers:
