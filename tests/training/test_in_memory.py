@@ -96,7 +96,7 @@ def test_a_run_in_memory_resumes_with_the_same_and_refuses_others(recipe, things
     killed_at(3, settings, tmp_path / "run", things)
 
     def another(role):
-        changed = taken_from_memory(things[role], "float32", role=role)
+        changed = taken_from_memory(things[role], "float32")
         with torch.no_grad():
             next(changed.parameters())[5, 5] += 1e-3
         return changed
@@ -186,10 +186,10 @@ def test_what_cannot_be_taken_from_memory_is_refused(recipe, things, tmp_path, t
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_model_from_memory_is_the_one_that_loading_gives(tiny_models, precision):
     model = AutoModelForCausalLM.from_pretrained(tiny_models["teacher"])
-    taken = taken_from_memory(model, precision, role="teacher")
+    taken = taken_from_memory(model, precision)
     loaded = load_model(tiny_models["teacher"], precision)
     assert_equal(dict(taken.named_parameters()), dict(loaded.named_parameters()))
     assert_equal(dict(taken.named_buffers()), dict(loaded.named_buffers()))
-    shared = taken_from_memory(model, "float32", role="teacher", shares_weights=True)
+    shared = taken_from_memory(model, "float32", shares_weights=True)
     assert next(shared.parameters()).data_ptr() == next(model.parameters()).data_ptr()
     assert next(taken.parameters()).data_ptr() != next(model.parameters()).data_ptr()

@@ -19,7 +19,7 @@ from distilsql.errors import ModelError, RecipeError, RunError
 from distilsql.in_memory import IN_MEMORY, is_in_memory, memory_name, said_of_memory
 from distilsql.models.embedded import resolve
 from distilsql.models.fingerprint import model_fingerprint, tokenizer_fingerprint
-from distilsql.models.in_memory import taken_from_memory
+from distilsql.models.in_memory import check_in_memory, taken_from_memory
 from distilsql.models.load import Precision, freeze
 from distilsql.runs.recipe import Recipe
 
@@ -58,6 +58,10 @@ class Given:
             raise ModelError(
                 "The tokenizer given has no EOS token, so a query could not end. Set its eos_token."
             )
+
+        for role in ("student", "teacher"):
+            if getattr(self, role) is not None:
+                check_in_memory(getattr(self, role), role)
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -141,11 +145,11 @@ class Given:
         """A copy of the student, to be trained; None where it is not given."""
         if self.student is None:
             return None
-        return taken_from_memory(self.student, precision, role="student")
+        return taken_from_memory(self.student, precision)
 
     def teacher_weights(self, precision: Precision, device: torch.device) -> nn.Module:
         """The teacher, frozen and on `device`; its weights are shared where they lie there in `precision`."""
-        taken = taken_from_memory(self.teacher, precision, role="teacher", shares_weights=True)
+        taken = taken_from_memory(self.teacher, precision, shares_weights=True)
         return freeze(taken).to(device)
 
 

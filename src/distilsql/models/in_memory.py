@@ -10,17 +10,12 @@ from distilsql.errors import ModelError
 from distilsql.models.load import DTYPES, Precision, is_spread
 
 
-def taken_from_memory(
-    model: Any, precision: Precision, *, role: str, shares_weights: bool = False
-) -> nn.Module:
+def taken_from_memory(model: Any, precision: Precision, *, shares_weights: bool = False) -> nn.Module:
     """A model equal to the one that `load_model` would give for the folder that `model` saves; `model` stays as it is.
 
-    With `shares_weights`, for a model that is only read, weights that lie in `precision` already are not copied.
-
-    Raises:
-        ModelError: not a whole causal LM of `transformers`: a PEFT model, say, or one that is quantised or spread.
+    With `shares_weights`, for a model that is only read, weights that lie in `precision` already are not copied. Only
+    what `check_in_memory` lets pass can be taken.
     """
-    _check(model, role)
     taken: dict[int, Any] = {}
     for parameter in model.parameters():
         tensor = _in_precision(parameter, precision)
@@ -44,7 +39,9 @@ def _in_precision(tensor: torch.Tensor, precision: Precision) -> torch.Tensor:
     return detached.to(DTYPES[precision]) if detached.is_floating_point() else detached
 
 
-def _check(model: Any, role: str) -> None:
+def check_in_memory(model: Any, role: str) -> None:
+    """Raises ModelError unless the model is a whole causal LM of `transformers`: a PEFT model, say, or one that is
+    quantised or spread is not."""
     if not hasattr(model, "get_output_embeddings") or not hasattr(model, "config"):
         raise ModelError(
             f"The {role} given is a {type(model).__name__}; give a causal LM of transformers (AutoModelForCausalLM)."
