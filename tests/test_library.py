@@ -90,6 +90,7 @@ def test_what_the_page_shows_without_running_it_is_python():
         compile(code, str(PAGE), "exec")
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path):
     notebook = json.loads(NOTEBOOK.read_text())
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
