@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from distilsql.data.load import load_benchmark
 from distilsql.errors import DataError, ModelError, RecipeError, RunError
 from distilsql.inference.predict import load_student, predict
-from distilsql.models.fingerprint import model_fingerprint
+from distilsql.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from distilsql.models.in_memory import taken_from_memory
 from distilsql.models.load import add_lora, load_model, load_tokenizer
 from distilsql.runs.recipe import load_recipe
@@ -66,10 +66,11 @@ def test_pairs_as_records_and_validation_in_memory_train_the_same(recipe, things
     assert examples == things["train_set"].examples
 
 
-def test_what_is_given_stays_as_it_was(recipe, things, tmp_path):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_is_given_stays_as_it_was(recipe, things, tmp_path, precision):
     models = ("student", "teacher")
     before = {role: model_fingerprint(things[role]) for role in models}
-    settings = recipe("rkd", *IN_MEMORY, "student.keep_layers=1", "train.precision=bfloat16")
+    settings = recipe("rkd", *IN_MEMORY, "student.keep_layers=1", f"train.precision={precision}")
     train(settings, tmp_path / "run", **things)
     for role in models:
         model = things[role]
@@ -193,3 +194,15 @@ def test_a_model_from_memory_is_the_one_that_loading_gives(tiny_models, precisio
     shared = taken_from_memory(model, "float32", shares_weights=True)
     assert next(shared.parameters()).data_ptr() == next(model.parameters()).data_ptr()
     assert next(taken.parameters()).data_ptr() != next(model.parameters()).data_ptr()
+
+
+def test_a_tokenizer_is_known_by_its_words_and_not_by_how_it_was_called(tiny_models):
+    tokenizer = load_tokenizer(tiny_models["student"])
+    known = tokenizer_fingerprint(tokenizer)
+    tokenizer.pad_token = tokenizer.eos_token
+    with_padding = tokenizer_fingerprint(tokenizer)
+    tokenizer(["SELECT", "SELECT name"], padding=True, truncation=True, max_length=3)
+    assert tokenizer_fingerprint(tokenizer) == with_padding
+    assert tokenizer_fingerprint(load_tokenizer(tiny_models["teacher"])) == known, "the same words"
+    tokenizer.add_tokens(["neverseen"])
+    assert tokenizer_fingerprint(tokenizer) not in (known, with_padding)

@@ -58,7 +58,6 @@ class Given:
             raise ModelError(
                 "The tokenizer given has no EOS token, so a query could not end. Set its eos_token."
             )
-
         for role in ("student", "teacher"):
             if getattr(self, role) is not None:
                 check_in_memory(getattr(self, role), role)
