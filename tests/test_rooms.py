@@ -93,7 +93,7 @@ def test_a_room_imports_only_what_the_picture_allows(room):
 def test_what_stands_alone_imports_no_room():
     known = modules()
     for module, path in known.items():
-        if not room_of(module) and module != "distilsql":
+        if not room_of(module) and module not in ("distilsql", "distilsql.__main__"):  # the two doors
             assert {room_of(found) for found in imports(path, known)} <= {""}, module
 
 
@@ -132,3 +132,10 @@ def test_rooms_and_files_are_of_a_size_to_be_read():
         rooms[room_of(module)] = rooms.get(room_of(module), 0) + count
     largest = max(rooms, key=rooms.__getitem__)
     assert rooms[largest] / sum(rooms.values()) <= LARGEST_ROOM_SHARE, largest
+
+
+def test_the_inside_asks_the_front_door_for_its_version_alone():
+    for module, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == "distilsql" and module != "distilsql":
+                assert [alias.name for alias in node.names] == ["__version__"], module

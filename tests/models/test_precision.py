@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import AutoConfig
 
 from distilsql.models import precision as precision_module
 from distilsql.models.precision import (
@@ -64,6 +65,7 @@ def test_other_devices_compute_in_float32():
 
 def test_the_product_is_the_models_own_within_bounds(tiny_models, monkeypatch):
     assert product_shape(str(tiny_models["student"])) == (64, 32, 128)
+    assert product_shape(AutoConfig.from_pretrained(tiny_models["student"])) == (64, 32, 128)
     rows, inputs, outputs = product_shape("no-such-model")
     assert 2 * rows * inputs * outputs < 1e9, "milliseconds"
 
@@ -85,11 +87,14 @@ def test_measuring_leaves_threads_and_random_numbers_alone(precision):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_what_is_asked_for_is_not_chosen_and_a_choice_is_said(tiny_models):
-    said: list[str] = []
+def test_what_is_asked_for_is_not_chosen_and_a_choice_is_said(tiny_models, caplog):
+    caplog.set_level("INFO", "distilsql")
     cpu = torch.device("cpu")
     for asked in ("bfloat16", "float32"):
-        assert settled_precision(asked, "anywhere", cpu, said.append) == asked
-    assert said == []
-    chosen = settled_precision("auto", str(tiny_models["student"]), cpu, said.append)
-    assert [sentence.split(":")[0] for sentence in said] == [f"Computes in {chosen}"]
+        assert settled_precision(asked, "anywhere", cpu) == asked
+    assert caplog.messages == []
+    path = str(tiny_models["student"])
+    for model in (path, AutoConfig.from_pretrained(path)):
+        caplog.clear()
+        chosen = settled_precision("auto", model, cpu)
+        assert [sentence.split(":")[0] for sentence in caplog.messages] == [f"Computes in {chosen}"]

@@ -4,10 +4,11 @@ The two tasks differ in what an example is, so they are two types. What is commo
 some of them) is all that the training loop knows.
 """
 
+import hashlib
 import random
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from distilsql.data.example import Example, Instruction
 from distilsql.data.source import Evaluator
@@ -79,6 +80,19 @@ class InstructBenchmark:
 
 
 Benchmark = SqlBenchmark | InstructBenchmark
+
+
+def data_checksum(benchmark: Benchmark) -> dict[str, Any]:
+    """Number of examples and a SHA-256 over everything of them that training or scoring reads."""
+    digest = hashlib.sha256()
+    for example in benchmark.examples:
+        for text in example.texts:
+            digest.update(text.encode() + b"\0")
+    return {
+        "examples": len(benchmark.examples),
+        "sha256": digest.hexdigest(),
+        "skipped": len(benchmark.skipped),
+    }
 
 
 def _draw(examples: tuple[E, ...], n: int, seed: int) -> tuple[E, ...]:

@@ -1,9 +1,12 @@
 """Benchmarks by name: which files a spec such as `spider:dev` stands for, read and opened."""
 
+import json
 import os
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from distilsql.data.benchmark import Benchmark, InstructBenchmark, Skipped, SqlBenchmark
 from distilsql.data.bird import BIRD_SPECS, bird_source
@@ -17,8 +20,10 @@ from distilsql.data.text import suffix_of
 from distilsql.databases.database import Database
 from distilsql.databases.schema import describe, introspect
 from distilsql.errors import DataError
+from distilsql.in_memory import is_in_memory, said_of_memory
 
 DATA_VARIABLE = "DISTILSQL_DATA"
+RECORDS = "pairs"  # the name of a benchmark that was made of records in memory
 
 
 DEMO_SPECS = (
@@ -45,15 +50,15 @@ def is_own(spec: str) -> bool:
 
 
 def load_benchmark(
-    spec: str,
+    spec: str | Path | Sequence[Example | Mapping[str, Any]],
     *,
-    root: Path | None = None,
-    database: Path | None = None,
+    root: Path | str | None = None,
+    database: Path | str | None = None,
     missing_databases: Missing = "error",
     needs_gold: bool = True,
 ) -> Benchmark:
     """The benchmark that `spec` names: one of `benchmark_names()`, or a path to own pairs (see `data.pairs`) or own
-    instructions (see `data.instruct`).
+    instructions (see `data.instruct`); or such records themselves, a mapping each, that are in memory.
 
     `root` is the data folder, holding `spider/`, `bird/`, …; without it the environment variable DISTILSQL_DATA
     says where it is. `database` is the SQLite file that own pairs are about. Only the databases that some example
@@ -61,6 +66,12 @@ def load_benchmark(
     file is missing are such a fault unless `missing_databases` is "skip", which names them in `skipped`. Without
     `needs_gold`, own pairs may be questions alone.
     """
+    root, database = (None if path is None else Path(path) for path in (root, database))
+    if not isinstance(spec, str | Path):
+        return _load_records(spec, database, missing_databases, needs_gold)
+    spec = str(spec)
+    if is_in_memory(spec):
+        raise DataError(said_of_memory(spec, "data", "train_set=examples"))
     file = find_instructions(spec, root)
     if file is not None:
         return _load_instructions(spec, file)
@@ -132,6 +143,32 @@ def _load_instructions(spec: str, file: Path) -> InstructBenchmark:
             f"{file} has no instruction in it; each line is an object with instruction and output."
         )
     return InstructBenchmark(spec, examples)
+
+
+def _load_records(
+    records: Sequence[Example | Mapping[str, Any]],
+    database: Path | None,
+    missing_databases: Missing,
+    needs_gold: bool,
+) -> Benchmark:
+    """Records that no file holds, read as those of a file `pairs.jsonl` are: with the same ids and the same faults."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pairs.jsonl"
+        lines = [json.dumps(_as_record(record), ensure_ascii=False) for record in records]
+        file.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        benchmark = load_benchmark(
+            file, database=database, missing_databases=missing_databases, needs_gold=needs_gold
+        )
+    return replace(benchmark, name=RECORDS)
+
+
+def _as_record(record: Example | Mapping[str, Any]) -> Any:
+    if isinstance(record, Example):
+        fields = {"example_id": record.example_id, "db_id": record.db_id, "question": record.question}
+        return fields | {"sql": record.gold_sql, "evidence": record.evidence}
+    if isinstance(record, Mapping) and isinstance(record.get("database"), str | Path):
+        return {**record, "database": str(Path(record["database"]).absolute())}
+    return dict(record) if isinstance(record, Mapping) else record
 
 
 def find_source(spec: str, *, root: Path | None = None, database: Path | None = None) -> Source:

@@ -33,9 +33,15 @@ def own_database(path: Path) -> Database:
     return Database(path.stem, path, introspect(path))
 
 
-def ask(model: Model, question: str, database: Database, *, evidence: str = "") -> Answer:
-    """Ask by the prompt that the model was trained on; `evidence` is what the question takes for granted, as BIRD's
-    is."""
+def ask(model: Model, question: str, database: Database | Path | str, *, evidence: str = "") -> Answer:
+    """Ask by the prompt that the model was trained on, about a database or the SQLite file at a path; `evidence` is
+    what the question takes for granted, as BIRD's is.
+
+    Raises:
+        DataError: there is no database at the path, or it cannot be read.
+    """
+    if not isinstance(database, Database):
+        database = own_database(Path(database))
     example = Example("question", database.db_id, question, gold_sql="", evidence=evidence)
     benchmark = SqlBenchmark("the question", (example,), {database.db_id: database}, "plain")
     prepared = prepare(benchmark, model.decoder.tokenizer, model.prompt, training=False)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from distilsql.errors import ModelError
+from distilsql.inference.given import NOTHING_GIVEN, Given
 from distilsql.models.layout_check import check_head, small_tree, tree_is_exact
 from distilsql.models.load import (
     Placement,
@@ -45,26 +46,38 @@ class Engines:
         return int(self.tokenizer.eos_token_id)
 
 
-def load_engines(recipe: Recipe, device: torch.device, *, longest_tokens: int | None = None) -> Engines:
-    """Load everything a recipe names. `longest_tokens` of one question are the most that a model is fed; by default a
-    prompt and its completion.
+def load_engines(
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    longest_tokens: int | None = None,
+    given: Given = NOTHING_GIVEN,
+) -> Engines:
+    """Load everything a recipe names, but for what is `given`. `longest_tokens` of one question are the most that a
+    model is fed; by default a prompt and its completion.
 
     Raises:
         ModelError: a model or tokenizer that is missing or does not fit.
     """
     options = recipe.student
-    precision = settled_precision(recipe.train.precision, options.path, device)
+    precision = settled_precision(recipe.train.precision, given.student_config or options.path, device)
     torch.manual_seed(recipe.seed)
-    tokenizer = load_tokenizer(options.path)
-    model: Any = load_model(options.path, precision)
+    tokenizer = given.tokenizer or load_tokenizer(options.path)
+    model: Any = given.student_weights(precision) or load_model(options.path, precision)
     if options.keep_layers is not None:
         keep_layers(model, options.keep_layers)
     teacher: TreeModel | None = None
     if recipe.row.needs_teacher and recipe.teacher is not None:
-        teacher = load_teacher(recipe.teacher, precision, device)
+        if given.teacher is not None:
+            teacher = TreeModel(given.teacher_weights(precision, device))
+        else:
+            teacher = load_teacher(recipe.teacher, precision, device)
     teacher_path = recipe.teacher.path if teacher is not None and recipe.teacher else None
     vocabulary_size = shared_vocabulary_size(
-        model, None if teacher is None else teacher.causal_lm, tokenizer, teacher_path
+        model,
+        None if teacher is None else teacher.causal_lm,
+        tokenizer,
+        None if given.teacher is not None else teacher_path,  # one in memory reads the student's tokens
     )
     if options.tuning == "lora":
         model = add_lora(model, rank=options.lora_rank, scale=options.lora_scale)

@@ -3,12 +3,11 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 
 from distilsql.data.benchmark import Benchmark
@@ -16,9 +15,9 @@ from distilsql.data.example import Example, Instruction
 from distilsql.data.load import load_benchmark
 from distilsql.errors import RunError
 from distilsql.files import lines_of, write_text
-from distilsql.inference.decoder import Decoder, answer_all
+from distilsql.inference.decoder import Answer, Decoder, answer_all
 from distilsql.inference.loading import check_asked_model
-from distilsql.inference.prepare import prepare
+from distilsql.inference.prepare import TokenizedExample, prepare
 from distilsql.interrupt import say_kept
 from distilsql.metrics.predictions import ANSWER_FIELDS
 from distilsql.models.load import load_model, load_tokenizer, shared_vocabulary_size
@@ -52,7 +51,7 @@ class Model:
 
 
 def load_student(
-    run: RunFolder,
+    run: RunFolder | Path | str,
     *,
     beams: int = 1,
     precision: AskedPrecision | None = None,
@@ -65,8 +64,9 @@ def load_student(
     Left out, that is said and nothing changed, since measurements are to be of the same model.
 
     Raises:
-        RunError: the run has no model yet.
+        RunError: this is no run folder, or the run has no model yet.
     """
+    run = run if isinstance(run, RunFolder) else RunFolder(Path(run))
     recipe = recipe_of(run)
     if not run.model.exists():
         raise RunError(f"{run.path} has no model yet: start `distilsql train` on it again to finish it.")
@@ -158,12 +158,16 @@ def benchmark_for(recipe: Recipe, spec: str, root: Path | None, database: Path |
     )
 
 
-def predict(model: Model, benchmark: Benchmark, out: Path) -> list[str]:
-    """Answer every example and write `out`; an interrupted prediction goes on from its `.unfinished` file, but for what
-    answers another question or is of another model or decoding.
+def predict(model: Model, benchmark: Benchmark, out: Path | str | None = None) -> list[str]:
+    """Answer every example, and write `out` if it is given; an interrupted prediction goes on from its `.unfinished`
+    file, but for what answers another question or is of another model or decoding.
 
-    Returns the answers in the benchmark's order.
+    Returns the answers (SQL, or responses) in the benchmark's order.
     """
+    if out is None:
+        texts = {example.example.example_id: answer.text for example, answer in _answers(model, benchmark)}
+        return [texts[example.example_id] for example in benchmark.examples]
+    out = Path(out)
     field = ANSWER_FIELDS[benchmark.task]
     unfinished = out.with_name(out.name + ".unfinished")
     unfinished.parent.mkdir(parents=True, exist_ok=True)
@@ -171,16 +175,11 @@ def predict(model: Model, benchmark: Benchmark, out: Path) -> list[str]:
     known, around = _read(unfinished, benchmark, header)
     todo = benchmark.without(known)
     if todo.examples:
-        prepared = prepare(todo, model.decoder.tokenizer, model.prompt, training=False)
         count = len(benchmark.examples)
-        with (
-            unfinished.open("a" if known else "w", encoding="utf-8") as file,
-            progress(f"answering {benchmark.name}", count, done=len(known)) as advance,
-            torch.no_grad(),
-        ):
+        with unfinished.open("a" if known else "w", encoding="utf-8") as file:
             if not known:
                 file.write(json.dumps(header) + "\n")
-            for example, answer in answer_all(model.decoder, prepared):
+            for example, answer in _answers(model, todo, done=len(known)):
                 example_id = example.example.example_id
                 known[example_id] = answer.text
                 if answer.stripped:
@@ -188,10 +187,21 @@ def predict(model: Model, benchmark: Benchmark, out: Path) -> list[str]:
                 file.write(_line(example.example, field, answer.text, around.get(example_id)))
                 file.flush()
                 say_kept(f"{len(known):,} of {count:,} answers are kept in {unfinished}.")
-                advance()
     write_predictions(known, benchmark, out, around)
     unfinished.unlink(missing_ok=True)
     return [known[example.example_id] for example in benchmark.examples]
+
+
+def _answers(
+    model: Model, benchmark: Benchmark, *, done: int = 0
+) -> Iterator[tuple[TokenizedExample, Answer]]:
+    """The answers as they come; progress counts those that were `done` before."""
+    prepared = prepare(benchmark, model.decoder.tokenizer, model.prompt, training=False)
+    count = done + len(benchmark.examples)
+    with progress(f"answering {benchmark.name}", count, done=done) as advance:
+        for answered in answer_all(model.decoder, prepared):
+            yield answered
+            advance()
 
 
 def write_predictions(

@@ -12,6 +12,7 @@ from distilsql.databases.database import Database
 from distilsql.databases.normalise import normalise_sql
 from distilsql.databases.values import ColumnName
 from distilsql.errors import DataError
+from distilsql.inference.given import NOTHING_GIVEN, Given
 from distilsql.models.tree import PromptTree
 from distilsql.progress import progress
 from distilsql.prompts.codes import Prompt, PromptOptions
@@ -81,18 +82,20 @@ class Prepared:
         return list(groups.values())
 
 
-def load_data(recipe: Recipe) -> tuple[Benchmark, Benchmark | None]:
-    """Training and validation examples of a recipe, limited as it says."""
+def load_data(recipe: Recipe, given: Given = NOTHING_GIVEN) -> tuple[Benchmark, Benchmark | None]:
+    """Training and validation examples of a recipe, or those `given`, limited as it says."""
     options = recipe.data
-    root, database = options.root_path, options.database_path
-    train_set = load_benchmark(options.train, root=root, database=database, missing_databases="skip")
+
+    def load(spec: str) -> Benchmark:
+        return load_benchmark(
+            spec, root=options.root_path, database=options.database_path, missing_databases="skip"
+        )
+
+    train_set = given.train_set or load(options.train)
     if options.train_limit:
         train_set = train_set.take(options.train_limit, recipe.seed)
-    valid = None
-    if options.valid:
-        valid = load_benchmark(options.valid, root=root, database=database, missing_databases="skip")
-        valid = valid.take(options.valid_limit, 0)
-    return train_set, valid
+    valid = given.valid_set or (load(options.valid) if options.valid else None)
+    return train_set, valid.take(options.valid_limit, 0) if valid else None
 
 
 def prompt_options(settings: PromptSettings, *, special_tokens: int = 0) -> PromptOptions:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distilsql.errors import ModelError
+from distilsql.in_memory import is_in_memory, said_of_memory
 
 DEMO_TEACHER = "demo:teacher"
 RECORD = "record.json"
@@ -22,9 +23,12 @@ def resolve(path: str | Path) -> str:
     """The folder of an embedded model, its files checked; any other path or hub name as it is.
 
     Raises:
-        ModelError: there is no embedded model of that name, or its files are not those that were shipped.
+        ModelError: there is no embedded model of that name, or its files are not those that were shipped; or the model
+            was in memory when its run was made, and no folder holds it.
     """
     name = str(path)
+    if is_in_memory(name):
+        raise ModelError(said_of_memory(name, "model", "student=model, tokenizer=tokenizer, teacher=teacher"))
     if name in _FOLDERS:
         return str(_checked_folder(name))
     if name.startswith("demo:"):

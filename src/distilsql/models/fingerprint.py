@@ -26,6 +26,16 @@ def model_fingerprint(causal_lm: Any) -> str:
     return digest.hexdigest()
 
 
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """SHA-256 (hex) over the vocabulary, the special tokens and how text is split; calling a tokenizer changes none."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = json.loads(backend.to_str()) if backend is not None else {}
+    for kept_from_last_call in ("padding", "truncation"):
+        rules.pop(kept_from_last_call, None)
+    known = [type(tokenizer).__name__, tokenizer.get_vocab(), tokenizer.special_tokens_map, rules]
+    return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
+
+
 def tensor_bytes(tensor: torch.Tensor) -> Any:
     """The bytes of a tensor in row-major order (an array of uint8), without a copy where it lies so already."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)

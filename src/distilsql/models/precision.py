@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, PretrainedConfig
 
+from distilsql.models.embedded import resolve
 from distilsql.models.load import DTYPES, Precision
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,9 @@ class PrecisionChoice:
         return f"Computes in {self.precision}: {self.reason}."
 
 
-def choose_precision(path: str, device: torch.device) -> PrecisionChoice:
-    """The precision for the model at `path` on `device`. A path that holds no model is no error here: loading is."""
+def choose_precision(model: str | PretrainedConfig, device: torch.device) -> PrecisionChoice:
+    """The precision on `device` for a model, given by its path or its configuration. A path that holds no model is no
+    error here: loading is."""
     if device.type == "cuda":
         # Older GPUs emulate bfloat16, slower than float32.
         has_it = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -54,7 +56,7 @@ def choose_precision(path: str, device: torch.device) -> PrecisionChoice:
         )
     if device.type != "cpu":
         return PrecisionChoice("float32", f"bfloat16 was not tried on {device.type}")
-    return choose_on_cpu(product_shape(path))
+    return choose_on_cpu(product_shape(model))
 
 
 def choose_on_cpu(
@@ -69,19 +71,22 @@ def choose_on_cpu(
     return PrecisionChoice("bfloat16" if times_as_fast >= WORTH_IT else "float32", compared)
 
 
-def settled_precision(asked: AskedPrecision, path: str, device: torch.device) -> Precision:
-    """What was asked for; for `auto` what suits the model at `path` on `device`, which is said."""
+def settled_precision(
+    asked: AskedPrecision, model: str | PretrainedConfig, device: torch.device
+) -> Precision:
+    """What was asked for; for `auto` what suits the model on `device` (see `choose_precision`), which is said."""
     if asked != "auto":
         return asked
-    choice = choose_precision(path, device)
+    choice = choose_precision(model, device)
     log.info(str(choice))
     return choice.precision
 
 
-def product_shape(path: str) -> Shape:
-    """The product that a feed-forward layer of the model at `path` begins with, cut to what takes milliseconds."""
+def product_shape(model: str | PretrainedConfig) -> Shape:
+    """The product that a feed-forward layer of the model begins with, cut to what takes milliseconds."""
     try:
-        config = AutoConfig.from_pretrained(path).get_text_config()
+        whole = AutoConfig.from_pretrained(resolve(model)) if isinstance(model, str) else model
+        config = whole.get_text_config()
     except (OSError, ValueError):
         return _ROWS, _MOST_INPUTS, _MOST_OUTPUTS
     inputs = int(config.hidden_size)

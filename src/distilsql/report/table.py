@@ -38,12 +38,19 @@ class Column:
 
 @dataclass(frozen=True)
 class ComparisonTable:
-    """Titles and cells, row by row; the last `reference_rows` rows are not methods under test."""
+    """Titles and cells, row by row; the last `reference_rows` rows are not methods under test. Printed as Markdown."""
 
     titles: tuple[str, ...]
     numeric: tuple[bool, ...]
     rows: tuple[tuple[Cell, ...], ...]
     reference_rows: int = 0
+
+    def __str__(self) -> str:
+        return to_markdown(self)
+
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows."""
+        return to_markdown(self)
 
 
 def comparison_table(

@@ -37,6 +37,28 @@ def judge(predictions: Sequence[str], benchmark: Benchmark, golds: GoldResults |
     return evaluate(predictions, benchmark, golds=golds).accuracy
 
 
+def evaluate_predictions(
+    predictions: Sequence[str] | Path | str, benchmark: Benchmark, **options: Any
+) -> AnyScores:
+    """Judge predictions of any system by running them as the benchmark's official evaluator does (see
+    docs/evaluation.md); responses to instructions by ROUGE-L.
+
+    `predictions` are in the order of `benchmark.examples`, as `predict` returns them, or a file of them. Options are
+    those of `distilsql.metrics.evaluate.evaluate`, such as `keep_distinct`; of a file, those of `evaluate_file`.
+    `Scores` have the `accuracy` (0 to 1), its 95 % `interval` and a verdict on each prediction; `RougeScores` the mean
+    `rouge_l` (0 to 1).
+
+    Raises:
+        DataError: predictions do not fit the benchmark, a gold query does not run, or a database cannot be read.
+    """
+    if isinstance(predictions, str | Path):
+        return evaluate_file(Path(predictions), benchmark, **options)
+    if isinstance(benchmark, InstructBenchmark):
+        _refuse_sql_options(benchmark, *options.values())
+        return judge_responses([predictions], benchmark)
+    return evaluate(predictions, benchmark, **options)
+
+
 def evaluate_file(
     path: Path,
     benchmark: Benchmark,

@@ -189,6 +189,11 @@ def recipe_in(path: Path) -> Recipe | None:
         return None
 
 
+def begun_in(path: Path) -> Recipe | None:
+    """The recipe of a run that has begun in `path`; None where none has, or it is of another kind."""
+    return recipe_in(path) if RunFolder(path).is_begun() else None
+
+
 def _first_difference(recipe: Path, other: str) -> str:
     mine = recipe.read_text(encoding="utf-8").splitlines()
     for left, right in zip(mine, other.splitlines(), strict=False):

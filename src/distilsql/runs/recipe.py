@@ -102,12 +102,13 @@ class Recipe(Section):
         return tomlkit.dumps(_without_none(self.model_dump(mode="json")))
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file and apply `key=value` overrides (dotted keys; values as TOML, else as text).
 
     Raises:
         RecipeError: no such file, broken TOML, an unknown key (with the nearest known one), a bad value.
     """
+    path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte-order mark
     except UnicodeDecodeError as error:

@@ -129,7 +129,10 @@ class DataChecksum(_File):
 
 
 class Environment(_File):
-    """`environment.json`: versions, machine, code and data, by the names of its benchmarks."""
+    """`environment.json`: versions, machine, code and data, by the names of its benchmarks.
+
+    `in_memory` has what was no file, by the argument of `train`: what it is, and its SHA-256.
+    """
 
     python: str
     packages: dict[str, str | None] = Field(default_factory=dict)
@@ -144,6 +147,7 @@ class Environment(_File):
     git_commit: str | None = None
     command: str = ""
     data: dict[str, DataChecksum]
+    in_memory: dict[str, dict[str, str]] | None = None
 
 
 class LogLine(_File):

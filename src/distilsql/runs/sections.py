@@ -21,7 +21,10 @@ class Section(BaseModel):
 
 
 class StudentOptions(Section):
-    path: str = Field(description="folder or hub name of the model that becomes the student, or demo:teacher")
+    path: str = Field(
+        description="folder or hub name of the model that becomes the student, or demo:teacher; memory: one that is "
+        "passed to distilsql.train"
+    )
     keep_layers: int | list[int] | None = Field(
         None, description="make the student from these decoder layers of the model (a count: evenly spaced)"
     )
@@ -46,7 +49,8 @@ class StudentOptions(Section):
 
 class TeacherOptions(Section):
     path: str = Field(
-        description="folder or hub name of the teacher, or demo:teacher, which comes with the package"
+        description="folder or hub name of the teacher, or demo:teacher, which comes with the package; memory: one "
+        "that is passed to distilsql.train"
     )
     adapter: str | None = Field(None, description="LoRA adapter of the teacher")
     device_map: str | None = Field(
@@ -59,8 +63,13 @@ class TeacherOptions(Section):
 
 
 class DataOptions(Section):
-    train: str = Field(description="benchmark to train on, such as spider:train, or a file of own pairs")
-    valid: str | None = Field(None, description="benchmark for evaluation during training")
+    train: str = Field(
+        description="benchmark to train on, such as spider:train, or a file of own pairs; memory: examples that are "
+        "passed to distilsql.train"
+    )
+    valid: str | None = Field(
+        None, description="benchmark for evaluation during training; memory as for train"
+    )
     root: str | None = Field(None, description="folder that holds spider/, bird/, …")
     database: str | None = Field(None, description="SQLite file that own pairs are about")
     train_limit: int | None = Field(None, ge=1, description="train on a seeded subset of this many examples")

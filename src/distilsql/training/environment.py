@@ -1,18 +1,18 @@
 """What a run ran on: versions, machine, code and data, for environment.json, and whether the data is still the same."""
 
-import hashlib
 import os
 import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
 import torch
 
-from distilsql.data.benchmark import Benchmark
+from distilsql.data.benchmark import Benchmark, data_checksum
 from distilsql.errors import RunError
 from distilsql.files import write_json
 from distilsql.runs.folder import RunFolder
@@ -22,7 +22,10 @@ from distilsql.threads import THREAD_VARIABLES
 _PACKAGES = ("distilsql", "torch", "transformers", "accelerate", "peft", "tokenizers", "sqlparse", "sqlglot")
 
 
-def environment(benchmarks: list[Benchmark], processes: int) -> Environment:
+def environment(
+    benchmarks: list[Benchmark], processes: int, in_memory: Mapping[str, Mapping[str, str]]
+) -> Environment:
+    """`in_memory` says what of the run was no file (see `Given.described`)."""
     return Environment(
         python=platform.python_version(),
         packages={name: _version(name) for name in _PACKAGES},
@@ -36,13 +39,16 @@ def environment(benchmarks: list[Benchmark], processes: int) -> Environment:
         processes=processes,
         git_commit=_git_commit(),
         command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        data={benchmark.name: data_checksum(benchmark) for benchmark in benchmarks},
+        data={benchmark.name: DataChecksum(**data_checksum(benchmark)) for benchmark in benchmarks},
+        **({"in_memory": in_memory} if in_memory else {}),
     )
 
 
-def record_environment(run: RunFolder, benchmarks: list[Benchmark], processes: int) -> None:
+def record_environment(
+    run: RunFolder, benchmarks: list[Benchmark], processes: int, in_memory: Mapping[str, Mapping[str, str]]
+) -> None:
     """Write environment.json. Raises RunError as `refuse_other_data` does, before it is written."""
-    described = environment(benchmarks, processes)
+    described = environment(benchmarks, processes, in_memory)
     refuse_other_data(run, described)
     write_json(run.environment, described.to_json())
 
@@ -59,16 +65,6 @@ def refuse_other_data(run: RunFolder, now: Environment) -> None:
                 f"{run.path} was begun on other data: {name} had {before[name].examples} examples and has "
                 f"{data.examples}, or their texts have changed. Put it back to go on; --overwrite starts anew."
             )
-
-
-def data_checksum(benchmark: Benchmark) -> DataChecksum:
-    digest = hashlib.sha256()
-    for example in benchmark.examples:
-        for text in example.texts:
-            digest.update(text.encode() + b"\0")
-    return DataChecksum(
-        examples=len(benchmark.examples), sha256=digest.hexdigest(), skipped=len(benchmark.skipped)
-    )
 
 
 def peak_memory_bytes() -> int:

@@ -14,18 +14,17 @@ import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from transformers import AutoConfig
 
 from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.load import is_own
-from distilsql.errors import ModelError
+from distilsql.inference.given import NOTHING_GIVEN, Given
 from distilsql.inference.prepare import PromptTokens, load_data, prompt_options, shared_prefixes
 from distilsql.models.layout_check import attention_window
 from distilsql.models.load import load_tokenizer
 from distilsql.models.precision import choose_precision
 from distilsql.prompts.codes import build_prefix, question_text, suffix_of
 from distilsql.prompts.relevance import gold_columns
-from distilsql.runs.folder import RunFolder, recipe_in
+from distilsql.runs.folder import begun_in
 from distilsql.runs.recipe import Recipe
 from distilsql.runs.sections import PUBLISHED_PROMPT_TOKENS, PromptSettings
 from distilsql.training.sources.source import source_class
@@ -36,7 +35,7 @@ _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def settled_for_run(
-    recipe: Recipe, resumed: Path | None, accelerator: Accelerator
+    recipe: Recipe, resumed: Path | None, accelerator: Accelerator, given: Given = NOTHING_GIVEN
 ) -> tuple[Recipe, list[str]]:
     """The recipe with precision and prompt settled, the same in every process, and what is to be said of the choices.
 
@@ -48,29 +47,33 @@ def settled_for_run(
     """
     chosen: list[Any] = [recipe, []]
     if accelerator.is_main_process:
-        begun = recipe_in(resumed) if resumed and RunFolder(resumed).is_begun() else None
-        recipe, of_precision = _with_precision(recipe, begun, accelerator.device)
-        recipe, of_prompt = _with_prompt(recipe, begun, accelerator.device)
+        begun = begun_in(resumed) if resumed else None
+        recipe, of_precision = _with_precision(recipe, begun, accelerator.device, given)
+        recipe, of_prompt = _with_prompt(recipe, begun, accelerator.device, given)
         chosen = [recipe, [sentence for sentence in (of_precision, of_prompt) if sentence]]
     settled, said = broadcast_object_list(chosen)
     return settled, said
 
 
-def _with_precision(recipe: Recipe, begun: Recipe | None, device: torch.device) -> tuple[Recipe, str]:
+def _with_precision(
+    recipe: Recipe, begun: Recipe | None, device: torch.device, given: Given
+) -> tuple[Recipe, str]:
     if recipe.train.precision != "auto":
         return recipe, ""
     if begun is not None and begun.train.precision != "auto":
         return recipe.settled(begun.train.precision), ""
-    choice = choose_precision(recipe.student.path, device)
+    choice = choose_precision(given.student_config or recipe.student.path, device)
     return recipe.settled(choice.precision), str(choice)
 
 
-def _with_prompt(recipe: Recipe, begun: Recipe | None, device: torch.device) -> tuple[Recipe, str]:
+def _with_prompt(
+    recipe: Recipe, begun: Recipe | None, device: torch.device, given: Given
+) -> tuple[Recipe, str]:
     if not recipe.prompt.is_open and recipe.prompt.schema_filter != "fixed":
         return recipe, ""
     if begun is not None:
         return recipe.with_prompt(recipe.prompt.settled_as(begun.prompt)), ""
-    return settle_prompt(recipe, device)
+    return settle_prompt(recipe, device, given)
 
 
 def settled_for_asking(recipe: Recipe, model: str, device: torch.device) -> PromptSettings:
@@ -81,15 +84,15 @@ def settled_for_asking(recipe: Recipe, model: str, device: torch.device) -> Prom
     return settle_prompt(recipe.model_copy(update={"student": student, "teacher": None}), device)[0].prompt
 
 
-def settle_prompt(recipe: Recipe, device: torch.device) -> tuple[Recipe, str]:
+def settle_prompt(recipe: Recipe, device: torch.device, given: Given = NOTHING_GIVEN) -> tuple[Recipe, str]:
     """The recipe with its prompt settled by its training data, its models and the memory of `device`, and what is to be
     said of a schema that does not fit.
 
     Raises:
         DataError, ModelError: what the recipe names is missing or does not fit.
     """
-    prompt, own = recipe.prompt, is_own(recipe.data.train)
-    benchmark = load_data(recipe)[0] if own or prompt.schema_filter == "fixed" else None
+    prompt, own = recipe.prompt, is_own(given.train_set.name if given.train_set else recipe.data.train)
+    benchmark = load_data(recipe, given)[0] if own or prompt.schema_filter == "fixed" else None
     if not isinstance(benchmark, SqlBenchmark):
         return recipe.with_prompt(prompt.as_published()), ""
     if not own:
@@ -100,16 +103,16 @@ def settle_prompt(recipe: Recipe, device: torch.device) -> tuple[Recipe, str]:
         prompt = prompt.model_copy(update={"schema_filter": "fixed"})
     said = ""
     if prompt.schema_filter in ("fixed", "never"):
-        text = PromptTokens(load_tokenizer(recipe.student.path))
+        text = PromptTokens(given.tokenizer or load_tokenizer(recipe.student.path))
         if prompt.max_prompt_tokens == "auto":
-            prompt, said = _with_budget(recipe.with_prompt(prompt), benchmark, text, device)
+            prompt, said = _with_budget(recipe.with_prompt(prompt), benchmark, text, device, given)
         if prompt.schema_filter == "fixed" and not prompt.shown_first:
             prompt = _with_what_training_uses(prompt, benchmark, text)
     return recipe.with_prompt(prompt.as_published()), said
 
 
 def _with_budget(
-    recipe: Recipe, benchmark: SqlBenchmark, text: PromptTokens, device: torch.device
+    recipe: Recipe, benchmark: SqlBenchmark, text: PromptTokens, device: torch.device, given: Given
 ) -> tuple[PromptSettings, str]:
     """Room for the largest schema and the longest question, as far as the limits allow."""
     prompt = recipe.prompt
@@ -122,7 +125,7 @@ def _with_budget(
         text.count(suffix_of(question_text(example), benchmark.databases[example.db_id].schema, {}, options))
         for example in benchmark.examples
     )
-    limit, reason = prompt_limit(recipe, device)
+    limit, reason = prompt_limit(recipe, device, given)
     question = min(prompt.question_tokens + longest, limit // 2)
     wanted = text.special + round(sizes[largest] * (1 + _HEADROOM)) + question
     tokens = max(min(max(wanted, PUBLISHED_PROMPT_TOKENS), limit), 16)
@@ -151,17 +154,17 @@ def _with_what_training_uses(
     return prompt.model_copy(update={"shown_first": first})
 
 
-def prompt_limit(recipe: Recipe, device: torch.device) -> tuple[int, str]:
+def prompt_limit(recipe: Recipe, device: torch.device, given: Given = NOTHING_GIVEN) -> tuple[int, str]:
     """The most tokens that a prompt may have, and what sets this limit."""
-    paths = [recipe.student.path]
+    student = given.config("student", recipe.student.path)
+    configs = [(recipe.student.path, student)]
     if recipe.row.needs_teacher and recipe.teacher is not None:
-        paths.append(recipe.teacher.path)
+        configs.append((recipe.teacher.path, given.config("teacher", recipe.teacher.path)))
     beside = (
         source_class(recipe).longest_tokens(recipe) - recipe.prompt.budget_tokens
     )  # what is read after the prompt
     limits: list[tuple[int, str]] = []
-    for path in paths:
-        config = _config(path)
+    for path, config in configs:
         positions = getattr(config, "max_position_embeddings", None)
         if positions:
             limits.append((positions - beside, f"the {positions:,} positions of {path}"))
@@ -169,7 +172,7 @@ def prompt_limit(recipe: Recipe, device: torch.device) -> tuple[int, str]:
         if window:
             limits.append((window - beside, f"the {window:,} tokens that {path} attends to"))
     memory = device_memory_bytes(device)
-    tokens = int(MEMORY_SHARE * memory / bytes_per_token(_config(paths[0]), recipe.train.precision))
+    tokens = int(MEMORY_SHARE * memory / bytes_per_token(student, recipe.train.precision))
     said = f"a quarter of the memory ({MEMORY_SHARE * memory / 2**30:.1f} GiB)"
     limits.append((tokens, said))
     return min(limits)
@@ -192,13 +195,3 @@ def device_memory_bytes(device: torch.device) -> int:
         return min(whole, int(_CGROUP_LIMIT.read_text()))
     except (OSError, ValueError):  # none, or "max"
         return whole
-
-
-def _config(path: str) -> Any:
-    try:
-        return AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"No model could be loaded from {path}: {error}. Give a folder that save_pretrained wrote, a hub name, or "
-            "the model/ folder of a run."
-        ) from error

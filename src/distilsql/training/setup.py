@@ -10,6 +10,7 @@ from accelerate.utils import LoggerType
 
 from distilsql.data.benchmark import Benchmark, SqlBenchmark
 from distilsql.errors import RunError
+from distilsql.inference.given import NOTHING_GIVEN, Given
 from distilsql.inference.loading import Engines, load_engines
 from distilsql.inference.prepare import Prepared, load_data, prepare
 from distilsql.metrics.evaluate import run_golds
@@ -54,10 +55,10 @@ class TrainingData:
         return [self.benchmark, self.valid] if self.valid else [self.benchmark]
 
 
-def load_training_data(recipe: Recipe, *, is_judging: bool) -> TrainingData:
+def load_training_data(recipe: Recipe, *, is_judging: bool, given: Given = NOTHING_GIVEN) -> TrainingData:
     """`is_judging`: whether this process evaluates during training. Raises BrokenGolds if it does and golds do not run:
     better said now than at the first evaluation."""
-    data = TrainingData(*load_data(recipe))
+    data = TrainingData(*load_data(recipe, given))
     if is_judging and recipe.train.evaluate_every_steps is not None and isinstance(data.valid, SqlBenchmark):
         run_golds(data.valid, data.golds)
     for first in data.benchmark.skipped[:1]:
@@ -65,9 +66,10 @@ def load_training_data(recipe: Recipe, *, is_judging: bool) -> TrainingData:
     return data
 
 
-def load_training_engines(recipe: Recipe, device: torch.device) -> Engines:
+def load_training_engines(recipe: Recipe, device: torch.device, *, given: Given = NOTHING_GIVEN) -> Engines:
     with progress("loading models"):
-        return load_engines(recipe, device, longest_tokens=source_class(recipe).longest_tokens(recipe))
+        longest_tokens = source_class(recipe).longest_tokens(recipe)
+        return load_engines(recipe, device, longest_tokens=longest_tokens, given=given)
 
 
 def prepare_examples(recipe: Recipe, benchmark: Benchmark, engines: Engines) -> Prepared:

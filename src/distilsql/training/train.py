@@ -20,6 +20,7 @@ from accelerate.utils import gather_object
 
 from distilsql.errors import TrainingError
 from distilsql.files import write_json
+from distilsql.inference.given import Examples, Given, as_benchmark, refuse_others
 from distilsql.inference.loading import Engines
 from distilsql.inference.prepare import Prepared
 from distilsql.interrupt import StopRequest, say_kept, stopping_when
@@ -28,6 +29,7 @@ from distilsql.progress import progress
 from distilsql.runs.folder import (
     RunFolder,
     append_line,
+    begun_in,
     drop_lines_after,
     open_run,
     recipe_in,
@@ -66,8 +68,13 @@ OnStep = Callable[[Mapping[str, Any]], None]
 
 def train(
     recipe: Recipe,
-    out: Path,
+    out: Path | str,
     *,
+    student: Any = None,
+    tokenizer: Any = None,
+    teacher: Any = None,
+    train_set: Examples | None = None,
+    valid_set: Examples | None = None,
     overwrite: bool = False,
     on_step: OnStep | None = None,
     same: Callable[[Recipe, Recipe], bool] = operator.eq,
@@ -77,6 +84,11 @@ def train(
     What the recipe leaves open (`auto`: precision, prompt) is decided here, once: the recipe in the folder says what
     was chosen.
 
+    Models, the student's tokenizer and examples that are in memory take the place of what the recipe names (`memory`
+    is a name for them; see `Given`); none of them is changed. Examples are a benchmark, or question/SQL pairs as
+    mappings about the database of the recipe. The recipe in the folder names them by their checksums, so the run goes
+    on with the same ones alone.
+
     `on_step` is called after every optimizer step, in the first process, with the step's line of log.jsonl (see
     `step_line`), whether or not it is one of those that are logged. What it raises ends the training, and the step
     counts as not made unless a checkpoint has it.
@@ -84,15 +96,23 @@ def train(
     Raises:
         RunInUse: another process is at work in the folder.
         RunError: the folder holds another run or cannot be written.
-        DataError, ModelError: what the recipe names is missing or does not fit.
+        DataError, ModelError: what the recipe names, or what is given, is missing or does not fit.
         TrainingError: the loss is not finite, or memory ran out; the last good checkpoint is kept.
         KeyboardInterrupt: after SIGINT or SIGTERM, once the current step is saved; after a second one, at once.
     """
+    out = Path(out)
     check_trackers(recipe.train.trackers)
+    given = Given(
+        student, tokenizer, teacher, as_benchmark(train_set, recipe), as_benchmark(valid_set, recipe)
+    )
+    recipe = given.named_in(recipe)
+    begun = None if overwrite else begun_in(out)
+    if begun is not None:
+        refuse_others(recipe, begun, out)
     accelerator = Accelerator(log_with=recipe.train.trackers or None, project_dir=str(out))
     with ExitStack() as held:
         held.enter_context(speaking_for_all(accelerator.is_main_process))
-        recipe, settled_why = settled_for_run(recipe, None if overwrite else out, accelerator)
+        recipe, settled_why = settled_for_run(recipe, None if overwrite else out, accelerator, given)
         with accelerator.main_process_first():
             if accelerator.is_main_process:
                 refuse_what_is_no_run(out)
@@ -107,7 +127,7 @@ def train(
             for sentence in settled_why:
                 log.info(sentence)
             try:
-                _Trainer(recipe, run, accelerator, on_step).loop()
+                _Trainer(recipe, run, accelerator, on_step, given).loop()
             except torch.OutOfMemoryError as error:
                 raise TrainingError(
                     f"{run.path} ran out of memory: {str(error).splitlines()[0]} Train with fewer questions at a time "
@@ -129,12 +149,12 @@ class _Trainer:
     """The state of one training: what the loop needs, prepared once."""
 
     def __init__(
-        self, recipe: Recipe, run: RunFolder, accelerator: Accelerator, on_step: OnStep | None
+        self, recipe: Recipe, run: RunFolder, accelerator: Accelerator, on_step: OnStep | None, given: Given
     ) -> None:
         self.recipe, self.run, self.accelerator, self.on_step = recipe, run, accelerator, on_step
         self.ledger = Ledger(accelerator.device)
-        self.data = load_training_data(recipe, is_judging=accelerator.is_main_process)
-        self.engines: Engines = load_training_engines(recipe, accelerator.device)
+        self.data = load_training_data(recipe, is_judging=accelerator.is_main_process, given=given)
+        self.engines: Engines = load_training_engines(recipe, accelerator.device, given=given)
         self.prepared: Prepared = prepare_examples(recipe, self.data.benchmark, self.engines)
         self.windows = window_stream(recipe, self.prepared)
         self.steps = recipe.train.steps or self.windows.steps(recipe.train.epochs or 1)
@@ -157,7 +177,7 @@ class _Trainer:
         choose_layouts(self.engines, recipe, as_window_trees(self.prepared, self.windows.window(0)))
         reset_peak_memory()
         if accelerator.is_main_process:
-            record_environment(run, self.data.benchmarks, accelerator.num_processes)
+            record_environment(run, self.data.benchmarks, accelerator.num_processes, given.described())
             if recipe.train.trackers:
                 accelerator.init_trackers(recipe.name or "distilsql")
 
