@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from distilsql.databases.normalise import normalise_sql
 from distilsql.distill.head import Head
 from distilsql.distill.methods import METHODS
-from distilsql.inference import loading as engines
 from distilsql.inference.prepare import load_data, prepare
 from distilsql.models.load import load_tokenizer
+from distilsql.training import setup
 from distilsql.training import train as train_module
 from distilsql.training.train import train
 from run_folders import step_lines, weights
@@ -173,14 +173,14 @@ def test_kid_predicts_its_masks_in_chunks(recipe, tmp_path, monkeypatch, rewriti
 
 def test_the_start_up_check_runs_the_longest_tree_of_the_first_window(recipe, tmp_path, monkeypatch):
     checked = []
-    check = engines.tree_is_exact
+    check = setup.tree_is_exact
 
     def recorded(model, tree, branches, *rest, **options):
         questions = [tree.questions[branch.question] + branch.tokens for branch in branches]
         checked.append((max(map(len, questions)), options["longest_tokens"]))
         return check(model, tree, branches, *rest, **options)
 
-    monkeypatch.setattr(engines, "tree_is_exact", recorded)
+    monkeypatch.setattr(setup, "tree_is_exact", recorded)
     trees = ("train.questions_per_tree=1", "train.trees_per_step=10", "train.steps=1")
     run = train(recipe("sft", *trees), tmp_path / "run")
     assert len(checked) == 1
@@ -192,8 +192,8 @@ def test_the_start_up_check_runs_the_longest_tree_of_the_first_window(recipe, tm
 
 def test_the_peak_of_a_run_is_not_that_of_its_start_up_check(recipe, tmp_path, monkeypatch):
     order = []
-    check, reset = engines.tree_is_exact, train_module.reset_peak_memory
-    monkeypatch.setattr(engines, "tree_is_exact", lambda *a, **k: order.append("check") or check(*a, **k))
+    check, reset = setup.tree_is_exact, train_module.reset_peak_memory
+    monkeypatch.setattr(setup, "tree_is_exact", lambda *a, **k: order.append("check") or check(*a, **k))
     monkeypatch.setattr(train_module, "reset_peak_memory", lambda: order.append("reset") or reset())
     train(recipe("sft", "train.steps=1"), tmp_path / "run")
     assert order == ["check", "reset"]
