@@ -138,6 +138,8 @@ def stop_workers(pool):
 
 class StarvedPool(ExecutionPool):
     def run(self, job) -> Execution:
+        if job.task == "fingerprint":
+            return super().run(job)
         super().run(replace(job, sql="SELECT 1"))
         for process_id in self.process_ids():
             os.kill(process_id, signal.SIGSTOP)

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from distilsql.databases.job import Job, make_job, require_available
+from distilsql.databases.job import Job, Outcome, make_job, require_available
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.sqlite_worker import database_state
+from distilsql.errors import DatabaseUnavailable
 
 # At 400 MB a second, which a slow processor reaches, enough for every benchmark's largest file.
 HASH_TIMEOUT_S = 600.0
@@ -36,6 +37,11 @@ def take_fingerprint(path: Path, pool: ExecutionPool) -> Fingerprint:
     job = make_job(path, "", timeout_s=HASH_TIMEOUT_S)
     job = Job(job.path, "", job.mode, job.limits, task="fingerprint")
     execution = require_available(pool.run(job), path)
+    if execution.outcome is not Outcome.ROWS:
+        raise DatabaseUnavailable(
+            f"{path} could not be read whole ({execution.outcome.value}: {execution.message}), so it is not known what "
+            "would be judged on. Try again on a machine that is less busy, or on a copy on a faster disk."
+        )
     ((sha256,),) = execution.rows
     taken = Fingerprint(str(sha256), execution.states[0])
     _taken[path, taken.state] = taken
