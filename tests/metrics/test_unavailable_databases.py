@@ -137,7 +137,7 @@ def test_scores_on_different_contents_are_not_compared(file, shop):
 def test_a_teachers_query_is_not_to_blame_either(file, shop):
     damage(file)
     with pytest.raises(DatabaseUnavailable, match=r"shop\.sqlite"):
-        check_teacher_queries({"pairs/0": RIGHT[0]}, shop)
+        check_teacher_queries({shop.examples[0].example_id: RIGHT[0]}, shop)
 
 
 def test_the_check_of_the_data_names_the_file_once(file, shop):

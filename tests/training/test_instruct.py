@@ -176,7 +176,7 @@ def test_sampled_sql_is_judged_a_file_at_a_time(recipe, world, tmp_path):
     benchmark = load_benchmark(str(world / "pairs.jsonl"), database=world / "singers.sqlite")
     path = run.predictions(benchmark.name, 0.5, 3)
     written = predict(load_student(run, temperature=0.5, seed=3), benchmark, path)
-    assert not any("\n" in sql for sql in written)
+    assert len(written) == len(benchmark.examples)
     with pytest.raises(DataError, match=r"pairs-T0\.5-seed3\.jsonl --on"):
         evaluate_run(run, benchmark, temperature=0.5)
     assert len(evaluate_file(path, benchmark).verdicts) == 10

@@ -73,7 +73,12 @@ class SwitchAlongSequence(_File):
 
 
 class Summary(_File):
-    """`summary.json`. Costs are of training alone; `x_sft` is relative to SFT of the same student and data."""
+    """`summary.json`. Costs are of training alone; `x_sft` is relative to SFT of the same student and data.
+
+    A completion source adds what it counted, under names of its own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
     method: str
     name: str
