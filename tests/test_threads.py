@@ -43,6 +43,15 @@ cli.main()
 """
 
 
+def without_thread_settings() -> dict[str, str]:
+    """The environment without what users, or this run of tests, have set of any library's threads."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in THREAD_VARIABLES and not name.endswith("_NUM_THREADS")
+    }
+
+
 def seen_by_torch(**settings):
     kept = {
         name: value
