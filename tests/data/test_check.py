@@ -5,6 +5,7 @@ import pytest
 
 from distilsql.data.check import check
 from distilsql.errors import DataError
+from reporters import watching
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -112,7 +113,8 @@ def test_progress_reaches_the_number_of_different_golds(data_folder: Path) -> No
         {"db_id": "zoo", "question": "Again?", "query": "SELECT name FROM animal"},
     )
     seen: list[tuple[int, int]] = []
-    check("spider:dev", data_folder, progress=lambda done, whole: seen.append((done, whole)))
+    with watching(lambda work: seen.append((work.done, work.total))):
+        check("spider:dev", data_folder)
     assert sorted(seen) == [(1, 3), (2, 3), (3, 3)]
 
 
