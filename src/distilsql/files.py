@@ -132,13 +132,22 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Raises RunError if the file is missing or broken."""
+def read_text(path: Path) -> str:
+    """Raises RunError if the file is missing or is not UTF-8."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} cannot be read ({error}). Check the file and its permissions.") from error
+
+
+def read_json(path: Path) -> Any:
+    """Raises RunError if the file of a run is missing or broken."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
         raise RunError(
-            f"{path} cannot be read: {error}. Delete it and run the command that writes it again."
+            f"{path} is not JSON ({error}). It was cut off or edited; write it again with "
+            "`distilsql train` (summary) or `distilsql evaluate` (scores)."
         ) from error
 
 

@@ -12,6 +12,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from distilsql.distill.exposure import ExposureOptions
 from distilsql.errors import RunError
+from distilsql.files import read_json, read_text
 
 Share = float  # 0 to 1
 # What a benchmark is judged by unless something else was asked for; one of them each.
@@ -189,7 +190,7 @@ _Model = TypeVar("_Model", bound=_File)
 
 def read_record(model: type[_Model], path: Path) -> _Model:
     """The file at `path` as its class. Raises RunError, naming file and key, if it is missing, broken or another's."""
-    return _validated(model, _read_json(path), path)
+    return _validated(model, read_json(path), path)
 
 
 def load_runs(paths: Iterable[Path | str]) -> list[RunRecord]:
@@ -236,7 +237,7 @@ def _read_log(path: Path) -> tuple[LogLine, ...]:
     """The log's lines. One that was cut off at the end, as by a kill, counts as never written."""
     if not path.exists():
         return ()
-    texts = _read_text(path).splitlines()
+    texts = read_text(path).splitlines()
     lines = []
     for number, text in enumerate(texts, start=1):
         place = f"{path}, line {number}"
@@ -254,7 +255,7 @@ def _read_log(path: Path) -> tuple[LogLine, ...]:
 
 def _read_recipe(path: Path) -> dict[str, Any]:
     try:
-        return _dotted(tomllib.loads(_read_text(path)))
+        return _dotted(tomllib.loads(read_text(path)))
     except tomllib.TOMLDecodeError as error:
         raise RunError(f"{path} is not valid TOML ({error}). Restore it, or train the run again.") from error
 
@@ -264,23 +265,6 @@ def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return flat
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise RunError(
-            f"{path} is not JSON ({error}). It was cut off or edited; write it again with "
-            "`distilsql train` (summary) or `distilsql evaluate` (scores)."
-        ) from error
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} cannot be read ({error}). Check the file and its permissions.") from error
 
 
 def _validated(model: type[_Model], value: Any, place: Path | str) -> _Model:
