@@ -33,7 +33,7 @@ def write(tmp_path, name, content):
         ("p.txt", "question;SQL\n" + "\n".join(SQL[:5]), "the header of a table"),
         ("p.txt", "How many shops?\n" * 6, "no line of it is SQL"),
         ("p.txt", "dev/0\ndev/1\ndev/2\ndev/3\ndev/4\ndev/5\n", "no line of it is SQL"),
-        ("p.txt", gzip.compress(b"SELECT 1"), "gzip-compressed"),
+        ("p.txt", gzip.compress(b"SELECT 1", mtime=0), "gzip-compressed"),
         ("p.jsonl", b"PK\x03\x04" + bytes(20), "a zip archive"),
         ("p.txt", b"SELECT 1\0\nSELECT 2", "NUL character"),
         ("p.csv", "SELECT 1\xe9".encode("latin-1"), "not UTF-8 text"),
