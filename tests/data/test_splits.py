@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distilsql.data.example import Example
+from distilsql.data.layout import read_layout
 from distilsql.data.load import load_benchmark
-from distilsql.data.source import read_source
-from distilsql.data.spider import spider_source
+from distilsql.data.spider import spider_layout
 from distilsql.data.splits import IN_DOMAIN_PARTS, IN_DOMAIN_SEED, in_domain_split, query_key
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -80,7 +80,7 @@ def test_aliases_and_spacing_do_not_make_another_query() -> None:
 
 @needs_shared
 def test_spider_is_divided_about_80_10_10_within_each_database() -> None:
-    examples = read_source(spider_source("spider:train_spider", SHARED_DATA)).examples
+    examples = read_layout(spider_layout("spider:train_spider", SHARED_DATA)).examples
     parts = in_domain_split(examples, IN_DOMAIN_SEED)
     keys = {part: {query_key(example.gold_sql) for example in own} for part, own in parts.items()}
     assert sum(map(len, keys.values())) == len(set().union(*keys.values()))

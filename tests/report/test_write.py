@@ -7,7 +7,15 @@ import pytest
 from PIL import Image
 
 from distilsql.errors import RunError
-from distilsql.report import Answer, Reference, ReportPaths, RunRecord, Score, load_runs, write_report
+from distilsql.report import (
+    AnsweredQuestion,
+    Reference,
+    ReportPaths,
+    RunRecord,
+    Score,
+    load_runs,
+    write_report,
+)
 
 EVIL = "<script>alert('x')</script>\"&"
 
@@ -35,7 +43,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def answer(**changes) -> Answer:
+def answer(**changes) -> AnsweredQuestion:
     values = {
         "question": "How many books are there?",
         "db_id": "library",
@@ -46,7 +54,7 @@ def answer(**changes) -> Answer:
         "columns": ("count(*)",),
         "rows": ((24,),),
     }
-    return Answer(**values | changes)
+    return AnsweredQuestion(**values | changes)
 
 
 @pytest.fixture(scope="module")

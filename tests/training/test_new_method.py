@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from distilsql.distill.methods import METHODS, Method, Source
+from distilsql.distill.methods import METHODS, Method, SourceSpec
 from distilsql.report import comparison_table, load_runs
 from distilsql.training.train import train
 from run_folders import assert_same_weights, train_killed_at, weights
@@ -12,7 +12,7 @@ from run_folders import assert_same_weights, train_killed_at, weights
 ROW = Method(
     "backwards",
     "forward-kl",
-    Source("backwards", "gold, last token first", "toy_source:Backwards"),
+    SourceSpec("backwards", "gold, last token first", "toy_source:Backwards"),
     0.0,
     "nobody",
     "Gold backwards.",

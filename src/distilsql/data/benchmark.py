@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from distilsql.data.example import Example, Instruction
-from distilsql.data.source import Evaluator
+from distilsql.data.layout import Evaluator
 from distilsql.databases.database import Database
 
 Task = Literal["sql", "instruct"]

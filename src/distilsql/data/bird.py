@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 from typing import NamedTuple
 
-from distilsql.data.source import Source
+from distilsql.data.layout import Layout
 from distilsql.data.tables_json import Catalogue
 from distilsql.databases.schema import Comments
 
@@ -28,7 +28,7 @@ EVIDENCE_SUFFIX = "+evidence"
 BIRD_SPECS = tuple(spec + suffix for spec in _SPLITS for suffix in ("", EVIDENCE_SUFFIX))
 
 
-def bird_source(spec: str, root: Path) -> Source:
+def bird_layout(spec: str, root: Path) -> Layout:
     """Where `spec`, one of BIRD_SPECS, lies under the data folder `root`.
 
     With and without evidence are two settings with scores of their own: the evidence reaches the Example only in
@@ -42,7 +42,7 @@ def bird_source(spec: str, root: Path) -> Source:
         described = read_descriptions(path.parent / "database_description")
         return Comments(names.tables, {**names.columns, **described})
 
-    return Source(
+    return Layout(
         name=spec,
         files=(folder / split.questions,),
         locate=catalogue.locate,

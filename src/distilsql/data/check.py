@@ -22,10 +22,10 @@ from distilsql.data.instruct import (
     instruct_file,
     read_instructions,
 )
-from distilsql.data.load import benchmark_names, find_instructions, find_source
+from distilsql.data.layout import DECODING, Evaluator, Layout, Reading, read_layout
+from distilsql.data.load import benchmark_names, find_instructions, find_layout
 from distilsql.data.pairs import PAIR_SUFFIXES
 from distilsql.data.records import Problem, RecordError
-from distilsql.data.source import DECODING, Evaluator, Reading, Source, read_source
 from distilsql.data.text import suffix_of
 from distilsql.databases.job import Execution, Job, Outcome, make_job
 from distilsql.databases.neighbours import with_ties_broken
@@ -97,16 +97,16 @@ def check(
     report.
     """
     found = list(_found(spec_or_folder, root, database))
-    sources = [item for item in found if isinstance(item, Source)]
-    readings = [read_source(source) for source in sources]
-    faults = [_faults(source, reading) for source, reading in zip(sources, readings, strict=True)]
-    unusable = {fault.file for of_source in faults for fault in of_source if fault.kind == "unreadable"}
+    layouts = [item for item in found if isinstance(item, Layout)]
+    readings = [read_layout(layout) for layout in layouts]
+    faults = [_faults(layout, reading) for layout, reading in zip(layouts, readings, strict=True)]
+    unusable = {fault.file for of_layout in faults for fault in of_layout if fault.kind == "unreadable"}
     with ExecutionPool() as pool:
-        golds = _run_golds(sources, readings, unusable, timeout_s, pool)
+        golds = _run_golds(layouts, readings, unusable, timeout_s, pool)
     return CheckReport(
         (
-            *(_checked(*parts, golds) for parts in zip(sources, readings, faults, strict=True)),
-            *(_checked_instructions(*item) for item in found if not isinstance(item, Source)),
+            *(_checked(*parts, golds) for parts in zip(layouts, readings, faults, strict=True)),
+            *(_checked_instructions(*item) for item in found if not isinstance(item, Layout)),
         )
     )
 
@@ -130,7 +130,7 @@ def problem_lines(problems: Sequence[Problem]) -> Iterator[str]:
 
 def _found(
     spec_or_folder: str | Path, root: Path | None, database: Path | None
-) -> Iterator[Source | InstructFile]:
+) -> Iterator[Layout | InstructFile]:
     folder = Path(spec_or_folder)
     if not os.path.isdir(folder):
         yield _one(str(spec_or_folder), root, database)
@@ -148,7 +148,7 @@ def _found(
     for parent, family in sorted(found):
         for spec in _whole_specs():
             if spec.startswith(f"{family}:"):
-                yield find_source(spec, root=parent)
+                yield find_layout(spec, root=parent)
         if family == INSTRUCT_FOLDER:
             yield from ((spec, instruct_file(spec, parent)) for spec in INSTRUCT_SPECS)
     for file in own if not found else ():
@@ -166,9 +166,9 @@ def _may_hold_pairs(file: Path) -> bool:
     return isinstance(records, list) and bool(records) and "question" in records[0]
 
 
-def _one(spec: str, root: Path | None, database: Path | None) -> Source | InstructFile:
+def _one(spec: str, root: Path | None, database: Path | None) -> Layout | InstructFile:
     file = find_instructions(spec, root)
-    return (spec, file) if file is not None else find_source(spec, root=root, database=database)
+    return (spec, file) if file is not None else find_layout(spec, root=root, database=database)
 
 
 def _whole_specs() -> list[str]:
@@ -178,7 +178,7 @@ def _whole_specs() -> list[str]:
 
 
 def _run_golds(
-    sources: Sequence[Source],
+    layouts: Sequence[Layout],
     readings: Sequence[Reading],
     unusable: set[Path],
     timeout_s: float,
@@ -188,8 +188,8 @@ def _run_golds(
     comes out, also with ties broken otherwise."""
     golds = list(
         dict.fromkeys(
-            (str(reading.paths[example.db_id]), example.gold_sql, source.evaluator)
-            for source, reading in zip(sources, readings, strict=True)
+            (str(reading.paths[example.db_id]), example.gold_sql, layout.evaluator)
+            for layout, reading in zip(layouts, readings, strict=True)
             for example in reading.examples
             if example.example_id not in reading.missing and reading.paths[example.db_id] not in unusable
         )
@@ -221,21 +221,21 @@ def _tie(job: Job, gold: Execution, evaluator: Evaluator, pool: ExecutionPool) -
 
 
 def _checked(
-    source: Source, reading: Reading, faults: Sequence[Problem], golds: dict[_Gold, _CheckedGold]
+    layout: Layout, reading: Reading, faults: Sequence[Problem], golds: dict[_Gold, _CheckedGold]
 ) -> CheckedBenchmark:
     ran, empty = 0, 0
     failed: list[Problem] = []
     warnings: list[Problem] = []
     unreadable: dict[str, str] = {}
     for example in reading.examples:
-        gold = golds.get((str(reading.paths[example.db_id]), example.gold_sql, source.evaluator))
+        gold = golds.get((str(reading.paths[example.db_id]), example.gold_sql, layout.evaluator))
         if example.example_id in reading.missing or gold is None:
             continue
         if gold.execution.outcome is Outcome.UNAVAILABLE:
             unreadable[example.db_id] = gold.execution.message
             continue
         record = reading.records[example.example_id]
-        field = record.first_of(source.sql_fields)
+        field = record.first_of(layout.sql_fields)
         if gold.fault:
             message = f"the gold does not run on '{example.db_id}' ({gold.fault})"
             failed.append(Problem("gold_fails", record.file, record.index, field, message))
@@ -244,7 +244,7 @@ def _checked(
         empty += not gold.execution.rows
         if gold.tie:
             warnings.append(Problem("gold_tie", record.file, record.index, field, gold.tie))
-        if source.evaluator == "bird" and 2 * gold.execution.cpu_seconds > PREDICTION_TIMEOUT_S:
+        if layout.evaluator == "bird" and 2 * gold.execution.cpu_seconds > PREDICTION_TIMEOUT_S:
             limit = f"{PREDICTION_TIMEOUT_S:g} s that it shares with a prediction"
             message = f"the gold takes more than half of the {limit}, so it is not right by itself"
             warnings.append(Problem("slow_gold", record.file, record.index, field, message))
@@ -260,7 +260,7 @@ def _checked(
     problems = (*reading.problems, *reading.missing.values(), *faults, *failed)
     used = {example.db_id for example in reading.examples if example.example_id not in reading.missing}
     return CheckedBenchmark(
-        source.name, len(reading.examples), len(used), ran, empty, problems, reading.found, tuple(warnings)
+        layout.name, len(reading.examples), len(used), ran, empty, problems, reading.found, tuple(warnings)
     )
 
 
@@ -272,17 +272,17 @@ def _checked_instructions(name: str, file: Path) -> CheckedBenchmark:
     )
 
 
-def _faults(source: Source, reading: Reading) -> list[Problem]:
+def _faults(layout: Layout, reading: Reading) -> list[Problem]:
     used = {example.db_id for example in reading.examples if example.example_id not in reading.missing}
     return [
-        fault for db_id in sorted(used) for fault in _database_faults(source, db_id, reading.paths[db_id])
+        fault for db_id in sorted(used) for fault in _database_faults(layout, db_id, reading.paths[db_id])
     ]
 
 
-def _database_faults(source: Source, db_id: str, path: Path) -> list[Problem]:
+def _database_faults(layout: Layout, db_id: str, path: Path) -> list[Problem]:
     """What is wrong with a database file, or with what is said of it elsewhere."""
     try:
-        schema, comments = introspect(path), source.comments(db_id, path)
+        schema, comments = introspect(path), layout.comments(db_id, path)
     except RecordError as error:  # of tables.json
         return [error.problem]
     except DataError as error:

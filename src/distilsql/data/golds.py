@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from distilsql.data.source import Evaluator
+from distilsql.data.layout import Evaluator
 from distilsql.databases.job import Execution, Job, Outcome, Row
 
 # One policy for `evaluate`, `data check` and training, in seconds of the processor: a query that a busy machine held up

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distilsql.data.benchmark import Benchmark, InstructBenchmark, Skipped, SqlBenchmark
-from distilsql.data.bird import BIRD_SPECS, bird_source
+from distilsql.data.bird import BIRD_SPECS, bird_layout
 from distilsql.data.example import Example
 from distilsql.data.instruct import INSTRUCT_SPECS, instruct_file, is_instruct_file, read_instructions
-from distilsql.data.pairs import PAIR_SUFFIXES, pairs_source
+from distilsql.data.layout import Layout, Reading, place_id, read_layout
+from distilsql.data.pairs import PAIR_SUFFIXES, pairs_layout
 from distilsql.data.records import Problem, RecordError
-from distilsql.data.source import Reading, Source, place_id, read_source
-from distilsql.data.spider import SPIDER_SPECS, spider_source
+from distilsql.data.spider import SPIDER_SPECS, spider_layout
 from distilsql.data.text import suffix_of
 from distilsql.databases.database import Database
 from distilsql.databases.schema import describe, introspect
@@ -99,8 +99,8 @@ def load_sql_benchmark(
         from distilsql.data.demo import load_demo
 
         return load_demo(spec.removeprefix("demo:"), root)
-    source = replace(find_source(spec, root=root, database=database), needs_gold=needs_gold)
-    reading = read_source(source)
+    layout = replace(find_layout(spec, root=root, database=database), needs_gold=needs_gold)
+    reading = read_layout(layout)
     _refuse(reading.problems)
     if missing_databases == "error":
         _refuse(
@@ -112,8 +112,8 @@ def load_sql_benchmark(
     return SqlBenchmark(
         name=spec,
         examples=examples,
-        databases=_open_databases(source, reading, examples),
-        evaluator=source.evaluator,
+        databases=_open_databases(layout, reading, examples),
+        evaluator=layout.evaluator,
         skipped=tuple(
             Skipped(example.example_id, position, str(reading.missing[example.example_id]))
             for position, example in enumerate(reading.examples)
@@ -122,7 +122,7 @@ def load_sql_benchmark(
         place_ids={
             place_id(record): example_id
             for example_id, record in reading.records.items()
-            if source.ids_by_content and place_id(record) != example_id
+            if layout.ids_by_content and place_id(record) != example_id
         },
     )
 
@@ -171,19 +171,19 @@ def _as_record(record: Example | Mapping[str, Any]) -> Any:
     return dict(record) if isinstance(record, Mapping) else record
 
 
-def find_source(spec: str, *, root: Path | None = None, database: Path | None = None) -> Source:
+def find_layout(spec: str, *, root: Path | None = None, database: Path | None = None) -> Layout:
     """Where the text-to-SQL benchmark `spec` lies. Raises DataError if there is no such benchmark or no data folder."""
     if spec in DEMO_SPECS:
         # Imported here, as above.
-        from distilsql.data.demo import demo_source
+        from distilsql.data.demo import demo_layout
 
-        return demo_source(spec.removeprefix("demo:"), root)
+        return demo_layout(spec.removeprefix("demo:"), root)
     if spec in SPIDER_SPECS:
-        return spider_source(spec, data_folder(spec, root))
+        return spider_layout(spec, data_folder(spec, root))
     if spec in BIRD_SPECS:
-        return bird_source(spec, data_folder(spec, root))
+        return bird_layout(spec, data_folder(spec, root))
     if suffix_of(Path(spec)) in PAIR_SUFFIXES:
-        return pairs_source(Path(spec), database)
+        return pairs_layout(Path(spec), database)
     if os.path.isfile(spec):
         raise DataError(
             f"{spec} has no suffix that says what it holds; own pairs end in {', '.join(PAIR_SUFFIXES)}. Rename it."
@@ -216,13 +216,13 @@ def _refuse(problems: tuple[Problem, ...], cure: str = "") -> None:
     raise DataError(f"{problems[0]}{others}; {advice}.")
 
 
-def _open_databases(source: Source, reading: Reading, examples: tuple[Example, ...]) -> dict[str, Database]:
+def _open_databases(layout: Layout, reading: Reading, examples: tuple[Example, ...]) -> dict[str, Database]:
     databases: dict[str, Database] = {}
     faults: list[str] = []
     for db_id in dict.fromkeys(example.db_id for example in examples):
         path = reading.paths[db_id]
         try:
-            schema = describe(introspect(path), source.comments(db_id, path))
+            schema = describe(introspect(path), layout.comments(db_id, path))
             databases[db_id] = Database(db_id, path, schema)
         except RecordError:  # of tables.json, not of this database
             raise

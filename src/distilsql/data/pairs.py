@@ -8,14 +8,14 @@ be a folder holding `<db_id>.sqlite` or `<db_id>/<db_id>.sqlite`. Without a `db_
 import re
 from pathlib import Path
 
+from distilsql.data.layout import Layout
 from distilsql.data.records import TABLE_SUFFIXES, Record, is_there
-from distilsql.data.source import Source
 from distilsql.errors import DataError
 
 PAIR_SUFFIXES = (".jsonl", ".json", *TABLE_SUFFIXES)
 
 
-def pairs_source(file: Path, database: Path | None = None) -> Source:
+def pairs_layout(file: Path, database: Path | None = None) -> Layout:
     """The pairs in `file`, asked of `database` unless a record names its own. Raises DataError if that is a server."""
     # pathlib has made one slash of two.
     if database is not None and re.match(r"[a-zA-Z0-9+]{2,}:/", str(database)):
@@ -27,7 +27,7 @@ def pairs_source(file: Path, database: Path | None = None) -> Source:
     def locate(record: Record) -> tuple[str, Path]:
         return _locate(record, database)
 
-    return Source(
+    return Layout(
         name=str(file),
         files=(file,),
         locate=locate,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from distilsql.data.source import Source
+from distilsql.data.layout import Layout
 from distilsql.data.splits import IN_DOMAIN_PARTS, in_domain_part
 from distilsql.data.tables_json import Catalogue
 
@@ -23,7 +23,7 @@ _FILES = {
 SPIDER_SPECS = tuple(_FILES)
 
 
-def spider_source(spec: str, root: Path) -> Source:
+def spider_layout(spec: str, root: Path) -> Layout:
     """Where `spec`, one of SPIDER_SPECS, lies under the data folder `root`."""
     family, split = spec.split(":")
     tables_json = root / "spider" / "tables.json"
@@ -33,7 +33,7 @@ def spider_source(spec: str, root: Path) -> Source:
         folders = (root / "spider-dk" / "database", *folders)
 
     catalogue = Catalogue(tables_json, folders)
-    source = Source(
+    layout = Layout(
         name=spec,
         files=tuple(root / file for file in _FILES[spec]),
         locate=catalogue.locate,
@@ -41,5 +41,5 @@ def spider_source(spec: str, root: Path) -> Source:
         comments=catalogue.comments,
     )
     if not split.startswith("indomain-"):
-        return source
-    return replace(source, part=partial(in_domain_part, part=split.removeprefix("indomain-")))
+        return layout
+    return replace(layout, part=partial(in_domain_part, part=split.removeprefix("indomain-")))

@@ -27,7 +27,7 @@ class NotText(DataError):
 
 
 @dataclass(frozen=True)
-class Table:
+class CsvTable:
     """A CSV file: its header, and each row with the line that it ends on. Surplus cells of a row are under None."""
 
     header: tuple[str, ...]
@@ -69,7 +69,7 @@ def decode(raw: bytes) -> str:
     return text
 
 
-def read_table(text: str, known: Collection[str]) -> Table:
+def read_table(text: str, known: Collection[str]) -> CsvTable:
     """A CSV file with commas, semicolons or tabs: what cuts the first line into most of the column names `known`.
 
     A line `sep=;`, as Excel understands it, says so itself. Raises DataError, a clause that goes after the file's name,
@@ -92,7 +92,7 @@ def read_table(text: str, known: Collection[str]) -> Table:
     twice = next((name for name in header if name and header.count(name) > 1), None)
     if twice is not None:
         raise DataError(f"has the column '{twice}' twice; keep one, or give each its own name")
-    return Table(header, tuple((line, _stripped_names(row)) for line, row in rows))
+    return CsvTable(header, tuple((line, _stripped_names(row)) for line, row in rows))
 
 
 def _stripped_names(row: dict[Any, Any]) -> dict[str | None, Any]:

@@ -85,7 +85,7 @@ class Unreadable(Exception):
     """The file cannot be read as the database that it is; the message says why."""
 
 
-class Database:
+class OpenDatabase:
     """An open connection and what the authorizer last refused on it."""
 
     def __init__(self, path: str, serving: bool, heap_bytes: int, timeout_s: float) -> None:
@@ -194,7 +194,7 @@ class Worker:
 
     def __init__(self, memory_bytes: int) -> None:
         self._heap_bytes = memory_bytes // 2  # the other half is for the rows
-        self._open: OrderedDict[tuple[Any, ...], Database] = OrderedDict()
+        self._open: OrderedDict[tuple[Any, ...], OpenDatabase] = OrderedDict()
 
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         """One job to one answer. Nothing a statement does leaves this function as an exception.
@@ -239,7 +239,7 @@ class Worker:
             answer["leaves_traces"] = not is_refused or "pragma" in job["sql"].lower()
         return answer, database is not None and database.is_immutable
 
-    def _database(self, job: dict[str, Any]) -> Database:
+    def _database(self, job: dict[str, Any]) -> OpenDatabase:
         serving, state = job["mode"] == "serving", database_state(job["path"])
         for stale in [key for key in self._open if key[0] == job["path"] and key[1] != state]:
             self._open.pop(stale).connection.close()
@@ -247,13 +247,13 @@ class Worker:
         if key not in self._open:
             if len(self._open) >= KEPT_CONNECTIONS:
                 self._open.popitem(last=False)[1].connection.close()
-            self._open[key] = Database(job["path"], serving, self._heap_bytes, job["timeout_s"])
+            self._open[key] = OpenDatabase(job["path"], serving, self._heap_bytes, job["timeout_s"])
             if job["reverse_unordered"]:
                 self._open[key].connection.execute("PRAGMA reverse_unordered_selects=1").fetchall()
         self._open.move_to_end(key)
         return self._open[key]
 
-    def _forget(self, database: Database) -> None:
+    def _forget(self, database: OpenDatabase) -> None:
         for key in [key for key, value in self._open.items() if value is database]:
             del self._open[key]
         database.connection.close()
@@ -337,7 +337,7 @@ def rows_of(cursor: sqlite3.Cursor, job: dict[str, Any]) -> dict[str, Any]:
     return {"outcome": "ROWS", "columns": columns, "rows": rows}
 
 
-def failure(error: Exception, path: str, database: Database | None, is_late: bool) -> dict[str, Any]:
+def failure(error: Exception, path: str, database: OpenDatabase | None, is_late: bool) -> dict[str, Any]:
     """Whose fault it was: the statement's, its limits', or the file's."""
     message = str(error)
     if database is not None and database.refused:

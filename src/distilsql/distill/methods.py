@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceSpec:
     """Where the completions that are trained on come from, as far as a row of the table says it.
 
     `implementation` names the class that writes them, `module:Class`, a `training.sources.source.CompletionSource`;
@@ -25,23 +25,23 @@ class Source:
 
 
 _ROOM = "distilsql.training.sources"
-GOLD = Source("gold", "gold", f"{_ROOM}.gold:Gold")
-IMPERFECT = Source("imperfect", "imperfect gold: mask, predict, rewrite", f"{_ROOM}.imperfect:Imperfect")
-MASKED = Source("masked", "gold with the mask tokens left in", f"{_ROOM}.imperfect:Masked")
-STUDENT = Source("student", "student-generated, online", f"{_ROOM}.student:Student", is_on_policy=True)
-TEACHER_AND_STUDENT = Source(
+GOLD = SourceSpec("gold", "gold", f"{_ROOM}.gold:Gold")
+IMPERFECT = SourceSpec("imperfect", "imperfect gold: mask, predict, rewrite", f"{_ROOM}.imperfect:Imperfect")
+MASKED = SourceSpec("masked", "gold with the mask tokens left in", f"{_ROOM}.imperfect:Masked")
+STUDENT = SourceSpec("student", "student-generated, online", f"{_ROOM}.student:Student", is_on_policy=True)
+TEACHER_AND_STUDENT = SourceSpec(
     "teacher-and-student",
     "teacher-generated (fixed beforehand) or student-generated (online)",
     f"{_ROOM}.teacher:TeacherAndStudent",
     is_on_policy=True,
 )
-GOLD_AND_STUDENT = Source(
+GOLD_AND_STUDENT = SourceSpec(
     "gold-and-student",
     "gold or student-generated (online)",
     f"{_ROOM}.student:GoldAndStudent",
     is_on_policy=True,
 )
-SWITCH = Source(
+SWITCH = SourceSpec(
     "switch",
     "student-generated, the teacher taking over where they diverge",
     f"{_ROOM}.switch:Switch",
@@ -60,7 +60,7 @@ class Method:
 
     name: str
     divergence: str | None
-    source: Source
+    source: SourceSpec
     gold_weight: float
     paper: str
     summary: str

@@ -52,7 +52,7 @@ class Pair(_Section):
     teacher: str
 
 
-class Task(_Section):
+class TrainingTask(_Section):
     """What models are trained on. A run is made anew for each task that a column needs."""
 
     settings: dict[str, Any] = Field(default_factory=dict, description="for every run of the task")
@@ -72,7 +72,7 @@ Measure = Literal[
 ]
 
 
-class Column(_Section):
+class ColumnSpec(_Section):
     """What a column shows. `mean` averages the columns `of`; `gain` is `of`'s only column, less that of row `over`."""
 
     title: str
@@ -89,7 +89,7 @@ class Column(_Section):
     note: str = ""
 
     @model_validator(mode="after")
-    def _check(self) -> "Column":
+    def _check(self) -> "ColumnSpec":
         if (self.measure in ("accuracy", "exposure")) != (self.benchmark is not None):
             raise ValueError("accuracy and exposure need a benchmark, other measures have none")
         if (self.measure == "exposure") != (self.limit is not None):
@@ -120,9 +120,9 @@ class Scale(_Section):
     runs: dict[str, Base] = Field(description="common runs, each plain fine-tuning: teachers and starts")
     students: dict[str, Base]
     pairs: dict[str, Pair]
-    tasks: dict[str, Task] = Field(min_length=1)
+    tasks: dict[str, TrainingTask] = Field(min_length=1)
     benchmarks: dict[str, BenchmarkOptions]
-    columns: dict[str, Column]
+    columns: dict[str, ColumnSpec]
 
     @model_validator(mode="after")
     def _check(self) -> "Scale":
@@ -150,7 +150,7 @@ class Scale(_Section):
 # ---- an experiment -------------------------------------------------------------------------------------------
 
 
-class Row(_Section):
+class RowSpec(_Section):
     """A method with settings, or the pair's `teacher`, or the `start` its student begins as.
 
     `published` names the row of the paper's numbers that it is shown beside: its own key by default.
@@ -164,7 +164,7 @@ class Row(_Section):
     x: float | None = Field(None, description="its place on the x axis of a sweep")
 
     @model_validator(mode="after")
-    def _check(self) -> "Row":
+    def _check(self) -> "RowSpec":
         if (self.method is None) == (self.role is None):
             raise ValueError("give exactly one of method and role")
         if self.method is not None:
@@ -213,7 +213,7 @@ class Experiment(_Section):
     source: str
     summary: str = Field(description="one line for the list of what can be reproduced")
     columns: tuple[str, ...] = Field(min_length=1)
-    rows: dict[str, Row] = Field(min_length=1)
+    rows: dict[str, RowSpec] = Field(min_length=1)
     scales: dict[str, ExperimentScale]
     figure: FigureOptions = FigureOptions()
     notes: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from distilsql.experiments.experiment import Column, Scale
+from distilsql.experiments.experiment import ColumnSpec, Scale
 from distilsql.experiments.paper_table import SEEDS_THAT_TELL, Line, Measured
 from distilsql.experiments.plan import PlannedRow, PlannedRun, judgement_of, measured_columns
 from distilsql.experiments.state import read_correctness
@@ -80,7 +80,7 @@ def mean_of_columns(
 def with_gains(
     lines: Sequence[Line],
     rows: Sequence[PlannedRow],
-    columns: Mapping[str, Column],
+    columns: Mapping[str, ColumnSpec],
     scale: Scale,
     runs: Mapping[str, PlannedRun],
 ) -> tuple[Line, ...]:

@@ -15,11 +15,11 @@ from distilsql.experiments.experiment import (
     DEFAULT_SEEDS,
     Base,
     Book,
-    Column,
+    ColumnSpec,
     Experiment,
     ExperimentScale,
     Published,
-    Row,
+    RowSpec,
     Scale,
     nearest,
     read_values,
@@ -58,7 +58,7 @@ class PlannedRow:
     """`cells`: for each measured column, also those that only a mean is made of, the runs that have it (by seed)."""
 
     key: str
-    row: Row
+    row: RowSpec
     cells: Mapping[str, tuple[str, ...]]
 
 
@@ -77,7 +77,7 @@ class PlannedExperiment:
     name: str
     experiment: Experiment
     at: ExperimentScale
-    columns: Mapping[str, Column]
+    columns: Mapping[str, ColumnSpec]
     groups: tuple[PlannedGroup, ...]
 
 
@@ -135,7 +135,7 @@ def _wanted(
     return wanted
 
 
-def judgement_of(column: Column) -> Judgement | None:
+def judgement_of(column: ColumnSpec) -> Judgement | None:
     """What has to be measured for a column; None where the run's summary holds it already."""
     if column.benchmark is None:
         return None
@@ -201,8 +201,8 @@ def _experiment(name: str, experiment: Experiment, scale_name: str, makers: "_Ru
 def _cells(
     pair: str,
     key: str,
-    row: Row,
-    columns: Mapping[str, Column],
+    row: RowSpec,
+    columns: Mapping[str, ColumnSpec],
     at: ExperimentScale,
     makers: "_RunMaker",
 ) -> dict[str, tuple[str, ...]]:
@@ -245,7 +245,7 @@ class _RunMaker:
     _files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def runs_of(
-        self, pair_name: str, row: Row, task: str, seeds_of: Mapping[str, Sequence[int]]
+        self, pair_name: str, row: RowSpec, task: str, seeds_of: Mapping[str, Sequence[int]]
     ) -> tuple[str, ...]:
         """Names of the runs behind a row, one for each seed; none where a role does not exist at this scale."""
         pair = self.scale.pairs[pair_name]
@@ -269,7 +269,7 @@ class _RunMaker:
             self._add(full_name, self._recipe(full_name, "sft", base, task, {}, needs), needs)
         return full_name
 
-    def _student(self, pair_name: str, row: Row, task: str, seed: int, said: Mapping[str, Any]) -> str:
+    def _student(self, pair_name: str, row: RowSpec, task: str, seed: int, said: Mapping[str, Any]) -> str:
         pair, method = self.scale.pairs[pair_name], str(row.method)
         base = self.scale.students[pair.student]
         teacher = self._common(pair.teacher, task) if METHODS[method].needs_teacher else None
@@ -321,7 +321,7 @@ class _RunMaker:
             _put(values, key, value)
         return values
 
-    def _effective(self, student: str, row: Row, task: str) -> dict[str, Any]:
+    def _effective(self, student: str, row: RowSpec, task: str) -> dict[str, Any]:
         """The row's settings without those that say what the recipe says already, so that equal runs are shared."""
         if not row.settings:
             return {}

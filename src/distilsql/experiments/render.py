@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distilsql.experiments import gains as derived
-from distilsql.experiments.experiment import Column, Published, Scale
+from distilsql.experiments.experiment import ColumnSpec, Published, Scale
 from distilsql.experiments.paper_figure import draw_paper_figure
 from distilsql.experiments.paper_table import (
     Group,
@@ -96,7 +96,7 @@ def _is_there(run: PlannedRun) -> bool:
     return run.folder.summary.exists() and is_same_recipe(run)
 
 
-def _column(key: str, column: Column) -> PaperColumn:
+def _column(key: str, column: ColumnSpec) -> PaperColumn:
     note = column.note or (derived.NOTE if column.measure == "gain" else "")
     return PaperColumn(key, column.title, _DECIMALS.get(column.measure, 1), note)
 
@@ -148,7 +148,7 @@ def _group(group: PlannedGroup, one: PlannedExperiment, plan: Plan, runs: Mappin
 
 def _cells(
     planned: PlannedRow,
-    columns: Mapping[str, Column],
+    columns: Mapping[str, ColumnSpec],
     scale: Scale,
     runs: Mapping[str, PlannedRun],
     sft: PlannedRow | None,
@@ -243,7 +243,7 @@ def _curve(run: PlannedRun) -> tuple[tuple[int, float], ...]:
 
 
 def _published(
-    planned: PlannedRow, group: PlannedGroup, columns: Mapping[str, Column], plan: Plan
+    planned: PlannedRow, group: PlannedGroup, columns: Mapping[str, ColumnSpec], plan: Plan
 ) -> dict[str, dict[str, float]]:
     row = planned.row.published or planned.key
     found = {}
@@ -258,7 +258,9 @@ def _published(
     return found
 
 
-def _published_value(published: Published, group: str, row: str, key: str, column: Column) -> float | None:
+def _published_value(
+    published: Published, group: str, row: str, key: str, column: ColumnSpec
+) -> float | None:
     """The paper's number; of a mean, the mean of the same columns as ours, which need not be all of the paper's."""
     if column.measure != "mean":
         return published.value(group, row, key)

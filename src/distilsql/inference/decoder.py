@@ -16,7 +16,7 @@ from distilsql.models.tree_model import TreeModel
 
 
 @dataclass(frozen=True)
-class Answer:
+class DecodedAnswer:
     """What a model answered: SQL or a response. `stripped` says what stood around the SQL in `written`."""
 
     text: str
@@ -49,16 +49,16 @@ class Decoder:
         digest = hashlib.sha256(example_id.encode()).digest()
         return uniform_stream(self.seed, int.from_bytes(digest[:8], "big"))
 
-    def answer(self, completion: Completion, task: Task) -> Answer:
+    def answer(self, completion: Completion, task: Task) -> DecodedAnswer:
         """SQL without what chat models put around it, comments and extra white space; a response as it was written."""
         text = str(self.tokenizer.decode(completion, skip_special_tokens=True))
         if task != "sql":
-            return Answer(text.strip())
+            return DecodedAnswer(text.strip())
         found = query_in(text)
-        return Answer(without_comments(found.sql), found.stripped, text)
+        return DecodedAnswer(without_comments(found.sql), found.stripped, text)
 
 
-def answer_all(decoder: Decoder, prepared: Prepared) -> Iterator[tuple[TokenizedExample, Answer]]:
+def answer_all(decoder: Decoder, prepared: Prepared) -> Iterator[tuple[TokenizedExample, DecodedAnswer]]:
     """Each example with the model's answer, grouped by prefix and by length of the question."""
     groups = [
         sorted(examples, key=lambda example: len(example.question)) for examples in prepared.by_prefix()

@@ -15,7 +15,7 @@ from distilsql.data.example import Example, Instruction
 from distilsql.data.load import load_benchmark
 from distilsql.errors import RunError
 from distilsql.files import lines_of, write_text
-from distilsql.inference.decoder import Answer, Decoder, answer_all
+from distilsql.inference.decoder import DecodedAnswer, Decoder, answer_all
 from distilsql.inference.loading import check_asked_model
 from distilsql.inference.prepare import TokenizedExample, prepare
 from distilsql.interrupt import say_kept
@@ -194,7 +194,7 @@ def predict(model: Model, benchmark: Benchmark, out: Path | str | None = None) -
 
 def _answers(
     model: Model, benchmark: Benchmark, *, done: int = 0
-) -> Iterator[tuple[TokenizedExample, Answer]]:
+) -> Iterator[tuple[TokenizedExample, DecodedAnswer]]:
     """The answers as they come; progress counts those that were `done` before."""
     prepared = prepare(benchmark, model.decoder.tokenizer, model.prompt, training=False)
     count = done + len(benchmark.examples)

@@ -13,7 +13,7 @@ from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.written_sql import query_in
 from distilsql.errors import DataError
 from distilsql.metrics.golds import BrokenGolds, GoldResults
-from distilsql.metrics.judging import Session, Task, gold_job, judge, read_task
+from distilsql.metrics.judging import PendingVerdict, Session, gold_job, judge, pending_verdict
 from distilsql.metrics.plugging import plugged
 from distilsql.metrics.rules import read_gold
 from distilsql.metrics.scores import LeftOut, Scores, Verdict
@@ -50,12 +50,12 @@ def evaluate(
     _check(predictions, benchmark, keep_distinct, suite, plug_values)
     left_out = _left_out(benchmark, leave_out or {})
     unjudged = {example.example_id for example in left_out}
-    tasks = [
-        read_task(prediction, example, benchmark, keep_distinct)
+    pending = [
+        pending_verdict(prediction, example, benchmark, keep_distinct)
         for prediction, example in zip(predictions, benchmark.examples, strict=True)
         if example.example_id not in unjudged
     ]
-    if not tasks:
+    if not pending:
         raise DataError(f"Every example of {benchmark.name} is left out, so there is nothing to judge.")
     with ExecutionPool(workers) if pool is None else nullcontext(pool) as open_pool:
         session = Session(
@@ -66,9 +66,9 @@ def evaluate(
             golds or GoldResults(),
             _places(benchmark),
         )
-        verdicts = _judge_everywhere(tasks, suite, session)
+        verdicts = _judge_everywhere(pending, suite, session)
         if plug_values:
-            verdicts = _judge_plugged(verdicts, tasks, suite, session)
+            verdicts = _judge_plugged(verdicts, pending, suite, session)
         databases = session.fingerprints(benchmark)
     metric = ("EX" if suite is None else f"TS on {suite.label}") + (
         " with plugged values" if plug_values else ""
@@ -183,20 +183,22 @@ def _suite_databases(suite: "Suite", draft: Verdict, evaluator: Evaluator) -> tu
     return suite.databases(draft.db_id, read_gold(draft.gold_sql, evaluator, keep_distinct=True))
 
 
-def _judge_everywhere(tasks: Sequence[Task], suite: "Suite | None", session: Session) -> list[Verdict]:
-    verdicts = judge(tasks, session)
-    return verdicts if suite is None else _judge_on_suite(verdicts, tasks, suite, session)
+def _judge_everywhere(
+    pending: Sequence[PendingVerdict], suite: "Suite | None", session: Session
+) -> list[Verdict]:
+    verdicts = judge(pending, session)
+    return verdicts if suite is None else _judge_on_suite(verdicts, pending, suite, session)
 
 
 def _judge_plugged(
-    verdicts: Sequence[Verdict], tasks: Sequence[Task], suite: "Suite | None", session: Session
+    verdicts: Sequence[Verdict], pending: Sequence[PendingVerdict], suite: "Suite | None", session: Session
 ) -> list[Verdict]:
     """Wrong predictions again, right if any exchange of their values is right on every database."""
     wrong = [index for index, verdict in enumerate(verdicts) if not verdict.is_correct]
     copies = [
-        (index, replace(tasks[index], sql=sql))
+        (index, replace(pending[index], sql=sql))
         for index in wrong
-        for sql in plugged(tasks[index].sql, tasks[index].gold_sql)
+        for sql in plugged(pending[index].sql, pending[index].gold_sql)
     ]
     found = list(verdicts)
     tried = _judge_everywhere([copy for _, copy in copies], suite, session)
@@ -207,7 +209,7 @@ def _judge_plugged(
 
 
 def _judge_on_suite(
-    verdicts: Sequence[Verdict], tasks: Sequence[Task], suite: "Suite", session: Session
+    verdicts: Sequence[Verdict], pending: Sequence[PendingVerdict], suite: "Suite", session: Session
 ) -> list[Verdict]:
     """Every database of the suite must agree; a prediction that is wrong already is not run again.
 
@@ -215,9 +217,9 @@ def _judge_on_suite(
     """
     passed = [index for index, verdict in enumerate(verdicts) if verdict.is_correct]
     copies = [
-        (index, replace(tasks[index], path=path))
+        (index, replace(pending[index], path=path))
         for index in passed
-        for path in _suite_databases(suite, tasks[index].draft, session.evaluator)
+        for path in _suite_databases(suite, pending[index].draft, session.evaluator)
     ]
     found = list(verdicts)
     judged = judge([copy for _, copy in copies], session, "judging on the suite")

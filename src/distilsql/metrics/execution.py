@@ -15,7 +15,7 @@ from sqlparse.engine.statement_splitter import StatementSplitter
 
 from distilsql.databases.job import Cell, Row
 
-Column = tuple[Cell, ...]
+ResultColumn = tuple[Cell, ...]
 
 _CURRENT_YEAR = re.compile(r"YEAR\s*\(\s*CURDATE\s*\(\s*\)\s*\)\s*", re.IGNORECASE)
 # What makes sqlparse nest, and so could reach its nesting limit (100) and make it refuse the query.
@@ -125,7 +125,7 @@ def _text_and_type(cell: Cell) -> str:
     return str(cell) + str(type(cell))
 
 
-def _columns_match(gold: list[Column], predicted: list[Column]) -> bool:
+def _columns_match(gold: list[ResultColumn], predicted: list[ResultColumn]) -> bool:
     """Whether some order of the predicted columns makes the rows equal gold's as bags.
 
     Depth first: one predicted column after another is put beside gold's, given up as soon as the first columns
@@ -136,12 +136,12 @@ def _columns_match(gold: list[Column], predicted: list[Column]) -> bool:
     # A row's first columns as one number, the same for equal rows of gold and of the prediction.
     number: dict[tuple[int, Cell], int] = {}
 
-    def extended(rows: Sequence[int], column: Column) -> list[int]:
+    def extended(rows: Sequence[int], column: ResultColumn) -> list[int]:
         return [number.setdefault(pair, len(number) + 1) for pair in zip(rows, column, strict=True)]
 
     start = [0] * len(gold[0])
     gold_rows, chosen_rows = [start], [start]
-    chosen: list[Column] = []
+    chosen: list[ResultColumn] = []
     untried = [iter(list(left))]
     while len(chosen) < len(gold):
         depth = len(chosen)

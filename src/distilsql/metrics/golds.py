@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distilsql.data.golds import gold_fault, is_held_up, with_patience
-from distilsql.data.source import Evaluator
+from distilsql.data.layout import Evaluator
 from distilsql.databases.job import Execution, Job, Outcome, require_available
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.sqlite_worker import database_state

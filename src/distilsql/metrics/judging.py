@@ -10,7 +10,7 @@ from pathlib import Path
 from distilsql.data.benchmark import Evaluator, SqlBenchmark
 from distilsql.data.example import Example
 from distilsql.data.golds import is_held_up, with_patience
-from distilsql.data.source import DECODING
+from distilsql.data.layout import DECODING
 from distilsql.databases.fingerprint import take_fingerprint
 from distilsql.databases.job import Execution, Job, Outcome, make_job, require_available
 from distilsql.databases.pool import ExecutionPool
@@ -33,7 +33,7 @@ _OUTCOMES = {
 
 
 @dataclass(frozen=True)
-class Task:
+class PendingVerdict:
     """One prediction on one database file, read and ready to run. `draft` is its verdict if it is not run."""
 
     draft: Verdict
@@ -44,7 +44,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Session:
-    """What all tasks of one evaluation share."""
+    """What all pending verdicts of one evaluation share."""
 
     evaluator: Evaluator
     timeout_s: float
@@ -54,12 +54,12 @@ class Session:
     places: Mapping[str, str]  # of own pairs, by id: what a person finds in the file
     states: dict[Path, tuple[int, ...]] = field(default_factory=dict)
 
-    def check(self, execution: Execution, task: Task, what: str) -> Execution:
+    def check(self, execution: Execution, one: PendingVerdict, what: str) -> Execution:
         """`execution` itself. Raises DatabaseUnavailable if the database could not be read, or is in another state than
         when the first query ran on it: then no verdict on it means anything."""
-        require_available(execution, task.path, f"{what} of {task.draft.example_id} ran")
+        require_available(execution, one.path, f"{what} of {one.draft.example_id} ran")
         for state in execution.states:
-            self.check_state(task.path, state)
+            self.check_state(one.path, state)
         return execution
 
     def check_state(self, path: Path, state: tuple[int, ...]) -> None:
@@ -80,7 +80,9 @@ class Session:
         return taken
 
 
-def read_task(prediction: str, example: Example, benchmark: SqlBenchmark, keep_distinct: bool) -> Task:
+def pending_verdict(
+    prediction: str, example: Example, benchmark: SqlBenchmark, keep_distinct: bool
+) -> PendingVerdict:
     """Raises DataError if the benchmark has no database for the example."""
     database = benchmark.databases.get(example.db_id)
     if database is None:
@@ -103,41 +105,41 @@ def read_task(prediction: str, example: Example, benchmark: SqlBenchmark, keep_d
         predicted_sql=prediction,
         outcome=VerdictOutcome.EMPTY,
     )
-    return Task(draft, database.path, gold_sql, sql)
+    return PendingVerdict(draft, database.path, gold_sql, sql)
 
 
-def judge(tasks: Sequence[Task], session: Session, what: str = "judging") -> list[Verdict]:
-    """The verdict on each task. Tasks that would run the same statement on the same file share one execution."""
+def judge(pending: Sequence[PendingVerdict], session: Session, what: str = "judging") -> list[Verdict]:
+    """Every verdict. Those that would run the same statement on the same file share one execution."""
     golds = [
-        session.check(gold, task, "the gold query")
-        for task, gold in zip(tasks, _gold_executions(tasks, session), strict=True)
+        session.check(gold, one, "the gold query")
+        for one, gold in zip(pending, _gold_executions(pending, session), strict=True)
     ]
-    verdicts = [task.draft for task in tasks]
+    verdicts = [one.draft for one in pending]
     waiting: dict[Job, list[int]] = {}
-    for index, (task, gold) in enumerate(zip(tasks, golds, strict=True)):
-        if task.sql == task.gold_sql:
-            verdicts[index] = _verdict(task, gold, _repeated(gold, session), session)
-        elif task.sql.strip() or session.evaluator == "bird":
+    for index, (one, gold) in enumerate(zip(pending, golds, strict=True)):
+        if one.sql == one.gold_sql:
+            verdicts[index] = _verdict(one, gold, _repeated(gold, session), session)
+        elif one.sql.strip() or session.evaluator == "bird":
             # BIRD runs an empty one, too: it has no rows, and is right if the gold has none.
-            waiting.setdefault(_job(task, gold, session), []).append(index)
-    jobs, done = list(waiting), len(tasks) - sum(map(len, waiting.values()))
-    with progress(what, len(tasks), done=done) as advance:
+            waiting.setdefault(_job(one, gold, session), []).append(index)
+    jobs, done = list(waiting), len(pending) - sum(map(len, waiting.values()))
+    with progress(what, len(pending), done=done) as advance:
 
         def then(job_index: int, predicted: Execution) -> Execution:
-            session.check(predicted, tasks[waiting[jobs[job_index]][0]], "the prediction")
+            session.check(predicted, pending[waiting[jobs[job_index]][0]], "the prediction")
             for index in waiting[jobs[job_index]]:
-                verdicts[index] = _verdict(tasks[index], golds[index], predicted, session)
+                verdicts[index] = _verdict(pending[index], golds[index], predicted, session)
             advance(len(waiting[jobs[job_index]]))
             return replace(predicted, rows=())
 
         executions = session.pool.map(jobs, then)
     for job_index, execution in enumerate(executions):
         if is_held_up(execution, jobs[job_index].limits.timeout_s):
-            first = tasks[waiting[jobs[job_index]][0]]
+            first = pending[waiting[jobs[job_index]][0]]
             again = session.check(session.pool.run(with_patience(jobs[job_index])), first, "the prediction")
             is_starved = is_held_up(again, jobs[job_index].limits.timeout_s)
             for index in waiting[jobs[job_index]]:
-                verdict = _verdict(tasks[index], golds[index], again, session)
+                verdict = _verdict(pending[index], golds[index], again, session)
                 verdicts[index] = _undecided(verdict) if is_starved else verdict
     return verdicts
 
@@ -147,9 +149,9 @@ def _undecided(verdict: Verdict) -> Verdict:
     return replace(verdict, outcome=VerdictOutcome.UNDECIDED, message=message)
 
 
-def _gold_executions(tasks: Sequence[Task], session: Session) -> list[Execution]:
-    jobs = [gold_job(task.path, task.gold_sql, session.evaluator, session.gold_timeout_s) for task in tasks]
-    ids = [task.draft.example_id for task in tasks]
+def _gold_executions(pending: Sequence[PendingVerdict], session: Session) -> list[Execution]:
+    jobs = [gold_job(one.path, one.gold_sql, session.evaluator, session.gold_timeout_s) for one in pending]
+    ids = [one.draft.example_id for one in pending]
     names = [session.places.get(example_id, example_id) for example_id in ids]
     return session.golds.fetch(jobs, names, session.pool, session.evaluator)
 
@@ -159,15 +161,15 @@ def gold_job(path: Path, gold_sql: str, evaluator: Evaluator, timeout_s: float) 
     return make_job(path, gold_sql, timeout_s=timeout_s, decoding=DECODING[evaluator])
 
 
-def _job(task: Task, gold: Execution, session: Session) -> Job:
+def _job(one: PendingVerdict, gold: Execution, session: Session) -> Job:
     """BIRD's results are sets, and gold and prediction share one time budget; the others' must have as many rows as
     the gold's, so one more row decides."""
     decoding = DECODING[session.evaluator]
     if session.evaluator == "bird":
         remaining_s = max(0.001, session.timeout_s - gold.cpu_seconds)
-        return make_job(task.path, task.sql, timeout_s=remaining_s, decoding=decoding)
+        return make_job(one.path, one.sql, timeout_s=remaining_s, decoding=decoding)
     rows = len(gold.rows)
-    return make_job(task.path, task.sql, timeout_s=session.timeout_s, max_rows=rows, decoding=decoding)
+    return make_job(one.path, one.sql, timeout_s=session.timeout_s, max_rows=rows, decoding=decoding)
 
 
 def _repeated(gold: Execution, session: Session) -> Execution:
@@ -178,8 +180,8 @@ def _repeated(gold: Execution, session: Session) -> Execution:
     return gold
 
 
-def _verdict(task: Task, gold: Execution, predicted: Execution, session: Session) -> Verdict:
-    draft = replace(task.draft, message=predicted.message, seconds=predicted.seconds)
+def _verdict(one: PendingVerdict, gold: Execution, predicted: Execution, session: Session) -> Verdict:
+    draft = replace(one.draft, message=predicted.message, seconds=predicted.seconds)
     has_result = predicted.outcome is Outcome.ROWS
     if session.evaluator == "bird":
         draft = replace(draft, soft_f1=bird.soft_f1(gold.rows, predicted.rows) if has_result else 0.0)
@@ -187,9 +189,9 @@ def _verdict(task: Task, gold: Execution, predicted: Execution, session: Session
         return replace(draft, outcome=_OUTCOMES[predicted.outcome])
     if not is_result(predicted.columns, session.evaluator):
         return replace(draft, outcome=VerdictOutcome.EMPTY)
-    is_equal = results_equal(task.gold_sql, gold.rows, predicted.rows, session.evaluator)
+    is_equal = results_equal(one.gold_sql, gold.rows, predicted.rows, session.evaluator)
     if is_equal:
         return replace(draft, outcome=VerdictOutcome.CORRECT)
     message = near_miss(gold.rows, predicted.rows, session.evaluator)
-    outcome = VerdictOutcome.WRONG if task.sql.strip() else VerdictOutcome.EMPTY
+    outcome = VerdictOutcome.WRONG if one.sql.strip() else VerdictOutcome.EMPTY
     return replace(draft, outcome=outcome, message=message)

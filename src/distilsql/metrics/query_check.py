@@ -10,7 +10,7 @@ from sqlglot.errors import SqlglotError
 
 from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.example import Example
-from distilsql.data.source import DECODING
+from distilsql.data.layout import DECODING
 from distilsql.databases.job import Execution, Job, Outcome, make_job, require_available
 from distilsql.databases.normalise import without_comments
 from distilsql.databases.pool import ExecutionPool

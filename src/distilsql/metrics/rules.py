@@ -8,7 +8,7 @@ order of rows hangs on the letters `order by` and its first statement on sqlpars
 from collections.abc import Sequence
 
 from distilsql.data.golds import rounded
-from distilsql.data.source import Evaluator
+from distilsql.data.layout import Evaluator
 from distilsql.databases.job import Row
 from distilsql.databases.sql_tokens import orders_its_rows
 from distilsql.databases.written_sql import query_in

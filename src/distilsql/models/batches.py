@@ -23,14 +23,14 @@ def first_fit(sizes: Sequence[int], capacity: int, most_items: int | None = None
     return bins
 
 
-Row = TypeVar("Row")
+Item = TypeVar("Item")
 
 
 # Each prefix in a batch keeps its keys and values in memory until the batch is written.
 MOST_PREFIXES = 16
 
 
-def fill_batches(groups: Sequence[Sequence[Row]], max_rows: int) -> list[list[list[Row]]]:
+def fill_batches(groups: Sequence[Sequence[Item]], max_rows: int) -> list[list[list[Item]]]:
     """Batches of at most `max_rows` rows; each is a list of groups, or of parts of groups that are larger than that.
 
     A group is cut only where it must be: each part of it runs the shared prefix anew. A batch holds no more than

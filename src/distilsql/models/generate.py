@@ -18,7 +18,7 @@ from distilsql.models.decoding import start_writing
 from distilsql.models.tree import Completion, PromptTree
 from distilsql.models.tree_model import PrefixState, TreeModel
 
-Row = TypeVar("Row")
+Item = TypeVar("Item")
 # Draws that many uniform numbers.
 Stream = Callable[[int], np.ndarray]
 
@@ -92,7 +92,7 @@ def question_counts(trees: Sequence[PromptTree]) -> list[int]:
     return [len(tree.questions) for tree in trees]
 
 
-def split(rows: Sequence[Row], counts: Sequence[int]) -> list[list[Row]]:
+def split(rows: Sequence[Item], counts: Sequence[int]) -> list[list[Item]]:
     """Rows of all trees, one after the other, as a list per tree of `counts` rows."""
     remaining = iter(rows)
     return [[next(remaining) for _ in range(count)] for count in counts]

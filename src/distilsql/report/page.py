@@ -17,7 +17,7 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnsweredQuestion:
     """One question answered by a model: what it wrote, what the evaluator says, and the rows it got."""
 
     question: str
@@ -48,7 +48,7 @@ def render_page(
     table: ComparisonTable,
     entries: Sequence[Entry],
     illustrations: Sequence[Illustration],
-    answers: Sequence[Answer] = (),
+    answers: Sequence[AnsweredQuestion] = (),
     headline: str = "",
 ) -> str:
     """The page as text. Everything that a model, a run or a database wrote is escaped."""
@@ -143,7 +143,7 @@ def _data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def _answer(answer: Answer) -> str:
+def _answer(answer: AnsweredQuestion) -> str:
     verdict = "right" if answer.is_correct else "wrong"
     about = " · ".join(filter(None, (f"database {answer.db_id}", answer.model)))
     parts = [
@@ -156,7 +156,7 @@ def _answer(answer: Answer) -> str:
     return "".join([*parts, _rows(answer), "</div>"])
 
 
-def _rows(answer: Answer) -> str:
+def _rows(answer: AnsweredQuestion) -> str:
     if not answer.rows:
         return '<div class="faint">no rows</div>'
     head = "".join(f"<th>{escape(str(name))}</th>" for name in answer.columns)

@@ -27,7 +27,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """`cell` makes an entry's cell; `of_reference` the teacher's, blank where it has none."""
 
     title: str
@@ -86,36 +86,36 @@ def _like(cell: Cell) -> Cell:
     return Cell("", dict.fromkeys(cell.values))
 
 
-def _columns(entries: Sequence[Entry], benchmarks: Sequence[str]) -> list[Column]:
+def _columns(entries: Sequence[Entry], benchmarks: Sequence[str]) -> list[TableColumn]:
     first = [
-        Column(
+        TableColumn(
             "method",
             lambda entry: Cell(entry.label, {"method": entry.method, "label": entry.label}),
             lambda teacher: Cell(teacher.name, {"method": "teacher", "label": teacher.name}),
             numeric=False,
         ),
-        Column(
+        TableColumn(
             "student",
             lambda entry: _parameters_cell(entry.runs[0].summary.student_parameters),
             lambda teacher: _parameters_cell(teacher.parameters),
         ),
-        Column(
+        TableColumn(
             "seed",
             lambda entry: Cell(", ".join(map(str, entry.seeds)), {"seeds": " ".join(map(str, entry.seeds))}),
         ),
     ]
     accuracies = [_accuracy_column(benchmark, entries) for benchmark in benchmarks]
     costs = [
-        Column("× SFT", lambda entry: _cost_cell(entry.cost)),
-        Column(
+        TableColumn("× SFT", lambda entry: _cost_cell(entry.cost)),
+        TableColumn(
             "samples/s",
             lambda entry: _number_cell("samples_per_second", entry.mean("samples_per_second"), "{:.3g}"),
         ),
-        Column(
+        TableColumn(
             "teacher share",
             lambda entry: _number_cell("teacher_share", entry.mean("teacher_share"), "{:.0%}"),
         ),
-        Column(
+        TableColumn(
             "teacher passes/token",
             lambda entry: _number_cell(
                 "teacher_passes_per_token", entry.mean("teacher_passes_per_token"), "{:.2f}"
@@ -127,13 +127,13 @@ def _columns(entries: Sequence[Entry], benchmarks: Sequence[str]) -> list[Column
     return [*first, *accuracies, *(column for column in costs if any(column.cell(e).text for e in entries))]
 
 
-def _accuracy_column(benchmark: str, entries: Sequence[Entry]) -> Column:
+def _accuracy_column(benchmark: str, entries: Sequence[Entry]) -> TableColumn:
     known = [accuracy for entry in entries if (accuracy := entry.accuracy(benchmark))]
     same_examples = len({accuracy.total for accuracy in known}) == 1
     # On other examples, or fewer of them, no number is better than another.
     best = max(accuracy.mean for accuracy in known) if same_examples else None
     metric = known[0].metric
-    return Column(
+    return TableColumn(
         f"{benchmark} {metric} %" if metric in ORDINARY_METRICS else f"{benchmark} %",
         lambda entry: _accuracy_cell(benchmark, entry.accuracy(benchmark), best, with_n=not same_examples),
         lambda teacher: _accuracy_cell(
@@ -160,8 +160,8 @@ def _accuracy_cell(benchmark: str, accuracy: Accuracy | None, best: float | None
     return Cell(text, dict(zip(names, values, strict=True)), best=accuracy.mean == best)
 
 
-def _exposure_column(name: str) -> Column:
-    return Column(name, lambda entry: _exposure_cell(name, entry))
+def _exposure_column(name: str) -> TableColumn:
+    return TableColumn(name, lambda entry: _exposure_cell(name, entry))
 
 
 def _exposure_cell(name: str, entry: Entry) -> Cell:

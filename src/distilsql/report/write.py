@@ -11,7 +11,7 @@ from distilsql.errors import RunError
 from distilsql.files import write_bytes, write_text
 from distilsql.report.entries import Entry, Reference, benchmarks_of, group_runs
 from distilsql.report.figures import accuracy_against_cost, cost_by_phase, learning_curves
-from distilsql.report.page import Answer, Illustration, render_page
+from distilsql.report.page import AnsweredQuestion, Illustration, render_page
 from distilsql.report.switch_figure import switch_along_sequence
 from distilsql.report.table import comparison_table, to_csv, to_markdown
 from distilsql.report.theme import DARK, LIGHT, png
@@ -40,7 +40,7 @@ def write_report(
     *,
     title: str,
     benchmark_order: Sequence[str] | None = None,
-    answers: Sequence[Answer] | None = None,
+    answers: Sequence[AnsweredQuestion] | None = None,
     teacher: Reference | None = None,
     headline: str = "",
 ) -> ReportPaths:

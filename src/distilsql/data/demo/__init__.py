@@ -16,8 +16,8 @@ from distilsql.data.demo.build import write_demo, write_teacher_data
 from distilsql.data.demo.databases import SEEN, UNSEEN, teacher_domains
 from distilsql.data.demo.domain import Domain, schema_of
 from distilsql.data.example import Example
-from distilsql.data.pairs import pairs_source
-from distilsql.data.source import Source
+from distilsql.data.layout import Layout
+from distilsql.data.pairs import pairs_layout
 from distilsql.databases.database import Database
 from distilsql.errors import DataError
 from distilsql.files import default_cache_folder, new_folder
@@ -69,12 +69,12 @@ def load_demo(split: str, root: Path | None = None) -> SqlBenchmark:
     )
 
 
-def demo_source(split: str, root: Path | None = None) -> Source:
+def demo_layout(split: str, root: Path | None = None) -> Layout:
     """The files of a split, to be checked as own pairs are. Generates and raises as `load_demo` does."""
     folder, known = _split(split, root)
     db_ids = {domain.db_id for domain in known.domains()}
     return replace(
-        pairs_source(folder / f"{known.file_name}.jsonl", folder / "databases"),
+        pairs_layout(folder / f"{known.file_name}.jsonl", folder / "databases"),
         name=f"demo:{split}",
         evaluator="spider",
         ids_by_content=False,
@@ -134,7 +134,7 @@ def _generated(base: Path, write: Callable[[Path], None]) -> Path:
 
 def _generator_checksum() -> str:
     digest = hashlib.sha256()
-    sources = resources.files(__package__).iterdir()
-    for source in sorted((item for item in sources if item.name.endswith(".py")), key=lambda item: item.name):
-        digest.update(source.read_bytes())
+    files = resources.files(__package__).iterdir()
+    for file in sorted((item for item in files if item.name.endswith(".py")), key=lambda item: item.name):
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:12]

@@ -26,7 +26,7 @@ from distilsql.metrics.statistics import holm
 from distilsql.models.embedded import DEMO_TEACHER, read_record, resolve
 from distilsql.progress import titled
 from distilsql.report import (
-    Answer,
+    AnsweredQuestion,
     Reference,
     Score,
     comparison_table,
@@ -203,11 +203,11 @@ def _varied(test: SqlBenchmark, scores: Scores) -> list[int]:
     return chosen
 
 
-def _answer(test: SqlBenchmark, index: int, scores: Scores, model: str) -> Answer:
+def _answer(test: SqlBenchmark, index: int, scores: Scores, model: str) -> AnsweredQuestion:
     example, verdict = test.examples[index], scores.verdicts[index]
     database = test.databases[example.db_id]
     result = execute(database.path, verdict.predicted_sql, mode="serving")
-    return Answer(
+    return AnsweredQuestion(
         question=example.question,
         db_id=example.db_id,
         gold_sql=example.gold_sql,
@@ -220,6 +220,6 @@ def _answer(test: SqlBenchmark, index: int, scores: Scores, model: str) -> Answe
     )
 
 
-def _rows(answer: Answer) -> str:
+def _rows(answer: AnsweredQuestion) -> str:
     shown = "; ".join(", ".join(map(str, row)) for row in answer.rows) or "(no rows)"
     return f"→ {shown}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from distilsql.data.benchmark import SqlBenchmark
-from distilsql.data.source import Evaluator
+from distilsql.data.layout import Evaluator
 from distilsql.databases.fingerprint import Fingerprint, take_fingerprint
 from distilsql.databases.job import Execution, Outcome, make_job, require_available
 from distilsql.databases.neighbours import constants, join, neighbours, with_ties_broken

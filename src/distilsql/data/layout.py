@@ -1,4 +1,4 @@
-"""Source: where the parts of a benchmark lie, and the one reader that turns them into examples and problems."""
+"""Layout: where the files of a benchmark lie, and the one reader that turns them into examples and problems."""
 
 import hashlib
 from collections import Counter
@@ -27,8 +27,8 @@ def _no_comments(db_id: str, path: Path) -> Comments:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A benchmark not yet read.
+class Layout:
+    """A benchmark not yet read: where its files lie, and what their records look like.
 
     `locate` gives a record's db_id and database file (which need not exist) or raises RecordError; `comments`
     gives what is known of a database beyond its file; `part` picks the examples that belong, from all of them. Without
@@ -51,7 +51,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Reading:
-    """What reading a Source gave. `examples` leaves out faulty records, and keeps those without a database file.
+    """What reading a benchmark gave. `examples` leaves out faulty records, and keeps those without a database file.
 
     `found` counts the records, faulty ones too. `paths` maps db_id to the database file, `records` example_id to the
     record it came from; `missing` names the examples whose database file does not exist.
@@ -65,14 +65,14 @@ class Reading:
     problems: tuple[Problem, ...] = ()
 
 
-def read_source(source: Source) -> Reading:
-    """Read every record of a source; faults become problems, so that all of them can be reported at once."""
+def read_layout(layout: Layout) -> Reading:
+    """Read every record of a benchmark; faults become problems, so that all of them can be reported at once."""
     paths: dict[str, Path] = {}
     problems: list[Problem] = []
-    read = [pair for file in source.files for pair in _read_file(source, file, paths, problems)]
-    if source.ids_by_content:
+    read = [pair for file in layout.files for pair in _read_file(layout, file, paths, problems)]
+    if layout.ids_by_content:
         read = _known_by_content(read, problems)
-    examples = tuple(source.part([example for example, _ in read]))
+    examples = tuple(layout.part([example for example, _ in read]))
     records = {example.example_id: record for example, record in read}
     faulty = {(problem.file, problem.record) for problem in problems if problem.record is not None}
     return Reading(
@@ -119,11 +119,11 @@ def _known_by_content(
 
 
 def _read_file(
-    source: Source, file: Path, paths: dict[str, Path], problems: list[Problem]
+    layout: Layout, file: Path, paths: dict[str, Path], problems: list[Problem]
 ) -> Iterator[tuple[Example, Record]]:
     """The good records of one file; enters databases into `paths` and faults into `problems`."""
     is_empty = True
-    fields = (*source.question_fields, *source.sql_fields)
+    fields = (*layout.question_fields, *layout.sql_fields)
     try:
         for row in read_records(file, fields):
             is_empty = False
@@ -131,7 +131,7 @@ def _read_file(
                 problems.append(row.problem)
                 continue
             try:
-                yield _read_example(source, row, paths), row
+                yield _read_example(layout, row, paths), row
             except RecordError as error:
                 if error.problem.file != file:  # a fault of tables.json, which every record would meet again
                     raise
@@ -142,24 +142,24 @@ def _read_file(
         problems.append(error.problem)
 
 
-def _read_example(source: Source, row: Record, paths: dict[str, Path]) -> Example:
+def _read_example(layout: Layout, row: Record, paths: dict[str, Path]) -> Example:
     """The Example in `row`; enters its database into `paths`. Raises RecordError."""
-    question = row.text(*source.question_fields)
-    fields = source.sql_fields
-    gold_sql = row.text(*fields) if source.needs_gold else row.optional_text(row.first_of(fields))
-    db_id, path = source.locate(row)
+    question = row.text(*layout.question_fields)
+    fields = layout.sql_fields
+    gold_sql = row.text(*fields) if layout.needs_gold else row.optional_text(row.first_of(fields))
+    db_id, path = layout.locate(row)
     if paths.setdefault(db_id, path) != path:
         message = f"'{db_id}' already stands for {paths[db_id]}, here it is {path}; give each its own db_id"
         raise row.error("malformed", "db_id", message)
-    if source.ids_by_content:
+    if layout.ids_by_content:
         row.optional_text("example_id")  # complains if it is no text
     return Example(
         example_id=place_id(row),
         db_id=db_id,
         question=question,
         gold_sql=gold_sql,
-        evidence=row.optional_text("evidence") if source.with_evidence else "",
-        difficulty=row.optional_text("difficulty") if source.evaluator == "bird" else "",
+        evidence=row.optional_text("evidence") if layout.with_evidence else "",
+        difficulty=row.optional_text("difficulty") if layout.evaluator == "bird" else "",
     )
 
 
