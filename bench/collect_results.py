@@ -1,10 +1,11 @@
-"""Keep what runs measured, not their weights: recipes, logs, summaries and scores in results/NAME/, one file a run.
+"""Keep what runs measured, not their weights: recipes, logs, summaries and scores, in results/NAME/runs.tar.xz.
 
-    python bench/collect_results.py NAME RUN [RUN …]      runs/…/kid-seed0 → results/NAME/kid-seed0.tar.xz
-    python bench/collect_results.py --unpack NAME FOLDER  results/NAME/*.tar.xz → FOLDER/*, to render or go on from
+    python bench/collect_results.py NAME RUN [RUN …]      put runs into the archive, or replace them there
+    python bench/collect_results.py --unpack NAME FOLDER  take them out into FOLDER, to render or go on from
 
 Questions, gold queries and reference responses belong to the benchmarks and are left out; example ids stand for them.
-The same run makes the same bytes.
+All runs share one archive, since they say nearly the same of the same questions: a tenth of the size of one file a run.
+The same runs make the same bytes.
 """
 
 import io
@@ -16,32 +17,43 @@ from pathlib import Path
 
 KEPT = ("recipe.toml", "environment.json", "log.jsonl", "summary.json", "exposure.json")
 RESULTS = Path(__file__).resolve().parents[1] / "results"
-SUFFIX = ".tar.xz"
+ARCHIVE = "runs.tar.xz"
 
 
 def pack(name: str, runs: list[Path]) -> Path:
-    """One file a run; a run collected before is replaced."""
-    target = RESULTS / name
-    target.mkdir(parents=True, exist_ok=True)
-    for run in runs:
-        unfinished = target / f"{run.name}.part"
-        with tarfile.open(unfinished, "w:xz", preset=9) as file:
-            for member, text in _members(run):
-                content = text.encode()
-                info = tarfile.TarInfo(member)  # of no date and nobody, so that bytes depend on the run alone
-                info.size = len(content)
-                file.addfile(info, io.BytesIO(content))
-        unfinished.replace(target / f"{run.name}{SUFFIX}")
-    return target
+    """Put runs into the archive; a run collected before is replaced."""
+    archive = RESULTS / name / ARCHIVE
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    replaced = {run.name for run in runs}
+    members = [member for member in _packed(archive) if member[0].partition("/")[0] not in replaced]
+    members += [(f"{run.name}/{file}", text.encode()) for run in runs for file, text in _members(run)]
+    unfinished = archive.with_name(f"{archive.name}.part")
+    with tarfile.open(unfinished, "w:xz", preset=9) as file:
+        for member, content in sorted(members):
+            info = tarfile.TarInfo(member)  # of no date and nobody, so that bytes depend on the runs alone
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+    unfinished.replace(archive)
+    return archive
+
+
+def _packed(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """What an archive holds, file by file; nothing if it is not there yet."""
+    if not archive.exists():
+        return
+    with tarfile.open(archive) as file:
+        for member in file:
+            content = file.extractfile(member)
+            assert content is not None, f"{member.name} is not a file"
+            yield member.name, content.read()
 
 
 def unpack(name: str, folder: Path) -> Path:
     """Run folders without weights, as they were; what is in `folder` already stays."""
-    for packed in sorted((RESULTS / name).glob(f"*{SUFFIX}")):
-        run = folder / packed.name.removesuffix(SUFFIX)
-        if not run.exists():
-            with tarfile.open(packed) as file:
-                file.extractall(run, filter="data")
+    there = {run.name for run in folder.iterdir()} if folder.exists() else set()
+    with tarfile.open(RESULTS / name / ARCHIVE) as file:
+        wanted = [member for member in file if member.name.partition("/")[0] not in there]
+        file.extractall(folder, wanted, filter="data")
     return folder
 
 

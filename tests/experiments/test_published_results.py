@@ -21,9 +21,9 @@ TABLES = sorted((ROOT / "results").glob("*/report/*.md"))
 def unpacked(tmp_path_factory) -> Path:
     """Every published run as a folder, at results/<scale>/<run> of it."""
     folder = tmp_path_factory.mktemp("results")
-    for packed in (ROOT / "results").glob("*/*.tar.xz"):
-        with tarfile.open(packed) as file:
-            file.extractall(folder / packed.parent.name / packed.name.removesuffix(".tar.xz"), filter="data")
+    for archive in (ROOT / "results").glob("*/runs.tar.xz"):
+        with tarfile.open(archive) as file:
+            file.extractall(folder / archive.parent.name, filter="data")
     return folder
 
 
