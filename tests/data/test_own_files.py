@@ -8,7 +8,7 @@ from distilsql.data.check import check, problem_lines
 from distilsql.data.load import load_benchmark
 from distilsql.errors import DataError
 from distilsql.metrics.predictions import read_predictions
-from distilsql.runs.evaluate import evaluate_file
+from distilsql.runs.evaluate import Rules, evaluate_file
 
 PAIRS = {"How many?": "SELECT count(*) FROM animal", "Names, ids?": "SELECT name, id FROM animal"}
 
@@ -146,7 +146,10 @@ def test_predictions_outlive_a_deleted_record(tmp_path, zoo):
     by_place = write(tmp_path, "by_place.jsonl", "\n".join(map(json.dumps, places)))
     answers = [line["sql"] for line in lines]
     assert read_predictions(by_id, whole) == read_predictions(by_place, whole) == answers
-    assert evaluate_file(by_place, whole, leave_out=["pairs/1"]).left_out[0].example_id == ids(whole)["b?"]
+    assert (
+        evaluate_file(by_place, whole, Rules(leave_out=["pairs/1"])).left_out[0].example_id
+        == ids(whole)["b?"]
+    )
     assert [example.question for example in whole.without({"pairs/1"}).examples] == ["a?", "c?"]
     rest = load(tmp_path, zoo, records("a?", "c?"))
     assert read_predictions(by_id, rest) == [answers[0], answers[2]]

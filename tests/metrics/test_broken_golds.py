@@ -15,7 +15,7 @@ from distilsql.metrics.compare import compare_predictions
 from distilsql.metrics.evaluate import broken_golds, evaluate
 from distilsql.metrics.golds import BrokenGolds, GoldResults
 from distilsql.metrics.scores import Scores, VerdictOutcome
-from distilsql.runs.evaluate import BROKEN_GOLDS, evaluate_file, score_lines
+from distilsql.runs.evaluate import BROKEN_GOLDS, Rules, evaluate_file, score_lines
 
 HANG = "WITH RECURSIVE t(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM t) SELECT count(*) FROM t"
 BROKEN = {
@@ -102,9 +102,9 @@ def test_a_file_may_hold_predictions_for_what_is_left_out(
     }
     path = tmp_path / f"p{suffix}"
     path.write_text(texts[suffix])
-    scores = evaluate_file(path, benchmark, leave_out=leave_out)
+    scores = evaluate_file(path, benchmark, Rules(leave_out=leave_out))
     assert (scores.correct, len(scores.verdicts)) == (2, 2)
-    drawn = evaluate_file(path, benchmark.take(2, 0), leave_out=leave_out, whole=benchmark)
+    drawn = evaluate_file(path, benchmark.take(2, 0), Rules(leave_out=leave_out), whole=benchmark)
     assert drawn.correct == len(drawn.verdicts)
 
 
@@ -125,7 +125,7 @@ def test_spider_dk_can_be_judged(shared, tmp_path):
     with pytest.raises(BrokenGolds, match="Spider-DK/76") as raised:
         evaluate_file(path, benchmark)
     assert len(raised.value.broken) == 1
-    scores = evaluate_file(path, benchmark, leave_out=(BROKEN_GOLDS,))
+    scores = evaluate_file(path, benchmark, Rules(leave_out=(BROKEN_GOLDS,)))
     assert (scores.accuracy, len(scores.verdicts)) == (1.0, len(kept) - 1)
 
 

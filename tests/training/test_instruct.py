@@ -16,7 +16,7 @@ from distilsql.metrics.golds import GoldResults
 from distilsql.metrics.rouge import RougeScores, judge_responses
 from distilsql.models.load import load_tokenizer
 from distilsql.report import comparison_table, load_runs
-from distilsql.runs.evaluate import compare_scores, evaluate_file, evaluate_run, score_lines
+from distilsql.runs.evaluate import Rules, compare_scores, evaluate_file, evaluate_run, score_lines
 from distilsql.runs.recipe import load_recipe
 from distilsql.training.train import train
 from distilsql.training.validation import score_during_training
@@ -186,7 +186,7 @@ def test_what_is_of_sql_alone_is_refused(file, tmp_path):
     benchmark = load_benchmark(str(file))
     for option in ({"keep_distinct": True}, {"suite": tmp_path}, {"plug_values": True}, {"column": "sql"}):
         with pytest.raises(DataError, match="Leave the option out"):
-            evaluate_file(file, benchmark, **option)
+            evaluate_file(file, benchmark, Rules(**option))
 
 
 @pytest.mark.parametrize("name", ["teacher", "sft", "switch"])

@@ -1,9 +1,9 @@
 """Commands that measure: accuracy, ExAccErr, and runs against each other."""
 
 import logging
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ from distilsql.shown import shown
 
 if TYPE_CHECKING:
     from distilsql.data.benchmark import Benchmark
-    from distilsql.runs.evaluate import AnyScores
+    from distilsql.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -64,47 +64,31 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Also write the scores here (JSON)")] = None,
 ) -> None:
     """Judge predictions by running them, as the official evaluators do; responses to instructions by ROUGE-L."""
-    from functools import partial
-
     from distilsql.files import refuse_unwritable, write_text
-    from distilsql.runs.evaluate import compare_scores, evaluate_file, judge_run, score_lines, with_r_ves
+    from distilsql.runs.evaluate import (
+        Rules,
+        compare_scores,
+        evaluate_file,
+        judge_run,
+        score_lines,
+        with_r_ves,
+    )
     from distilsql.runs.folder import existing_run
-    from distilsql.runs.recipe import load_recipe
 
-    if target.is_dir():
-        _refuse(
-            f"this option is for a prediction file, such as one in {target / 'predictions'}",
-            column=column if against is None else None,
-            plug_values=plug_values,
-        )
-        options = load_recipe(existing_run(target).recipe).data
-        data = data or options.root_path
-        database = database or options.database_path
-    else:
-        _refuse(
-            "this option is for a run folder, which knows how each file was sampled", temperature=temperature
-        )
+    run = existing_run(target) if target.is_dir() else None
+    _refuse_of_other_kind(target, run, column if against is None else None, plug_values, temperature)
     if out is not None:
         refuse_unwritable(out)
-    whole = _load(on, data, database)
+    whole = _load(on, *_places(run, data, database))
     benchmark = limited(whole, limit)
-    rules: dict[str, Any] = {
-        "keep_distinct": keep_distinct,
-        "suite": suite,
-        "leave_out": tuple(leave_out or ()),
-        "timeout_s": timeout,
-        "gold_timeout_s": gold_timeout,
-        "whole": whole,
-    }
-    judge_file: Callable[..., AnyScores] = partial(
-        evaluate_file, benchmark=benchmark, column=column, plug_values=plug_values, **rules
-    )
-    place = None
-    if target.is_dir():
-        scores, place = judge_run(existing_run(target), benchmark, temperature=temperature, **rules)
+    of_run = Rules(keep_distinct, suite, tuple(leave_out or ()), timeout, gold_timeout)
+    of_file = replace(of_run, plug_values=plug_values, column=column)
+    files = {}
+    if run is not None:
+        scores, place = judge_run(run, benchmark, of_run, temperature=temperature, whole=whole)
+        files[place] = scores.to_json()
     else:
-        scores = judge_file(target)
-    files = {place: scores.to_json()} if place else {}
+        scores = evaluate_file(target, benchmark, of_file, whole=whole)
     if r_ves:
         scores = with_r_ves(scores, benchmark)
     if out is not None:
@@ -114,8 +98,32 @@ def evaluate(
     for path, text in files.items():
         write_text(path, text)
     if against is not None:
-        comparison = f"\nfrom {against} to {target}: {compare_scores(judge_file(against), scores)}"
-        print(shown(comparison, keep_lines=True))
+        other = evaluate_file(against, benchmark, of_file, whole=whole)
+        print(shown(f"\nfrom {against} to {target}: {compare_scores(other, scores)}", keep_lines=True))
+
+
+def _refuse_of_other_kind(
+    target: Path, run: "RunFolder | None", column: str | None, plug_values: bool, temperature: float
+) -> None:
+    """Raises DataError for an option that is for a prediction file and was given with a run, or the reverse."""
+    if run is not None:
+        reason = f"this option is for a prediction file, such as one in {target / 'predictions'}"
+        _refuse(reason, column=column, plug_values=plug_values)
+    else:
+        reason = "this option is for a run folder, which knows how each file was sampled"
+        _refuse(reason, temperature=temperature)
+
+
+def _places(
+    run: "RunFolder | None", data: Path | None, database: Path | None
+) -> tuple[Path | None, Path | None]:
+    """The data folder and the database that were given, or else those of the run's recipe."""
+    from distilsql.runs.recipe import load_recipe
+
+    if run is None:
+        return data, database
+    recipe = load_recipe(run.recipe).data
+    return data or recipe.root_path, database or recipe.database_path
 
 
 def compare(

@@ -40,7 +40,7 @@ from distilsql.inference.predict import Model, load_student, predict, write_pred
 from distilsql.lock import RunInUse, hold
 from distilsql.metrics.suites.build import build_suite
 from distilsql.progress import progress, titled
-from distilsql.runs.evaluate import evaluate_run
+from distilsql.runs.evaluate import Rules, evaluate_run
 from distilsql.runs.folder import RunFolder, file_name
 from distilsql.training.train import train
 
@@ -186,7 +186,7 @@ class Judge:
         if not answered and _is_scored(run.folder, judgement, benchmark):
             return False
         suite = self._suite(judgement.benchmark) if judgement.suite else None
-        scores = evaluate_run(run.folder, benchmark, suite=suite, temperature=judgement.temperature)
+        scores = evaluate_run(run.folder, benchmark, Rules(suite=suite), temperature=judgement.temperature)
         score = read_score(run.folder, judgement)
         if score is not None:
             low, high = score.interval or (score.accuracy, score.accuracy)

@@ -1,9 +1,8 @@
 """Judge predictions, each task by its own measure, and write scores/<benchmark>.json. Imports no torch."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,42 @@ AnyScores = Scores | RougeScores
 BROKEN_GOLDS = "broken-golds"
 
 
+@dataclass(frozen=True)
+class Rules:
+    """How text-to-SQL predictions are judged; instruction following knows none of it.
+
+    `suite` is the folder of a test suite (TS instead of EX). `leave_out` holds ids of examples that are not judged, or
+    BROKEN_GOLDS for all whose gold cannot judge. Time limits are in seconds; None: those of `data.golds`. `column` is
+    the column of a CSV file that holds the SQL; it and `plug_values` are for prediction files, not for runs.
+    """
+
+    keep_distinct: bool = False
+    suite: Path | None = None
+    leave_out: Collection[str] = ()
+    timeout_s: float | None = None
+    gold_timeout_s: float | None = None
+    plug_values: bool = False
+    column: str | None = None
+
+    @property
+    def prediction_limit_s(self) -> float:
+        return self.timeout_s or PREDICTION_TIMEOUT_S
+
+    @property
+    def gold_limit_s(self) -> float:
+        return self.gold_timeout_s or GOLD_TIMEOUT_S
+
+    @property
+    def file_suffix(self) -> str:
+        """What tells the scores by these rules from those by the default ones, in a run folder."""
+        distinct = "-distinct-kept" if self.keep_distinct else ""
+        suite = "" if self.suite is None else f"-{self.suite.name}"
+        return distinct + suite + ("-some-left-out" if self.leave_out else "")
+
+
+PLAIN = Rules()
+
+
 def judge(predictions: Sequence[str], benchmark: Benchmark, golds: GoldResults | None = None) -> float:
     """The number that a task is judged by, 0 to 1: execution accuracy (EX) or mean ROUGE-L.
 
@@ -44,15 +79,16 @@ def evaluate_predictions(
     docs/evaluation.md); responses to instructions by ROUGE-L.
 
     `predictions` are in the order of `benchmark.examples`, as `predict` returns them, or a file of them. Options are
-    those of `distilsql.metrics.evaluate.evaluate`, such as `keep_distinct`; of a file, those of `evaluate_file`.
-    `Scores` have the `accuracy` (0 to 1), its 95 % `interval` and a verdict on each prediction; `RougeScores` the mean
-    `rouge_l` (0 to 1).
+    those of `distilsql.metrics.evaluate.evaluate`, such as `keep_distinct`; of a file, the fields of `Rules` and what
+    `evaluate_file` takes. `Scores` have the `accuracy` (0 to 1), its 95 % `interval` and a verdict on each prediction;
+    `RougeScores` the mean `rouge_l` (0 to 1).
 
     Raises:
         DataError: predictions do not fit the benchmark, a gold query does not run, or a database cannot be read.
     """
     if isinstance(predictions, str | Path):
-        return evaluate_file(Path(predictions), benchmark, **options)
+        rules = {field.name: options.pop(field.name) for field in fields(Rules) if field.name in options}
+        return evaluate_file(Path(predictions), benchmark, Rules(**rules), **options)
     if isinstance(benchmark, InstructBenchmark):
         _refuse_sql_options(benchmark, *options.values())
         return judge_responses([predictions], benchmark)
@@ -62,56 +98,50 @@ def evaluate_predictions(
 def evaluate_file(
     path: Path,
     benchmark: Benchmark,
+    rules: Rules = PLAIN,
     *,
-    column: str | None = None,
-    keep_distinct: bool = False,
-    suite: Path | None = None,
-    plug_values: bool = False,
-    leave_out: Collection[str] = (),
-    timeout_s: float | None = None,
-    gold_timeout_s: float | None = None,
     whole: Benchmark | None = None,
     is_own: bool = False,
 ) -> AnyScores:
-    """Scores of anyone's prediction file: EX, or TS on the test suite in the folder `suite`; or ROUGE-L.
+    """Scores of anyone's prediction file: EX, or TS on a test suite; or ROUGE-L.
 
-    `leave_out` holds ids of examples that are not judged, or BROKEN_GOLDS for those whose gold cannot judge; the limits
-    in seconds are those of `data.golds` unless given. The file may hold predictions for all of `whole`, which
-    `benchmark` was drawn from. Of a run's own file (`is_own`) all predictions may be empty: the model wrote so.
+    The file may hold predictions for all of `whole`, which `benchmark` was drawn from. Of a run's own file (`is_own`)
+    all predictions may be empty: the model wrote so.
 
     Raises:
-        DataError: the file does not fit the benchmark, or an option is for text-to-SQL and the benchmark is not.
+        DataError: the file does not fit the benchmark, or a rule is for text-to-SQL and the benchmark is not.
     """
     if isinstance(benchmark, InstructBenchmark):
-        refused = (column, keep_distinct, suite, plug_values, leave_out, timeout_s, gold_timeout_s)
-        _refuse_sql_options(benchmark, *refused)
+        _refuse_sql_options(benchmark, rules != PLAIN)
         assert whole is None or isinstance(whole, InstructBenchmark), "a draw is of its own kind"
         responses = read_responses(path, benchmark, whole=whole)
         return judge_responses([responses], benchmark)
     assert whole is None or isinstance(whole, SqlBenchmark), "a draw is of its own kind"
-    loaded = load_suite(suite) if suite else None
-    gold_limit_s = gold_timeout_s or GOLD_TIMEOUT_S
+    suite = load_suite(rules.suite) if rules.suite else None
     drawn = {example.example_id for example in benchmark.examples}
     golds = GoldResults()
     with ExecutionPool() as pool:
-        unjudged = _reasons(leave_out, whole or benchmark)
-        if BROKEN_GOLDS in leave_out:
-            rest = benchmark.without(unjudged)
+        unjudged = _reasons(rules.leave_out, whole or benchmark)
+        if BROKEN_GOLDS in rules.leave_out:
             unjudged |= broken_golds(
-                rest, golds, keep_distinct=keep_distinct, timeout_s=gold_limit_s, pool=pool
+                benchmark.without(unjudged),
+                golds,
+                keep_distinct=rules.keep_distinct,
+                timeout_s=rules.gold_limit_s,
+                pool=pool,
             )
         predictions = read_predictions(
-            path, benchmark, column=column, whole=whole, may_lack=unjudged, may_be_empty=is_own
+            path, benchmark, column=rules.column, whole=whole, may_lack=unjudged, may_be_empty=is_own
         )
         scores = evaluate(
             predictions,
             benchmark,
-            keep_distinct=keep_distinct,
-            timeout_s=timeout_s or PREDICTION_TIMEOUT_S,
-            gold_timeout_s=gold_limit_s,
+            keep_distinct=rules.keep_distinct,
+            timeout_s=rules.prediction_limit_s,
+            gold_timeout_s=rules.gold_limit_s,
             leave_out={example_id: unjudged[example_id] for example_id in drawn & unjudged.keys()},
-            suite=loaded,
-            plug_values=plug_values,
+            suite=suite,
+            plug_values=rules.plug_values,
             pool=pool,
             golds=golds,
         )
@@ -131,9 +161,16 @@ def _reasons(leave_out: Collection[str], benchmark: SqlBenchmark) -> dict[str, s
     return dict.fromkeys(ids.values(), "as was asked for")
 
 
-def evaluate_run(run: RunFolder, benchmark: Benchmark, **options: Any) -> AnyScores:
+def evaluate_run(
+    run: RunFolder,
+    benchmark: Benchmark,
+    rules: Rules = PLAIN,
+    *,
+    temperature: float = 0.0,
+    whole: Benchmark | None = None,
+) -> AnyScores:
     """Scores of a run's predictions, also written into the run. Options, and what is raised: those of `judge_run`."""
-    scores, place = judge_run(run, benchmark, **options)
+    scores, place = judge_run(run, benchmark, rules, temperature=temperature, whole=whole)
     write_text(place, scores.to_json())
     return scores
 
@@ -141,49 +178,33 @@ def evaluate_run(run: RunFolder, benchmark: Benchmark, **options: Any) -> AnySco
 def judge_run(
     run: RunFolder,
     benchmark: Benchmark,
+    rules: Rules = PLAIN,
     *,
-    keep_distinct: bool = False,
-    suite: Path | None = None,
-    leave_out: Collection[str] = (),
-    timeout_s: float | None = None,
-    gold_timeout_s: float | None = None,
     temperature: float = 0.0,
     whole: Benchmark | None = None,
 ) -> tuple[AnyScores, Path]:
-    """Scores of a run's predictions, and the file of the run that is theirs: those on a suite, those with DISTINCT kept
-    and those with examples left out have files of their own. Options as in `evaluate_file`.
+    """Scores of a run's predictions, and the file in the run where they belong: those on a suite, those with DISTINCT
+    kept and those with examples left out have files of their own.
 
     At a `temperature` above 0, of all that were sampled at it: their mean over seeds (instruction following only).
 
     Raises:
         RunError: the run has no predictions for this benchmark, or the file could not be written.
-        DataError: an option is for the other task.
+        DataError: a rule is for the other task.
     """
     if temperature:
-        _refuse_sql_options(benchmark, keep_distinct, suite, leave_out, timeout_s, gold_timeout_s)
+        _refuse_sql_options(benchmark, rules != PLAIN)
         place = run.scores(benchmark.name, temperature)
-        judge_predictions: Callable[..., AnyScores] = partial(_judge_samples, run, benchmark, temperature)
-    else:
-        predictions = run.predictions(benchmark.name)
-        if not predictions.exists():
-            raise RunError(
-                f"{predictions} does not exist: run `distilsql predict {run.path} --on {benchmark.name}` first."
-            )
-        rules = ("-distinct-kept" if keep_distinct else "") + ("" if suite is None else f"-{suite.name}")
-        place = run.scores(file_name(benchmark.name) + rules + ("-some-left-out" if leave_out else ""))
-        judge_predictions = partial(
-            evaluate_file,
-            predictions,
-            benchmark,
-            keep_distinct=keep_distinct,
-            suite=suite,
-            leave_out=leave_out,
-            timeout_s=timeout_s,
-            gold_timeout_s=gold_timeout_s,
-            is_own=True,
+        refuse_unwritable(place)
+        return _judge_samples(run, benchmark, temperature, whole=whole), place
+    predictions = run.predictions(benchmark.name)
+    if not predictions.exists():
+        raise RunError(
+            f"{predictions} does not exist: run `distilsql predict {run.path} --on {benchmark.name}` first."
         )
+    place = run.scores(file_name(benchmark.name) + rules.file_suffix)
     refuse_unwritable(place)
-    return judge_predictions(whole=whole), place
+    return evaluate_file(predictions, benchmark, rules, whole=whole, is_own=True), place
 
 
 def _judge_samples(
