@@ -15,6 +15,7 @@ from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.demo.build import write_demo, write_teacher_data
 from distilsql.data.demo.databases import SEEN, UNSEEN, teacher_domains
 from distilsql.data.demo.domain import Domain, schema_of
+from distilsql.data.demo.lab import write_lab
 from distilsql.data.example import Example
 from distilsql.data.layout import Layout
 from distilsql.data.pairs import pairs_layout
@@ -35,18 +36,27 @@ class _Split:
 
 _SPLITS = {
     "train": _Split("train", lambda: SEEN),
+    "noisy": _Split("noisy", lambda: SEEN),
     "valid": _Split("valid", lambda: SEEN),
     "test": _Split("test", lambda: (*SEEN, *UNSEEN)),
     "test-seen": _Split("test", lambda: SEEN),
     "test-unseen": _Split("test", lambda: UNSEEN),
     "teacher-train": _Split("teacher-train", lambda: (*SEEN, *teacher_domains()), write_teacher_data),
+    "lab-train": _Split("lab-train", lambda: SEEN, write_lab),
+    "lab-noisy": _Split("lab-noisy", lambda: SEEN, write_lab),
+    "lab-valid": _Split("lab-valid", lambda: SEEN, write_lab),
+    "lab-test": _Split("lab-test", lambda: (*SEEN, *UNSEEN), write_lab),
+    "lab-test-seen": _Split("lab-test", lambda: SEEN, write_lab),
+    "lab-test-unseen": _Split("lab-test", lambda: UNSEEN, write_lab),
 }
+# What a folder of generated files is called after the generator's checksum.
+_FOLDERS = {write_demo: "", write_teacher_data: "-teacher", write_lab: "-lab"}
 DEMO_SPLITS = tuple(_SPLITS)
 
 
 def load_demo(split: str, root: Path | None = None) -> SqlBenchmark:
-    """The demo benchmark's `split`: train, valid, test, test's part on seen or on unseen databases, or what the
-    embedded teacher was trained on (teacher-train).
+    """The demo benchmark's `split`: train, noisy (train with some golds spoilt), valid, test, test's part on seen or on
+    unseen databases, what the embedded teacher was trained on (teacher-train), or the laboratory's larger ones (lab-…).
 
     Generated on first use (seconds; half a minute for teacher-train) under `root/demo`, or in the user's cache folder
     without a root. Raises DataError for an unknown split and for a generated folder that somebody changed.
@@ -117,7 +127,7 @@ def _changed(folder: Path, what: str) -> DataError:
 
 def _generated(base: Path, write: Callable[[Path], None]) -> Path:
     """The folder under `base` with the files that `write` makes; complete or not there at all."""
-    folder = base / (_generator_checksum() + ("-teacher" if write is write_teacher_data else ""))
+    folder = base / (_generator_checksum() + _FOLDERS[write])
     if folder.is_dir():
         return folder
     try:

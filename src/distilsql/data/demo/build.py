@@ -6,15 +6,19 @@ student or the teacher saw in any words.
 
 import json
 import re
+import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from distilsql.data.demo.databases import SEED, SEEN, UNSEEN, teacher_domains
 from distilsql.data.demo.dice import Dice
 from distilsql.data.demo.domain import Domain
 from distilsql.data.demo.neighbours import is_telling
+from distilsql.data.demo.noise import spoil
 from distilsql.data.demo.patterns import PATTERNS, Draft, Topic, difficulty
+from distilsql.data.demo.question import Question
 from distilsql.data.demo.rows import FilledDomain, connect, fill, write_database
 from distilsql.data.demo.wordings import WORDINGS
 
@@ -28,30 +32,31 @@ SPLIT_SHARES = {"train": 0.7, "valid": 0.05, "test": 0.25}
 ASKED_TWICE_SHARE = 0.6
 
 
-@dataclass(frozen=True)
-class Question:
-    """One line of a split's file."""
-
-    db_id: str
-    question: str
-    gold_sql: str
-    pattern: str
-    difficulty: str
-
-
 def split_of(sql: str) -> str:
     return Dice(f"{SEED}/sql/{sql}").weighted(SPLIT_SHARES)
 
 
 def write_demo(folder: Path) -> None:
     """Write `databases/<db_id>/<db_id>.sqlite` and `<split>.jsonl` for every split into an empty folder."""
-    questions: dict[str, list[Question]] = {split: [] for split in SPLITS}
-    for domains, quota in ((SEEN, SEEN_QUESTIONS), (UNSEEN, UNSEEN_QUESTIONS)):
+    write_splits(folder, {SEEN: SEEN_QUESTIONS, UNSEEN: UNSEEN_QUESTIONS})
+
+
+def write_splits(
+    folder: Path, quotas: Mapping[tuple[Domain, ...], dict[str, int]], *, prefix: str = ""
+) -> None:
+    """Write every database and `<prefix><split>.jsonl`, with as many questions about each database as the quota of its
+    domains says. `noisy` asks what `train` asks, in the same order, with some golds spoilt."""
+    questions: dict[str, list[Question]] = {split: [] for split in (*SPLITS, "noisy")}
+    for domains, quota in quotas.items():
         for domain in domains:
-            for split, asked in _write_domain(domain, quota, folder).items():
-                questions[split] += asked
-    for split, asked in questions.items():
-        _write_questions(asked, split, folder)
+            asked = write_domain(domain, quota, folder)
+            for split, found in asked.items():
+                questions[split] += found
+            with closing(sqlite3.connect(_place(domain, folder))) as connection:
+                questions["noisy"] += [spoil(question, connection) for question in asked.get("train", ())]
+    for split, found in questions.items():
+        order = "train" if split == "noisy" else split
+        _write_questions(found, folder / f"{prefix}{split}.jsonl", order=f"{prefix}{order}")
 
 
 def write_teacher_data(folder: Path) -> None:
@@ -60,21 +65,27 @@ def write_teacher_data(folder: Path) -> None:
     questions: list[Question] = []
     for domains, quota in ((SEEN, SEEN_QUESTIONS), (teacher_domains(), TEACHER_QUESTIONS)):
         for domain in domains:
-            questions += _write_domain(domain, quota, folder)["train"]
-    _write_questions(questions, "teacher-train", folder)
+            questions += write_domain(domain, quota, folder)["train"]
+    _write_questions(questions, folder / "teacher-train.jsonl", order="teacher-train")
 
 
-def _write_domain(domain: Domain, quota: dict[str, int], folder: Path) -> dict[str, list[Question]]:
+def write_domain(domain: Domain, quota: dict[str, int], folder: Path) -> dict[str, list[Question]]:
+    """Write a database under `folder/databases`; returns as many questions about it for each split as `quota` says."""
     filled = fill(domain, SEED)
-    path = folder / "databases" / domain.db_id / f"{domain.db_id}.sqlite"
+    path = _place(domain, folder)
     path.parent.mkdir(parents=True)
     write_database(filled, path)
     return ask(filled, quota)
 
 
-def _write_questions(questions: list[Question], split: str, folder: Path) -> None:
-    lines = [json.dumps(asdict(question)) + "\n" for question in Dice(f"{SEED}/{split}").shuffled(questions)]
-    (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+def _place(domain: Domain, folder: Path) -> Path:
+    return folder / "databases" / domain.db_id / f"{domain.db_id}.sqlite"
+
+
+def _write_questions(questions: list[Question], file: Path, *, order: str) -> None:
+    """Write the questions, shuffled by a seed called `order`."""
+    lines = [json.dumps(asdict(question)) + "\n" for question in Dice(f"{SEED}/{order}").shuffled(questions)]
+    file.write_text("".join(lines), encoding="utf-8")
 
 
 def ask(filled: FilledDomain, quota: dict[str, int]) -> dict[str, list[Question]]:

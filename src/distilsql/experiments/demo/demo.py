@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from distilsql.data.benchmark import SqlBenchmark
+from distilsql.data.demo.noise import RESTYLED_SHARE, WRONG_SHARE
 from distilsql.data.load import load_sql_benchmark
 from distilsql.databases.execute import execute
 from distilsql.databases.job import Outcome
@@ -70,7 +71,9 @@ def run_demo(
     record = read_record(Path(resolve(teacher)))
     console.print(
         f"{len(test.examples):,} test questions on {len(test.databases)} generated databases; a teacher of "
-        f"{record['parameters'] / 1e6:.1f} M parameters, trained in {record['train_seconds'] / 60:.0f} minutes",
+        f"{record['parameters'] / 1e6:.1f} M parameters, trained in {record['train_seconds'] / 60:.0f} minutes\n"
+        f"students train on questions like real ones: {WRONG_SHARE:.0%} of their queries are wrong, "
+        f"{RESTYLED_SHARE:.0%} in another style",
         highlight=False,
     )
     teacher_run = RunFolder(out / "own-teacher" if train_teacher else out / "teacher")

@@ -27,7 +27,7 @@ from distilsql.training.train import train
 
 # Many passes over few examples: where fine-tuning begins to learn its examples by heart, a teacher has more to say.
 TRAINING_EXAMPLES = 600
-KEPT_LAYERS = 3
+KEPT_LAYERS = 4
 _SECONDS_BETWEEN_EVENTS = 0.5
 
 
@@ -38,7 +38,7 @@ def student_recipe(method: str, teacher: str, steps: int) -> Recipe:
             "name": method,
             "student": {"path": teacher, "keep_layers": KEPT_LAYERS, "tuning": "full"},
             "teacher": {"path": teacher},
-            "data": {"train": "demo:train", "train_limit": TRAINING_EXAMPLES},
+            "data": {"train": "demo:noisy", "train_limit": TRAINING_EXAMPLES},
             "prompt": PROMPT,
             "train": {
                 "steps": steps,

@@ -1,7 +1,7 @@
 """The demo's teacher: how it is made. It comes with the package (`models/embedded.py`); this is what made it.
 
 A small Llama is trained from scratch on questions about hundreds of generated databases, so that it reads the schema it
-is shown. Half an hour of one core.
+is shown. An hour of one core.
 """
 
 import shutil
@@ -29,7 +29,7 @@ from distilsql.training.train import train
 
 DATA = "demo:teacher-train"
 PROMPT = {"values": False, "max_prompt_tokens": 400, "max_completion_tokens": 64}
-STEPS = 3600
+STEPS = 6000
 # Benchmark → how many of its questions; None: all.
 SCORED_ON: dict[str, int | None] = {"demo:valid": None, "demo:test-seen": None, "demo:test-unseen": None}
 _VOCABULARY = 1600
