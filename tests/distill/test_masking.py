@@ -1,5 +1,8 @@
 """KID's imperfect completions: exact counts, the four strategies, lengths that line up."""
 
+import itertools
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +17,9 @@ from distilsql.distill.masking import (
     rewrite_completion,
 )
 
+# Apart may have to give fewer positions.
+WITH_EXACT_COUNTS = [strategy for strategy in MaskStrategy if strategy is not MaskStrategy.APART]
+
 
 @given(length=st.integers(1, 200), percent=st.integers(0, 100))
 def test_count_is_the_ceiling(length, percent):
@@ -26,7 +32,11 @@ def test_count_is_not_pushed_up_by_rounding():
     assert masked_count(10, 0.7) == 7
 
 
-@given(data=st.data(), strategy=st.sampled_from(MaskStrategy), seed=st.integers(0, 1000))
+@given(
+    data=st.data(),
+    strategy=st.sampled_from(WITH_EXACT_COUNTS),
+    seed=st.integers(0, 1000),
+)
 def test_exactly_count_distinct_positions_in_range(data, strategy, seed):
     length = data.draw(st.integers(1, 60))
     count = data.draw(st.integers(0, length))
@@ -37,6 +47,26 @@ def test_exactly_count_distinct_positions_in_range(data, strategy, seed):
     assert len(chosen) == len(set(chosen)) == count
     assert chosen == sorted(chosen)
     assert all(0 <= position < length for position in chosen)
+
+
+@given(length=st.integers(1, 40), data=st.data(), seed=st.integers(0, 1000))
+def test_positions_apart_never_touch_and_are_as_many_as_can_be(length, data, seed):
+    count = data.draw(st.integers(0, length))
+    chosen = choose_mask_positions(
+        length, count, MaskStrategy.APART, rng=np.random.default_rng(seed)
+    ).tolist()
+    assert len(chosen) == min(count, (length + 1) // 2)
+    assert all(after - before > 1 for before, after in itertools.pairwise(chosen))
+    assert all(0 <= position < length for position in chosen)
+
+
+def test_positions_apart_are_drawn_evenly_among_all_choices():
+    rng = np.random.default_rng(0)
+    found = Counter(
+        tuple(choose_mask_positions(6, 2, MaskStrategy.APART, rng=rng).tolist()) for _ in range(5000)
+    )
+    assert found.keys() == {pair for pair in itertools.combinations(range(6), 2) if pair[1] - pair[0] > 1}
+    assert all(abs(count - 500) < 110 for count in found.values())  # five standard deviations
 
 
 def test_hard_and_easy_take_the_highest_and_lowest_entropy():

@@ -28,7 +28,11 @@ def world(tmp_path):
 def judge(world, *options, preexec=None):
     command = [sys.executable, "-m", "distilsql.cli", "evaluate", "predictions.sql", "--on", "pairs.jsonl"]
     command += ["--database", "t.sqlite", *options]
-    return subprocess.run(command, cwd=world, capture_output=True, text=True, preexec_fn=preexec)
+    # With small files, Python would leave half of a compiled module behind.
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        command, cwd=world, capture_output=True, text=True, preexec_fn=preexec, env=environment
+    )
 
 
 def small_files():

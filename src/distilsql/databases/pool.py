@@ -259,7 +259,7 @@ class WorkerProcess:
 def _command(kind: _Kind) -> list[str]:
     """SQLite's worker lives on the standard library, which comes first on its path, and two files of this package; a
     server's needs SQLAlchemy, found where we find it."""
-    python = [sys.executable, "-I", "-X", "utf8"]
+    python = [sys.executable, "-I", "-B", "-X", "utf8"]
     if not kind.driver:
         program = (
             f"import sys; sys.path.append({str(PACKAGE_FOLDER)!r}); "

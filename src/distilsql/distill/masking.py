@@ -10,17 +10,18 @@ from enum import StrEnum
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
 class MaskStrategy(StrEnum):
-    """Which tokens of the gold completion are masked (KID §3)."""
+    """Which tokens of the gold completion are masked (KID §3; `apart` is not the paper's)."""
 
     RANDOM = "random"
     UNIFORM = "uniform"
     HARD = "hard"
     EASY = "easy"
+    APART = "apart"
 
     @property
     def needs_entropy(self) -> bool:
@@ -46,11 +47,12 @@ def choose_mask_positions(
     rng: np.random.Generator,
     student_entropy_T: Float[Tensor, " T"] | None = None,
 ) -> Int[Tensor, " M"]:
-    """Exactly `count` of the positions 0 … length − 1, in increasing order.
+    """Exactly `count` of the positions 0 … length − 1, in increasing order; `apart` may have to give fewer.
 
     `random` samples without replacement; `uniform` spaces positions evenly from a random phase; `hard` and
     `easy` take the positions of highest and lowest student entropy on the gold completion (ties broken by
-    position, so that the choice is deterministic).
+    position, so that the choice is deterministic). `apart` samples evenly among all choices in which no two positions
+    are next to each other, of which ⌈length / 2⌉ are the most.
 
     Raises:
         ValueError: more positions than there are, or `hard` or `easy` without entropies.
@@ -59,6 +61,11 @@ def choose_mask_positions(
         raise ValueError(f"cannot mask {count} of {length} positions")
     if strategy is MaskStrategy.RANDOM:
         chosen = rng.choice(length, size=count, replace=False)
+    elif strategy is MaskStrategy.APART:
+        # k positions apart in n are k positions in n − k + 1, each moved on by how many come before it.
+        reached = min(count, (length + 1) // 2)
+        packed = np.sort(rng.choice(length - reached + 1, size=reached, replace=False))
+        chosen = packed + np.arange(reached)
     elif strategy is MaskStrategy.UNIFORM:
         # Positions ⌊(i + phase) · length / count⌋ differ pairwise because the step is at least one.
         phase = rng.random()
@@ -71,6 +78,13 @@ def choose_mask_positions(
         order = torch.argsort(student_entropy_T, descending=strategy is MaskStrategy.HARD, stable=True)
         chosen = order[:count].cpu().numpy()
     return torch.from_numpy(np.sort(chosen).astype(np.int64))
+
+
+def touches_the_mask_before(positions_M: Int[Tensor, " M"]) -> Bool[Tensor, " M"]:
+    """For each position, in increasing order, whether the position just before it is one of them, too."""
+    touches_M = torch.zeros_like(positions_M, dtype=torch.bool)
+    touches_M[1:] = positions_M[1:] == positions_M[:-1] + 1
+    return touches_M
 
 
 def mask_completion(

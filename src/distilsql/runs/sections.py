@@ -188,8 +188,15 @@ class DistillOptions(Section):
         le=1,
         description="share of the gold completion's tokens that KID masks; rounded up, never EOS (both ASSUMED)",
     )
-    mask_strategy: Literal["random", "uniform", "hard", "easy"] = Field(
-        "random", description="which tokens; uniform is evenly spaced from a random one (ASSUMED)"
+    mask_share_from: Literal["constant", "error_rate"] = Field(
+        "constant",
+        description="error_rate: instead of mask_share, the share of a gold's tokens that the student's most probable "
+        "token is not (beyond the paper; one pass more)",
+    )
+    mask_strategy: Literal["random", "uniform", "hard", "easy", "apart"] = Field(
+        "random",
+        description="which tokens; uniform is evenly spaced from a random one (ASSUMED); apart is random, never two in "
+        "a row (beyond the paper)",
     )
     mask_token: str = Field(
         "auto",
@@ -197,6 +204,21 @@ class DistillOptions(Section):
     )
     rewriting: Literal["greedy", "sampled"] = Field(
         "greedy", description="how masks are predicted (ASSUMED greedy)"
+    )
+    rewriting_temperature: float = Field(
+        1.0, gt=0, description="of sampled rewriting (ASSUMED 1); has no effect on greedy"
+    )
+    rewriting_context: Literal["masked", "gold"] = Field(
+        "masked",
+        description="what the student sees when it predicts: the masked completion, or the gold one and so no mask at "
+        "all (beyond the paper)",
+    )
+    rewriting_rounds: int = Field(
+        1,
+        ge=1,
+        le=8,
+        description="how often the chosen positions are predicted, each time from what the last time gave (more than 1 "
+        "is beyond the paper)",
     )
     mixture_share: float = Field(
         0.5,

@@ -28,9 +28,11 @@ class Ledger:
     """Seconds by phase and counts by name, added up over a run and carried through checkpoints.
 
     Counts are of tokens: `generated_tokens` that student (and under SWITCH teacher) wrote, `masked_tokens` and
-    `wrongly_rewritten_tokens` of KID, `teacher_tokens` of completions that the teacher read, `student_tokens` of
-    completions that the student was trained on, gold's own branches included, and `prompt_tokens` above those, the
-    prefix counted once a tree. The teacher's cached states have counts of their own (`TeacherHidden`).
+    `wrongly_rewritten_tokens` of KID, of both also those right after another mask (`adjacent_masked_tokens`,
+    `wrongly_rewritten_adjacent_tokens`) and the `masks_out_of_reach` of masks apart, `teacher_tokens` of completions
+    that the teacher read, `student_tokens` of completions that the student was trained on, gold's own branches
+    included, and `prompt_tokens` above those, the prefix counted once a tree. The teacher's cached states have counts
+    of their own (`TeacherHidden`).
     """
 
     def __init__(self, device: torch.device | None = None) -> None:

@@ -1,6 +1,6 @@
 """KID: gold completions masked, predicted in one pass without gradient, and rewritten (KID §3)."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from distilsql.distill.masking import (
     mask_completion,
     masked_count,
     rewrite_completion,
+    touches_the_mask_before,
 )
 from distilsql.errors import ModelError
 from distilsql.inference.loading import Engines
@@ -50,6 +51,10 @@ class Imperfect(CompletionSource):
             mask_completion(gold, where, self.mask_token_id)
             for gold, where in zip(golds, positions, strict=True)
         ]
+        self.ledger.count("masked_tokens", sum(map(len, positions)))
+        self.ledger.count(
+            "adjacent_masked_tokens", sum(int(touches_the_mask_before(where).sum()) for where in positions)
+        )
         return [tuple(row.tolist()) for row in self.fill(item, golds, masked, positions, state)]
 
     def fill(
@@ -61,55 +66,93 @@ class Imperfect(CompletionSource):
         state: PromptState | None,
     ) -> list[Tensor]:
         """The masked completions with predictions in place of the masks."""
-        predictions = self._predictions(item, masked, positions, state)
-        self.ledger.count("masked_tokens", sum(map(len, positions)))
-        for gold, where, predicted in zip(golds, positions, predictions, strict=True):
-            self.ledger.count("wrongly_rewritten_tokens", int((gold[where] != predicted).sum()))
-        return [
-            rewrite_completion(gold, where, predicted)
-            for gold, where, predicted in zip(golds, positions, predictions, strict=True)
-        ]
+        options = self.recipe.distill
+        seen = golds if options.rewriting_context == "gold" else masked
+        for number in range(options.rewriting_rounds):
+            predictions = self._predictions(item, seen, positions, state, number)
+            seen = [
+                rewrite_completion(gold, where, predicted)
+                for gold, where, predicted in zip(golds, positions, predictions, strict=True)
+            ]
+        self._count_wrong(golds, positions, seen)
+        return seen
+
+    def _count_wrong(self, golds: list[Tensor], positions: list[Tensor], rewritten: list[Tensor]) -> None:
+        wrong = adjacent = 0
+        for gold, where, row in zip(golds, positions, rewritten, strict=True):
+            is_wrong = gold[where] != row[where]
+            wrong += int(is_wrong.sum())
+            adjacent += int((is_wrong & touches_the_mask_before(where)).sum())
+        self.ledger.count("wrongly_rewritten_tokens", wrong)
+        self.ledger.count("wrongly_rewritten_adjacent_tokens", adjacent)
 
     def _mask_positions(
         self, item: WindowTree, golds: list[Tensor], state: PromptState | None
     ) -> list[Tensor]:
-        options = self.recipe.distill
-        strategy = MaskStrategy(options.mask_strategy)
-        entropies = self._entropies(item, state) if strategy.needs_entropy else None
-        return [
-            choose_mask_positions(
-                len(gold) - 1,
-                min(masked_count(len(gold), options.mask_share), len(gold) - 1),
+        strategy = MaskStrategy(self.recipe.distill.mask_strategy)
+        by_error = self.recipe.distill.mask_share_from == "error_rate"
+        looked = self._look_at_golds(item, state) if strategy.needs_entropy or by_error else None
+        positions = []
+        for row, gold in enumerate(golds):
+            maskable = len(gold) - 1  # EOS is not
+            count = masked_count(len(gold), self.recipe.distill.mask_share)
+            if by_error and looked is not None:
+                count = int((looked[row].predicted != gold).sum())
+            chosen = choose_mask_positions(
+                maskable,
+                min(count, maskable),
                 strategy,
                 rng=item.rng(self.recipe.seed, Use.MASKING, row),
-                student_entropy_T=None if entropies is None else entropies[row][:-1],
+                student_entropy_T=looked[row].entropy[:-1] if looked and strategy.needs_entropy else None,
             )
-            for row, gold in enumerate(golds)
-        ]
+            if strategy is MaskStrategy.APART:
+                self.ledger.count("masks_out_of_reach", min(count, maskable) - len(chosen))
+            positions.append(chosen)
+        return positions
 
-    def _entropies(self, item: WindowTree, state: PromptState | None) -> list[Tensor]:
-        """The student's entropy at every position of every gold completion."""
+    def _look_at_golds(self, item: WindowTree, state: PromptState | None) -> list["_Look"]:
+        """One pass of the student over the gold completions, without gradient."""
         student, vocabulary_size = self.engines.student, self.engines.vocabulary_size
         head = student.head()
         hidden_ND = student_hidden(student, item.tree, as_branches(item.golds), state)
-        chunks = hidden_ND.split(self.recipe.train.loss_chunk_rows)
-        entropy_N = torch.cat([entropy(head.log_probs(chunk, vocabulary_size)) for chunk in chunks])
-        return list(entropy_N.cpu().split([len(gold) for gold in item.golds]))
+        entropies, predicted = [], []
+        for chunk in hidden_ND.split(self.recipe.train.loss_chunk_rows):
+            logp_RV = head.log_probs(chunk, vocabulary_size)
+            entropies.append(entropy(logp_RV))
+            predicted.append(logp_RV.argmax(dim=-1))
+        lengths = [len(gold) for gold in item.golds]
+        return [
+            _Look(*each)
+            for each in zip(
+                torch.cat(entropies).cpu().split(lengths),
+                torch.cat(predicted).cpu().split(lengths),
+                strict=True,
+            )
+        ]
 
     def _predictions(
-        self, item: WindowTree, masked: list[Tensor], positions: list[Tensor], state: PromptState | None
+        self,
+        item: WindowTree,
+        seen: list[Tensor],
+        positions: list[Tensor],
+        state: PromptState | None,
+        number: int,
     ) -> list[Tensor]:
-        """What the student predicts at each masked position, read from the position before it."""
+        """What the student predicts at each masked position, read from the position before it, in round `number`."""
         student, recipe = self.engines.student, self.recipe
-        branches = as_branches([tuple(completion.tolist()) for completion in masked])
+        branches = as_branches([tuple(completion.tolist()) for completion in seen])
         hidden_ND = student_hidden(student, item.tree, branches, state)
-        starts = np.cumsum([0, *(len(completion) for completion in masked[:-1])])
+        starts = np.cumsum([0, *(len(completion) for completion in seen[:-1])])
         rows = torch.cat([where + int(start) for where, start in zip(positions, starts, strict=True)])
         hidden_MD = hidden_ND[rows.to(hidden_ND.device)]
-        temperature = 1.0 if recipe.distill.rewriting == "sampled" else 0.0
+        is_sampled = recipe.distill.rewriting == "sampled"
+        temperature = recipe.distill.rewriting_temperature if is_sampled else 0.0
+        # Every round goes on in the stream of its row.
         uniform_M = np.concatenate(
             [
-                item.rng(recipe.seed, Use.REWRITING, row).random(len(where))
+                item.rng(recipe.seed, Use.REWRITING, row).random((number + 1) * len(where))[
+                    number * len(where) :
+                ]
                 for row, where in enumerate(positions)
             ]
         )
@@ -119,6 +162,13 @@ class Imperfect(CompletionSource):
             logp_RV = head.log_probs(hidden_MD[chunk], self.engines.vocabulary_size)
             predicted.append(choose_tokens(logp_RV, temperature, uniform_M[chunk]))
         return list(torch.cat(predicted).cpu().split([len(where) for where in positions]))
+
+
+class _Look(NamedTuple):
+    """Of one gold completion, at each of its T positions: the student's entropy and its most probable token."""
+
+    entropy: Tensor
+    predicted: Tensor
 
 
 class Masked(Imperfect):
