@@ -55,7 +55,7 @@ def test_ctrl_c_says_how_to_go_on():
     for options in ([], ["--overwrite"]):
         result = subprocess.run([sys.executable, "-c", stopped, *options], capture_output=True, text=True)
         assert result.returncode == 130
-        assert "stopped. To go on: distilsql wait\n" in result.stderr
+        assert "stopped. To resume: distilsql wait\n" in result.stderr
 
 
 @pytest.mark.parametrize(("options", "is_shown"), [([], False), (["-W", "default"], True)])
@@ -161,7 +161,7 @@ def test_a_run_is_compared_with_anyones_table(tmp_path):
     assert "+33.3" in compared.stdout
     refused = distilsql("evaluate", "run", *asked, "--column", "answer", cwd=tmp_path)
     assert refused.returncode == 1
-    assert "--column does nothing here" in refused.stderr
+    assert "--column has no effect here" in refused.stderr
 
 
 COMMANDS = [

@@ -80,7 +80,7 @@ def test_a_resumed_run_goes_on_in_its_own_precision(recipe, tmp_path, machine):
     assert_same_weights(whole, resumed)
     train(settings, tmp_path / "killed")  # finished, and by the same recipe
 
-    with pytest.raises(RunError, match="another recipe"):
+    with pytest.raises(RunError, match="a different recipe"):
         train(
             recipe("sft", "train.precision=float32", "train.steps=3", "train.save_every_steps=1"),
             tmp_path / "killed",

@@ -26,7 +26,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 def test_entering_a_run_again_needs_the_same_recipe(tmp_path):
     open_run(tmp_path / "run", "a = 1\n")
     assert open_run(tmp_path / "run", "a = 1\n").path == tmp_path / "run"
-    with pytest.raises(RunError, match=r"there: a = 1; here: a = 2"):
+    with pytest.raises(RunError, match=r"there: a = 1; now: a = 2"):
         open_run(tmp_path / "run", "a = 2\n")
 
 
@@ -37,11 +37,11 @@ def test_a_recipe_whose_training_never_began_gives_way_if_it_is_ours(recipe, tmp
     open_run(run.path, second)
     assert run.recipe.read_text() == second
     run.environment.write_text("{}")
-    with pytest.raises(RunError, match="another recipe"):
+    with pytest.raises(RunError, match="a different recipe"):
         open_run(run.path, first)
     run.environment.unlink()
     run.recipe.write_text("# mine\n" + second)
-    with pytest.raises(RunError, match="another recipe"):
+    with pytest.raises(RunError, match="a different recipe"):
         open_run(run.path, first)
     assert run.recipe.read_text().startswith("# mine")
 
@@ -51,7 +51,7 @@ def test_what_no_run_made_is_never_deleted(recipe, tmp_path):
     project.mkdir()
     for name in ("recipe.toml", "pairs.jsonl", "notes"):
         (project / name).write_text(text)
-    with pytest.raises(RunError, match="it holds notes, which no run makes"):
+    with pytest.raises(RunError, match="it holds notes, which is not part of a run"):
         open_run(project, text, overwrite=True)
     run = open_run(tmp_path / "run", text)
     write_text(run.environment, "{}")

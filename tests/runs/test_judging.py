@@ -53,7 +53,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_judging(world):
     assert "t.sqlite/scores.json cannot be written (a part of its path is a file)" in " ".join(
         result.stderr.split()
     )
-    assert "nothing was begun" in result.stderr
+    assert "nothing was started" in result.stderr
 
 
 def no_room(path):
@@ -95,7 +95,7 @@ def test_a_protected_file_is_not_replaced(tmp_path, monkeypatch):
     file.chmod(0o400)
     if os.access(file, os.W_OK):
         pytest.skip("root may write it")
-    with pytest.raises(RunError, match="may not be written"):
+    with pytest.raises(RunError, match="permissions do not allow writing"):
         refuse_unwritable(file)
 
 

@@ -21,7 +21,7 @@ def test_a_folder_is_free_again_however_its_holder_ends(
 ):
     run = tmp_path / "runs" / "kid"
     with held_elsewhere(run) as process:
-        with pytest.raises(RunInUse, match=r"at work on .*kid\. Wait .* or stop it"), hold(run):
+        with pytest.raises(RunInUse, match=r"working on .*kid\. Wait .* or stop it"), hold(run):
             pass
         with hold(tmp_path / "runs" / "rkd"):
             pass

@@ -172,7 +172,7 @@ def test_what_cannot_be_taken_from_memory_is_refused(recipe, things, tmp_path, t
     with pytest.raises(ModelError, match="give both student and tokenizer"):
         train(settings, tmp_path / "run", student=things["student"])
     with pytest.raises(
-        ModelError, match=r"data\.train = memory is no path|student\.path = memory is no path"
+        ModelError, match=r"data\.train = memory is not a path|student\.path = memory is not a path"
     ):
         train(settings, tmp_path / "run")
     with pytest.raises(RecipeError, match="leave them out, or give no teacher"):

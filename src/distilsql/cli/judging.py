@@ -1,4 +1,4 @@
-"""Commands that measure: accuracy, ExAccErr, and runs against each other."""
+"""Commands that measure: accuracy, ExAccErr, and comparisons of runs."""
 
 import logging
 from collections.abc import Callable
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(
-    target: Annotated[Path, typer.Argument(help="A run folder or a prediction file of any system")],
+    target: Annotated[Path, typer.Argument(help="A run folder, or any system's prediction file")],
     on: On,
     data: Root = None,
     database: OwnDatabase = None,
@@ -35,35 +35,33 @@ def evaluate(
         bool, typer.Option("--plug-values", help="Spider: also try the gold's values (inflates scores)")
     ] = False,
     r_ves: Annotated[
-        bool, typer.Option("--r-ves", help="BIRD: also time right predictions against gold")
+        bool, typer.Option("--r-ves", help="BIRD: also time right predictions against their golds")
     ] = False,
     against: Annotated[
-        Path | None, typer.Option(help="Another prediction file: a paired comparison with it")
+        Path | None, typer.Option(help="Another prediction file to compare with, paired by example")
     ] = None,
     temperature: Annotated[
         float,
-        typer.Option(min=0.0, help="The run's predictions sampled at this temperature, all seeds together"),
+        typer.Option(min=0.0, help="Judge the run's samples at this temperature, all seeds together"),
     ] = 0.0,
     tables: Annotated[
         bool,
-        typer.Option("--tables", help="Also by hardness, clause and database, or by length of the reference"),
+        typer.Option("--tables", help="Also show hardness, clauses and databases, or reference lengths"),
     ] = False,
     leave_out: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Do not judge this example (its id; may be repeated), or broken-golds: all that cannot be"
-        ),
+        typer.Option(help="Id of an example to leave out (repeatable), or broken-golds: all that fail"),
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds that a prediction may run  [default: 30]")
+        float | None, typer.Option(min=0.1, help="Time limit of a prediction, in seconds  [default: 30]")
     ] = None,
     gold_timeout: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds that a gold query may run  [default: 120]")
+        float | None, typer.Option(min=0.1, help="Time limit of a gold query, in seconds  [default: 120]")
     ] = None,
     limit: Limit = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the scores here (JSON)")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the scores to this file (JSON)")] = None,
 ) -> None:
-    """Judge predictions by running them, as the official evaluators do; responses to instructions by ROUGE-L."""
+    """Judge predicted SQL by running it, as the official evaluators do; responses to instructions by ROUGE-L."""
     from functools import partial
 
     from distilsql.files import refuse_unwritable, write_text
@@ -82,7 +80,8 @@ def evaluate(
         database = database or options.database_path
     else:
         _refuse(
-            "this option is for a run folder, which knows how each file was sampled", temperature=temperature
+            "this option is for a run folder, which records how each file was sampled",
+            temperature=temperature,
         )
     if out is not None:
         refuse_unwritable(out)
@@ -109,7 +108,7 @@ def evaluate(
         scores = with_r_ves(scores, benchmark)
     if out is not None:
         files[out] = scores.to_json()
-    # Printed first: a file that cannot be written after all takes no number along.
+    # Printed first, so that the scores are not lost if a file cannot be written after all.
     print(shown("\n".join(score_lines(scores, tables=tables)), keep_lines=True), flush=True)
     for path, text in files.items():
         write_text(path, text)
@@ -120,10 +119,10 @@ def evaluate(
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders")],
-    out: Annotated[Path, typer.Option(help="Where table, figures and page go")] = Path("report"),
+    out: Annotated[Path, typer.Option(help="Where to write table, figures and HTML page")] = Path("report"),
     title: Annotated[str, typer.Option(help="Title of the page")] = "Accuracy against cost",
 ) -> None:
-    """Accuracy against cost: table, figures and a page, from run folders."""
+    """Compare runs: a table, figures and an HTML page of accuracy against cost."""
     from rich.console import Console
 
     from distilsql.report import comparison_table, load_runs, to_terminal, write_report
@@ -140,14 +139,16 @@ def exposure(
     data: Root = None,
     database: OwnDatabase = None,
     teacher: Annotated[
-        str | None, typer.Option(help="Another teacher than the run's: folder or hub name")
+        str | None, typer.Option(help="Use another teacher than the run's: folder or hub name")
     ] = None,
     limit: Limit = 100,
-    length: Annotated[int, typer.Option(min=1, help="l: how many tokens errors are accumulated over")] = 15,
+    length: Annotated[
+        int, typer.Option(min=1, help="Number of tokens over which errors accumulate (l)")
+    ] = 15,
     samples: Annotated[int, typer.Option(min=1, help="Samples per prompt and model")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of the samples and the interval")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the samples and the interval")] = 0,
 ) -> None:
-    """ExAccErr: how much more a student errs along its own samples than along its teacher's (exposure bias)."""
+    """Measure exposure bias (ExAccErr): how much more a student errs on its own samples than on its teacher's."""
     with progress("starting"):
         from distilsql.inference.exposure import ExposureOptions, expose_run
         from distilsql.inference.predict import benchmark_for, recipe_of
@@ -171,7 +172,7 @@ def _load(on: str, data: Path | None, database: Path | None) -> "Benchmark":
 
 
 def _refuse(reason: str, **options: object) -> None:
-    """Raises DataError for an option that was given and would do nothing."""
+    """Raises DataError for an option that was given but would have no effect."""
     for name, value in options.items():
         if value:
-            raise DataError(f"--{name.replace('_', '-')} does nothing here: {reason}. Leave it out.")
+            raise DataError(f"--{name.replace('_', '-')} has no effect here: {reason}. Leave it out.")

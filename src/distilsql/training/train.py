@@ -30,10 +30,10 @@ from distilsql.runs.folder import (
     RunFolder,
     append_line,
     begun_in,
+    check_is_run_folder,
     drop_lines_after,
     open_run,
     recipe_in,
-    refuse_what_is_no_run,
 )
 from distilsql.runs.recipe import Recipe
 from distilsql.runs.records import Summary
@@ -115,7 +115,7 @@ def train(
         recipe, settled_why = settled_for_run(recipe, None if overwrite else out, accelerator, given)
         with accelerator.main_process_first():
             if accelerator.is_main_process:
-                refuse_what_is_no_run(out)
+                check_is_run_folder(out)
                 if overwrite or not RunFolder(out).is_finished():
                     held.enter_context(hold(out))
             run = open_run(
