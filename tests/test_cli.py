@@ -92,7 +92,7 @@ def test_what_libraries_say_to_one_another_is_shown_to_who_asks(tiny_models, opt
         (
             ["predict", "nowhere", "--on", "demo:test", "--precision", "float32"],
             1,
-            ["in float32", "the run's precision", "--out"],
+            ["in float32", "the run's own precision", "--out"],
         ),
         (["predict", "nowhere", "--on", "demo:test", "--precision", "half"], 2, ["--precision", "float32"]),
         (["evaluate", "missing.txt", "--on", "demo:test"], 1, ["missing.txt"]),

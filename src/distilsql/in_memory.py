@@ -1,7 +1,7 @@
 """How a recipe refers to models and examples that were passed in memory and so have no path.
 
-`memory` means whatever is passed to `train`. The recipe in the run folder has `memory:` and the first digits of a SHA-256
-of the weights or the examples instead, so that nothing else can be mistaken for them later.
+`memory` means whatever is passed to `train`. The recipe in the run folder has `memory:` and the first digits of a
+SHA-256 of the weights or the examples instead, so that nothing else can be mistaken for them later.
 """
 
 IN_MEMORY = "memory"

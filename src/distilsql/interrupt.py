@@ -26,8 +26,8 @@ _END = 0  # no signal has this number
 class StopRequest:
     """The signals that the process has received. `number` is that of the first signal, None if there was none yet.
 
-    `when` says what the work will finish before it stops, such as "this step is saved". If it is empty, the first signal
-    raises KeyboardInterrupt in the main thread, otherwise the second does. `kept` says what is saved of the current work.
+    `when` says what the work waits for before it stops, such as "this step is saved". If it is empty, the first signal
+    raises KeyboardInterrupt in the main thread, otherwise the second does. `kept` says what has been saved so far.
     `requested` is about this process only: of several, some may see a signal a step later, or never.
     """
 
@@ -111,8 +111,8 @@ def watched(last_words: Callable[[StopRequest], None]) -> Iterator[StopRequest]:
 def stopping_when(this: str) -> Iterator[StopRequest]:
     """For work that checks `requested` and ends by itself, once `this` is true.
 
-    In a command, yields the command's request. In a library, signals are handled inside the block if it runs in the main
-    thread; in another thread, the host program decides how the work stops.
+    In a command, yields the command's request. In a library, signals are handled inside the block if it runs in the
+    main thread; in another thread, the host program decides how the work stops.
     """
     request = _of_command or StopRequest()
     is_main = threading.current_thread() is threading.main_thread()

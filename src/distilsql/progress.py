@@ -65,7 +65,7 @@ _title: ContextVar[str] = ContextVar("title", default="")
 
 @contextmanager
 def progress(what: str, total: int | None = None, *, done: int = 0, unit: str = "") -> Iterator[Advance]:
-    """Report work of `total` units, `done` of which are done already. Yields a function to call after each further one."""
+    """Report work of `total` units, `done` of which are done already. Yields a function to call after each other."""
     reporter, title = _reporter.get(), _title.get()
     work = Work(f"{title}: {what}" if title else what, total, done, unit)
     lock = threading.Lock()

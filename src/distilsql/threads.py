@@ -1,7 +1,7 @@
 """How many threads torch uses on a CPU, and how they wait for each other. Does not import torch.
 
-The threads of an operation wait for each other at its end. By default, those of libgomp, which torch's wheels bundle, spin
-for three milliseconds before they sleep; if another process wants the core, a model of small operations comes to a
+The threads of an operation wait for each other at its end. By default, those of libgomp, which torch's wheels bundle,
+spin for three milliseconds before they sleep; if another process wants the core, a model of small operations comes to a
 standstill. Threads that sleep at once cost little on an idle machine. A model too small to gain from threads gets one.
 
 The environment variables OMP_NUM_THREADS, and OMP_WAIT_POLICY or GOMP_SPINCOUNT, take precedence. These are not recipe

@@ -60,7 +60,7 @@ def test_vocabulary_is_cut_to_the_tokenizer_and_too_few_outputs_are_refused(tiny
     model.resize_token_embeddings(len(tokenizer) + 64, mean_resizing=False)
     assert shared_vocabulary_size(model, model, tokenizer) == len(tokenizer)
     model.resize_token_embeddings(len(tokenizer) - 1, mean_resizing=False)
-    with pytest.raises(ModelError, match="output tokens but the tokenizer"):
+    with pytest.raises(ModelError, match="output tokens but its tokenizer"):
         shared_vocabulary_size(model, None, tokenizer)
 
 

@@ -62,8 +62,8 @@ def reproduce(plan: Plan, out: Path) -> list[Path]:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RunError(
-            "reproduce does not train one run in several processes together (WORLD_SIZE is set, as by `accelerate "
-            "launch`). Start `distilsql reproduce` once for each GPU: each process takes runs that no other works on."
+            "reproduce does not train one run in several processes (WORLD_SIZE is set, as by `accelerate launch`). "
+            "Start `distilsql reproduce` once for each GPU: each process takes runs that no other is working on."
         )
     maker = _Maker(plan, out)
     waiting = [run for name, run in plan.runs.items() if maker.states[name] is not State.MEASURED]
@@ -75,7 +75,7 @@ def reproduce(plan: Plan, out: Path) -> list[Path]:
             if names != told:
                 told = names
                 log.info(
-                    f"Waiting for other processes, which are at work on these, or on what they need: {names}"
+                    f"Waiting for other processes that are working on these runs, or on runs they need: {names}"
                 )
             with progress(f"waiting for {len(postponed)} runs of other processes"):
                 time.sleep(_ASK_AGAIN_S)
@@ -125,9 +125,9 @@ class _Maker:
         title = f"{self._places[run.name]}/{len(self._places)} {run.name}"
         if state_of(run) is State.OTHER:
             raise RunError(
-                f"{run.folder.path} does not hold the run that it is named for: its recipe differs, or it is no run "
-                "folder. The base recipe may have changed since: choose another --runs, or move the folder away to "
-                "train it anew."
+                f"{run.folder.path} does not hold the run that its name stands for: its recipe differs, or "
+                "it is not a run folder. The base recipe may have changed since: choose another --runs, or move the folder away to "
+                "train it again."
             )
         with hold(run.folder.path), titled(title):
             changed = self._trained(run) | self.judge.judge(run)

@@ -109,7 +109,7 @@ class _Running:
             raise RunError(
                 self.errors.get(
                     name,
-                    f"{name} ended with status {status}. What it said is above; start the command again to go on.",
+                    f"{name} ended with status {status}. Its messages are above; run the command again to resume.",
                 )
             )
 

@@ -55,9 +55,7 @@ class Given:
                 "A student in memory and its tokenizer go together: give both student and tokenizer, or neither."
             )
         if self.tokenizer is not None and self.tokenizer.eos_token_id is None:
-            raise ModelError(
-                "The tokenizer given has no EOS token, so a query could not end. Set its eos_token."
-            )
+            raise ModelError("The tokenizer given has no EOS token to end a query with. Set its eos_token.")
         for role in ("student", "teacher"):
             if getattr(self, role) is not None:
                 check_in_memory(getattr(self, role), role)
@@ -112,7 +110,7 @@ class Given:
                 name = memory_name(given)
                 if named and is_in_memory(named) and named not in (IN_MEMORY, name):
                     raise ModelError(
-                        f"The recipe's {key} is {named}, and the {what} given is {name}: it is another one. Give the "
+                        f"The recipe's {key} is {named}, but the {what} given is {name}, a different one. Give the "
                         f"one the recipe was made with, or set {key} to {IN_MEMORY!r}."
                     )
                 changed.setdefault(section, {})[field] = name
@@ -171,7 +169,7 @@ def refuse_others(recipe: Recipe, begun: Recipe, folder: Path) -> None:
             raise RunError(
                 f"{folder} was begun with another {what}: {theirs}, and here it is {mine} (a name in memory tells by "
                 "weights or texts). Give what it was begun with, or another folder; with overwrite (--overwrite) it "
-                "starts anew."
+                "starts over."
             )
 
 

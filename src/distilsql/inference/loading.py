@@ -115,7 +115,7 @@ def check_asked_model(model: TreeModel, vocabulary_size: int, prompt: PromptSett
     if not tree_is_exact(model, *tree, vocabulary_size, longest_tokens=prompt.longest_tokens):
         model.layout = "padded"
         log.warning(
-            f"{path} does not give the same result on a tree: it answers one question at a time (slower)."
+            f"{path} does not give the same result on a tree, so it answers one question at a time (slower)."
         )
 
 

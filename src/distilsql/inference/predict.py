@@ -69,7 +69,7 @@ def load_student(
     run = run if isinstance(run, RunFolder) else RunFolder(Path(run))
     recipe = recipe_of(run)
     if not run.model.exists():
-        raise RunError(f"{run.path} has no model yet: start `distilsql train` on it again to finish it.")
+        raise RunError(f"{run.path} has no finished model: run `distilsql train` again to finish it.")
     path, adapter = str(run.model), None
     if (run.model / "adapter_config.json").exists():
         path, adapter = recipe.student.path, str(run.model)
@@ -102,7 +102,9 @@ def load_any(
             has no positions for prompt and completion.
     """
     if beams > 1 and temperature:
-        raise RunError(f"Beam search does not sample: give {beams} beams or temperature {temperature:g}.")
+        raise RunError(
+            f"Beam search cannot sample: give either {beams} beams or temperature {temperature:g}."
+        )
     with progress(f"loading {path}"):
         tokenizer = load_tokenizer(path)
         device = Accelerator().device
@@ -137,7 +139,8 @@ def _asked_precision(asked: AskedPrecision | None, recipe: Recipe, path: str) ->
         log.info(str(choice))
         return choice.precision
     log.warning(
-        f"This run computes in bfloat16, slowly: {choice.reason}. --precision float32 rounds otherwise, and faster."
+        f"This run computes in bfloat16, which is slow here: {choice.reason}. "
+        "--precision float32 is faster but rounds differently."
     )
     return trained_in
 

@@ -65,8 +65,8 @@ class Session:
     def check_state(self, path: Path, state: tuple[int, ...]) -> None:
         if self.states.setdefault(path, state) != state:
             raise DatabaseUnavailable(
-                f"{path} changed while it was judged, so golds and predictions ran on different contents. Judge a copy "
-                f'that stands still: sqlite3 {path.name} ".backup copy.sqlite".'
+                f"{path} changed during judging, so golds and predictions ran on different contents. Judge a copy "
+                f'that does not change: sqlite3 {path.name} ".backup copy.sqlite".'
             )
 
     def fingerprints(self, benchmark: SqlBenchmark) -> dict[str, str]:

@@ -66,8 +66,8 @@ def read_predictions(
     answers = _read_draw(read, benchmark, whole)
     if not may_be_empty and not any(answer.strip() for answer in answers):
         raise DataError(
-            f"All {len(answers)} predictions in {path} are empty, so there is nothing to judge; was the SQL written "
-            "where it is looked for?"
+            f"All {len(answers)} predictions in {path} are empty, so there is nothing to judge; check that the file "
+            "has the SQL in the expected place."
         )
     return answers
 
@@ -156,8 +156,8 @@ def _read_text(path: Path) -> str:
 def _read_lines(text: str, benchmark: SqlBenchmark, path: Path, may_lack: Collection[str]) -> list[str]:
     if found := _no_lines_of_sql(text):
         raise DataError(
-            f"{path} was taken for one SQL query per line, as its suffix says nothing else, but {found}. Name it for "
-            "what it holds: .jsonl, .json, .csv, or .sql with a query in every line."
+            f"{path} was read as one SQL query per line, because of its suffix, but {found}. Give it the suffix of its "
+            "format: .jsonl, .json, .csv, or .sql with a query in every line."
         )
     lines = text.replace("\r\n", "\n").split("\n")
     if lines[-1] == "":  # the end of the last line, not one more

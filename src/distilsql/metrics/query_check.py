@@ -60,11 +60,11 @@ class TeacherCheck:
         matches = "unknown" if self._share_that_matches is None else f"{self._share_that_matches:.1%}"
         log.info(
             f"The teacher's {self.completions:,} queries: {self.parse / self.completions:.1%} parse, "
-            f"{self.share_that_runs:.1%} run, {matches} give gold's result."
+            f"{self.share_that_runs:.1%} run, {matches} return the gold's result."
         )
         if self.share_that_runs < LOW_SHARE_THAT_RUNS:
             log.warning(
-                f"Only {self.share_that_runs:.1%} of the teacher's queries run, and the student will be shown all of "
+                f"Only {self.share_that_runs:.1%} of the teacher's queries run, and the student is trained on all of "
                 "them. Fine-tune the teacher on this data first (method sft), lower generation.temperature, or choose "
                 "a method that trains on gold."
             )

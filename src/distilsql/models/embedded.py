@@ -32,7 +32,7 @@ def resolve(path: str | Path) -> str:
     if name in _FOLDERS:
         return str(_checked_folder(name))
     if name.startswith("demo:"):
-        raise ModelError(f"No model is called {name}. The package holds: {', '.join(_FOLDERS)}.")
+        raise ModelError(f"There is no model {name}. The package contains: {', '.join(_FOLDERS)}.")
     return name
 
 

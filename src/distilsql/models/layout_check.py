@@ -39,9 +39,9 @@ def check_head(model: TreeModel, vocabulary_size: int, path: str) -> None:
     difference_TV = model.head().logits(hidden_TD, vocabulary_size) - stock_TV
     if difference_TV.abs().max() > HEAD_TOLERANCE[model.dtype] * stock_TV.abs().max():
         raise ModelError(
-            f"{path} ({type(model.causal_lm).__name__}) makes its logits otherwise than by its output layer, a scale "
-            "(logits_scaling, logit_scale) and a cap (final_logit_softcapping): its distribution would be another "
-            "one here. Use a model of another family."
+            f"{path} ({type(model.causal_lm).__name__}) does not compute its logits with its output layer, a scale "
+            "(logits_scaling, logit_scale) and a cap (final_logit_softcapping) alone, so distilsql would compute a "
+            "different distribution. Use a model of another family."
         )
 
 

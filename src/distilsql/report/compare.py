@@ -50,7 +50,5 @@ def compare(
             write_report(records, Path(out), title="Accuracy against cost")
         return comparison_table(records)
     if len(compared) != 2 or len(scores) != 2 or out is not None:
-        raise DataError(
-            "compare takes two scores (and no out), or run folders; not both, and not one score alone."
-        )
+        raise DataError("compare takes either two scores (without out) or one or more run folders.")
     return compare_scores(scores[0], scores[1])

@@ -47,5 +47,5 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
         return load_file(whole / "state.safetensors"), state
     except Exception as error:
         raise RunError(
-            f"The checkpoint {whole} cannot be read: {error}. Delete it to start the run anew."
+            f"The checkpoint {whole} cannot be read: {error}. Delete it to start the run over."
         ) from error

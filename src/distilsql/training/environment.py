@@ -62,8 +62,8 @@ def refuse_other_data(run: RunFolder, now: Environment) -> None:
     for name, data in now.data.items():
         if name in before and before[name] != data:
             raise RunError(
-                f"{run.path} was begun on other data: {name} had {before[name].examples} examples and has "
-                f"{data.examples}, or their texts have changed. Put it back to go on; --overwrite starts anew."
+                f"{run.path} was begun on different data: {name} had {before[name].examples} examples and now has "
+                f"{data.examples}, or their texts have changed. Restore it to resume; --overwrite starts over."
             )
 
 

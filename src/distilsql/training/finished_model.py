@@ -19,6 +19,6 @@ def write_model(recipe: Recipe, run: RunFolder, engines: Engines, *, steps: int,
             write_model_card(recipe, folder, steps=steps, examples_seen=examples_seen)
     except Exception as error:  # safetensors reports a full disk as its own error type
         raise RunError(
-            f"The model of {run.path} could not be written: {error}. The training is kept as a checkpoint; "
-            "free some disk space and start the same command again, which only writes the model."
+            f"The model of {run.path} could not be written: {error}. The checkpoint is kept; free some disk space and "
+            "run the same command again, which then only writes the model."
         ) from error

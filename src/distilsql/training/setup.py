@@ -112,4 +112,4 @@ def choose_layouts(engines: Engines, recipe: Recipe, first_window: Sequence[Wind
         if choice == "off" or not exact:
             model.layout = "padded"
         if not exact:
-            log.warning(f"The {role} does not give the same result on a tree: it runs padded (slower).")
+            log.warning(f"The {role} does not give the same result on a tree, so it runs padded (slower).")

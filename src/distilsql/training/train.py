@@ -122,7 +122,7 @@ def train(
                 out, _text_of(recipe, out, same), overwrite=overwrite and accelerator.is_main_process
             )
         if run.is_finished():
-            log.info(f"{out} is finished already; pass --overwrite to run it anew.")
+            log.info(f"{out} is already finished; pass --overwrite to start over.")
         else:
             for sentence in settled_why:
                 log.info(sentence)

@@ -155,7 +155,7 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     if file.is_file():
         if json.loads(file.read_text()) != settings:
             raise DataError(
-                f"{folder} holds a suite that was begun with other settings; choose another folder or delete it."
+                f"{folder} holds a suite that was begun with different settings; choose another folder or delete it."
             )
         return
     write_text(file, json.dumps(settings, indent=1))
@@ -187,7 +187,7 @@ def _build_database(
     alive = [pair for pair in pairs if not _tells_apart(path, pair, judge)]
     if judge.fingerprint(path).sha256 != original.sha256:
         raise DatabaseUnavailable(
-            f"{path} changed while its variants were begun; build the suite from a copy that stands still."
+            f"{path} changed while its variants were being built; build the suite from a copy that does not change."
         )
     report: dict[str, Any] = {
         "original": original.sha256,

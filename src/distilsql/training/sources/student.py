@@ -36,7 +36,7 @@ class Student(CompletionSource):
             return
         if beforehand.processes > 1:
             raise RunError(
-                "generation.engine = vllm runs in one process; this is one of "
+                "generation.engine = vllm needs a single process, but there are "
                 f"{beforehand.processes}. Start one process, or use generation.engine = built-in."
             )
         self._vllm = vllm_source(self.recipe, self.engines.student, self.engines.tokenizer)

@@ -186,7 +186,7 @@ def open_teacher_hidden(
             if needed_bytes > budget_bytes:
                 log.warning(
                     f"The teacher's hidden states need {needed_bytes / 2**20:,.0f} MB, more than "
-                    f"train.teacher_hidden_mb = {options.teacher_hidden_mb}: the teacher runs at every step."
+                    f"train.teacher_hidden_mb = {options.teacher_hidden_mb}, so the teacher runs at every step."
                 )
                 return None
             hidden.make_room(budget_bytes)
@@ -194,9 +194,9 @@ def open_teacher_hidden(
             hidden.fill(rank, processes)
         except OSError as error:
             log.warning(
-                f"The teacher's hidden states cannot be kept in {root} ({error.strerror or error}): the teacher runs "
-                "at every step, which is slower and rounds a little differently. Free some disk space, or set "
-                "train.teacher_hidden_folder to another place."
+                f"The teacher's hidden states cannot be kept in {root} ({error.strerror or error}), so the teacher "
+                "runs at every step, which is slower and rounds slightly differently. Free some disk space, or set "
+                "train.teacher_hidden_folder to another folder."
             )
             return None
     return hidden
@@ -248,6 +248,6 @@ def _announce(hidden: TeacherHidden, examples: int, needed_bytes: int, folder: P
     missing = sum(len(entry.numbers) for entry in hidden.missing())
     what = f"the teacher's hidden states of {examples:,} queries ({needed_bytes / 2**20:,.0f} MB) in {folder}"
     if missing:
-        log.info(f"Completing {what}: {missing:,} go through the teacher now, and no more while training.")
+        log.info(f"Completing {what}: the teacher reads {missing:,} now and none during training.")
     else:
         log.info(f"Found {what}: the teacher need not run.")

@@ -126,8 +126,8 @@ def open_store(root: Path, identity: Mapping[str, str], made_from: str) -> Hidde
         found = dict(json.loads(manifest.read_text(encoding="utf-8"))["identity"])
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise RunError(
-            f"{manifest} cannot be read ({error!r}), so nobody knows which teacher the hidden states beside it "
-            f"belong to. Delete {folder}; they are computed again."
+            f"{manifest} cannot be read ({error!r}), so it is not known which teacher the hidden states beside it "
+            f"are from. Delete {folder}; they will be computed again."
         ) from error
     if found != identity:
         differing = ", ".join(
