@@ -105,7 +105,7 @@ def _is_special(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
-def refuse_unwritable(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Raises RunError unless a file can be written at `path`. Call it before the work whose result goes there."""
     try:
         if path.is_dir():

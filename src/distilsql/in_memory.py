@@ -16,7 +16,7 @@ def is_in_memory(name: str) -> bool:
     return name == IN_MEMORY or name.startswith(f"{IN_MEMORY}:")
 
 
-def said_of_memory(name: str, what: str, argument: str) -> str:
+def in_memory_message(name: str, what: str, argument: str) -> str:
     """The error message for `name` where a path is needed; `what` is the kind of object, such as "student"."""
     return (
         f"{name} is not a path: the {what} of this run was in memory when it was made. From Python, pass it again "

@@ -111,7 +111,7 @@ def test_question_and_sql_pairs_are_not_taken_for_instructions(tmp_path: Path) -
 
 
 def test_what_needs_databases_refuses_instructions(file: Path) -> None:
-    with pytest.raises(DataError, match=r"own\.jsonl is instruction following"):
+    with pytest.raises(DataError, match=r"own\.jsonl is an instruction-following benchmark"):
         load_sql_benchmark(str(file))
 
 

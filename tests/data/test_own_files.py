@@ -93,7 +93,7 @@ def test_an_empty_file_of_instructions_is_no_success(tmp_path):
 
 
 def test_a_file_without_a_suffix_says_which_there_are(tmp_path, zoo):
-    with pytest.raises(DataError, match=r"no suffix that says what it holds; own pairs end in \.jsonl"):
+    with pytest.raises(DataError, match=r"no suffix that gives its format; own pairs end in \.jsonl"):
         load_benchmark(str(write(tmp_path, "pairs.xlsx", "")), database=zoo)
 
 

@@ -72,20 +72,22 @@ def test_another_tokenizer_is_refused_with_the_cure(tiny_models):
         check_same_tokenizer(mine, other, "teacher")
 
 
-def test_a_teacher_that_ends_otherwise_is_refused(tiny_models):
+def test_a_teacher_with_another_eos_token_is_refused(tiny_models):
     """As an Instruct model does beside a base model of the same vocabulary."""
     student, teacher = (load_tokenizer(tiny_models[role]) for role in ("student", "teacher"))
     teacher.eos_token = "<pad>"
-    with pytest.raises(ModelError, match=r"<eos>.*nowhere/teacher with <pad>.*tokenizer_config\.json"):
+    with pytest.raises(ModelError, match=r"<eos>.*nowhere/teacher is <pad>.*tokenizer_config\.json"):
         check_same_tokenizer(student, teacher, "nowhere/teacher")
 
 
-def test_a_teacher_whose_tokenizer_puts_a_bos_before_a_text_is_refused(tiny_models, tmp_path):
+def test_a_teacher_whose_tokenizer_adds_a_bos_token_is_refused(tiny_models, tmp_path):
     student, teacher = (load_tokenizer(tiny_models[role]) for role in ("student", "teacher"))
     teacher.backend_tokenizer.post_processor = TemplateProcessing(
         single="<mask> $A", special_tokens=[("<mask>", teacher.convert_tokens_to_ids("<mask>"))]
     )
-    with pytest.raises(ModelError, match=r"begins with a, that of the teacher nowhere/teacher with <mask>"):
+    with pytest.raises(
+        ModelError, match=r"begins the text “a” with a, that of the teacher nowhere/teacher with <mask>"
+    ):
         check_same_tokenizer(student, teacher, "nowhere/teacher")
 
 

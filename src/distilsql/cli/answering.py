@@ -36,7 +36,7 @@ def predict(
     from accelerate import Accelerator
 
     from distilsql.errors import RunError
-    from distilsql.files import refuse_unwritable
+    from distilsql.files import check_writable
     from distilsql.runs.folder import RunFolder
 
     with progress("starting"):
@@ -52,7 +52,7 @@ def predict(
             f"compared. Say where to write predictions {others}: --out predictions.jsonl"
         )
     if out is not None:
-        refuse_unwritable(out)
+        check_writable(out)
     folder = RunFolder(run)
     if recipe is None:
         resolved = recipe_of(folder)

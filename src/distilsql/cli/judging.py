@@ -64,7 +64,7 @@ def evaluate(
     """Judge predicted SQL by running it, as the official evaluators do; responses to instructions by ROUGE-L."""
     from functools import partial
 
-    from distilsql.files import refuse_unwritable, write_text
+    from distilsql.files import check_writable, write_text
     from distilsql.runs.evaluate import compare_scores, evaluate_file, judge_run, score_lines, with_r_ves
     from distilsql.runs.folder import existing_run
     from distilsql.runs.recipe import load_recipe
@@ -84,7 +84,7 @@ def evaluate(
             temperature=temperature,
         )
     if out is not None:
-        refuse_unwritable(out)
+        check_writable(out)
     whole = _load(on, data, database)
     benchmark = limited(whole, limit)
     rules: dict[str, Any] = {

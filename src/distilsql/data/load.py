@@ -20,7 +20,7 @@ from distilsql.data.text import suffix_of
 from distilsql.databases.database import Database
 from distilsql.databases.schema import describe, introspect
 from distilsql.errors import DataError
-from distilsql.in_memory import is_in_memory, said_of_memory
+from distilsql.in_memory import in_memory_message, is_in_memory
 
 DATA_VARIABLE = "DISTILSQL_DATA"
 RECORDS = "pairs"  # the name of a benchmark that was made of records in memory
@@ -71,7 +71,7 @@ def load_benchmark(
         return _load_records(spec, database, missing_databases, needs_gold)
     spec = str(spec)
     if is_in_memory(spec):
-        raise DataError(said_of_memory(spec, "data", "train_set=examples"))
+        raise DataError(in_memory_message(spec, "data", "train_set=examples"))
     file = find_instructions(spec, root)
     if file is not None:
         return _load_instructions(spec, file)

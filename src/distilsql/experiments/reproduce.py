@@ -126,8 +126,8 @@ class _Maker:
         if state_of(run) is State.OTHER:
             raise RunError(
                 f"{run.folder.path} does not hold the run that its name stands for: its recipe differs, or "
-                "it is not a run folder. The base recipe may have changed since: choose another --runs, or move the folder away to "
-                "train it again."
+                "it is not a run folder. The base recipe may have changed since: choose another --runs, or move the "
+                "folder away to train it again."
             )
         with hold(run.folder.path), titled(title):
             changed = self._trained(run) | self.judge.judge(run)

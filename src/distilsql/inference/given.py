@@ -16,7 +16,7 @@ from distilsql.data.benchmark import Benchmark, SqlBenchmark, data_checksum
 from distilsql.data.example import Example
 from distilsql.data.load import load_benchmark
 from distilsql.errors import ModelError, RecipeError, RunError
-from distilsql.in_memory import IN_MEMORY, is_in_memory, memory_name, said_of_memory
+from distilsql.in_memory import IN_MEMORY, in_memory_message, is_in_memory, memory_name
 from distilsql.models.embedded import resolve
 from distilsql.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from distilsql.models.in_memory import check_in_memory, taken_from_memory
@@ -115,7 +115,7 @@ class Given:
                     )
                 changed.setdefault(section, {})[field] = name
             elif named and is_in_memory(named) and (argument != "teacher" or recipe.row.needs_teacher):
-                raise ModelError(said_of_memory(f"{key} = {named}", what, passing))
+                raise ModelError(in_memory_message(f"{key} = {named}", what, passing))
         sections = {
             section: getattr(recipe, section).model_copy(update=fields) for section, fields in changed.items()
         }

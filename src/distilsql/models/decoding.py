@@ -211,8 +211,8 @@ class StockDecoding:
         if self._cache is None:
             raise ModelError(
                 f"{type(self.model.causal_lm).__name__} does not give exact results on trees and has no "
-                "past_key_values to generate from: distilsql can train it by methods that generate nothing, but cannot use it to "
-                "answer questions."
+                "past_key_values to generate from: distilsql can train it by methods that generate nothing, but "
+                "cannot use it to answer questions."
             )
         self.length_B = self.length_B + tokens_BL.shape[1]
         return output.last_hidden_state

@@ -11,7 +11,7 @@ from distilsql.data.benchmark import Benchmark, InstructBenchmark, SqlBenchmark
 from distilsql.data.golds import GOLD_TIMEOUT_S, PREDICTION_TIMEOUT_S
 from distilsql.databases.pool import ExecutionPool
 from distilsql.errors import DataError, RunError
-from distilsql.files import refuse_unwritable, write_text
+from distilsql.files import check_writable, write_text
 from distilsql.metrics.compare import Comparison, compare_predictions
 from distilsql.metrics.efficiency import measure_r_ves
 from distilsql.metrics.evaluate import broken_golds, evaluate
@@ -182,7 +182,7 @@ def judge_run(
             gold_timeout_s=gold_timeout_s,
             is_own=True,
         )
-    refuse_unwritable(place)
+    check_writable(place)
     return judge_predictions(whole=whole), place
 
 
