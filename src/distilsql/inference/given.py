@@ -1,4 +1,4 @@
-"""What of a run is in memory already: it takes the place of what the recipe names by path."""
+"""Models and examples passed in memory, used instead of the paths in the recipe."""
 
 import hashlib
 import json
@@ -37,9 +37,9 @@ _KEYS = {
 @dataclass(frozen=True)
 class Given:
     """Models (causal LMs of `transformers`), the student's tokenizer, and benchmarks; None where the recipe's path
-    counts.
+    is used.
 
-    A teacher is taken to read the student's tokens. Nothing given is changed: the student is copied, the teacher's
+    A teacher is assumed to use the student's tokenizer. Nothing given is changed: the student is copied, the teacher's
     weights are shared and frozen in the copy alone.
     """
 
@@ -62,7 +62,7 @@ class Given:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 (hex) of each thing that is given, by its argument; reads every weight once."""
+        """SHA-256 (hex) of each object given, by its argument; reads every weight once."""
         found = {}
         if self.student is not None:
             both = model_fingerprint(self.student) + tokenizer_fingerprint(self.tokenizer)
@@ -76,7 +76,7 @@ class Given:
         return found
 
     def described(self) -> dict[str, dict[str, str]]:
-        """For environment.json: what each thing was, with its whole fingerprint."""
+        """For environment.json: a description of each object, with its full fingerprint."""
         what = {
             argument: getattr(self, argument).name
             if argument in ("train_set", "valid_set")
@@ -86,10 +86,10 @@ class Given:
         return {argument: {"is": what[argument], "sha256": self.fingerprints[argument]} for argument in what}
 
     def named_in(self, recipe: Recipe) -> Recipe:
-        """The recipe with the names of what is given in place of paths.
+        """The recipe with the names of the given objects instead of paths.
 
         Raises:
-            ModelError: the recipe names something that was in memory, and that is not given, or is another one.
+            ModelError: the recipe names an object from memory, but it is not given, or a different one is.
             RecipeError: options that are for a teacher loaded from a path.
         """
         if self.teacher is not None and recipe.teacher is not None:
@@ -139,7 +139,7 @@ class Given:
             ) from error
 
     def student_weights(self, precision: Precision) -> nn.Module | None:
-        """A copy of the student, to be trained; None where it is not given."""
+        """A copy of the student to train; None if it is not given."""
         if self.student is None:
             return None
         return taken_from_memory(self.student, precision)

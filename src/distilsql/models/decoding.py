@@ -194,7 +194,7 @@ class StockDecoding:
         self.length_B = self.length_B[rows_B]
 
     def rewind(self, tokens_B: Tensor) -> None:
-        """Forget nothing. Raises ValueError where something is to be forgotten."""
+        """Does nothing. Raises ValueError if tokens would have to be forgotten."""
         if tokens_B.any():
             raise ValueError("a model's own cache cannot drop tokens: feed it no token that may be rejected")
 

@@ -1,4 +1,4 @@
-"""Models that are in memory already, taken as if they had been loaded."""
+"""Using models that are already in memory as if they had been loaded."""
 
 import copy
 from typing import Any

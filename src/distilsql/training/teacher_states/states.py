@@ -54,7 +54,7 @@ def run_teacher(
 
 @dataclass(frozen=True)
 class _Entry:
-    """A tree whose states are stored together: the numbers of its examples in the training set, and its key."""
+    """A tree whose states are stored together: its examples' numbers in the training set, and its key."""
 
     key: str
     numbers: tuple[int, ...]
@@ -119,7 +119,7 @@ class TeacherHidden:
         self._store.make_room(keys, self.bytes(self.missing()), budget_bytes)
 
     def bytes(self, entries: Sequence[_Entry]) -> int:
-        """Size of the states of some entries."""
+        """Size of the states of the given entries, in bytes."""
         weight_VE = self._teacher.head().weight_VD
         rows = sum(len(self._prepared.examples[number].gold) for entry in entries for number in entry.numbers)
         return rows * weight_VE.shape[1] * weight_VE.element_size()
@@ -237,7 +237,7 @@ def _entries(prepared: Prepared, questions_per_tree: int) -> list[_Entry]:
 
 
 def _is_wanted(recipe: Recipe, is_longer_than_an_epoch: bool) -> bool:
-    """Decided by the recipe and the data alone, not by what is on disk: a resumed run must decide the same."""
+    """Depends only on recipe and data, not on what is on disk: a resumed run must decide the same."""
     options = recipe.train
     if not source_class(recipe).is_fixed or options.teacher_hidden == "off":
         return False
