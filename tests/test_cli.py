@@ -115,7 +115,7 @@ def test_what_libraries_say_to_one_another_is_shown_to_who_asks(tiny_models, opt
         (["nonsense"], 2, ["nonsense"]),
     ],
 )
-def test_misuse_is_a_sentence_and_a_status(tmp_path, arguments, status, words):
+def test_misuse_gives_a_sentence_and_an_exit_status(tmp_path, arguments, status, words):
     good = RECIPE
     (tmp_path / "good.toml").write_text(good)
     (tmp_path / "typo.toml").write_text(good.replace("steps", "stepz"))

@@ -79,7 +79,7 @@ def test_a_broken_record_is_refused_by_its_number_and_field(
     assert complaint in str(error.value)
 
 
-def test_a_line_that_is_no_json_is_refused_and_check_lists_every_fault(file: Path) -> None:
+def test_a_line_that_is_not_json_is_refused_and_check_lists_every_fault(file: Path) -> None:
     with file.open("a") as lines:
         lines.write('{"instruction": "cut o\n{"instruction": "?"}\n')
     with pytest.raises(DataError, match=r"record 3: the line is not valid JSON .* \(1 more of this kind\)"):

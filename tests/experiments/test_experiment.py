@@ -72,7 +72,7 @@ def test_fine_tuning_does_not_depend_on_the_teacher():
     ]  # fmt: skip
 
 
-def test_settings_that_say_what_the_recipe_says_make_no_run_of_their_own():
+def test_settings_equal_to_the_recipes_do_not_make_another_run():
     """Random masking of a share of 0.2 is plain kid."""
     figure = plan_of("figure5").experiments[0]
     by_key = {row.key: row for row in figure.groups[0].rows}

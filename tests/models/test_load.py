@@ -100,7 +100,7 @@ def test_a_teacher_whose_tokenizer_adds_a_bos_token_is_refused(tiny_models, tmp_
         ("codegen", False),
     ],
 )
-def test_positions_that_a_model_does_not_have_are_refused_and_untrained_ones_said(name, has_more):
+def test_missing_positions_are_refused_and_untrained_ones_reported(name, has_more):
     model = make_model(name)
     assert check_positions(model, 128, "a/model") == ""
     ids = torch.arange(129)[None] % 97

@@ -110,7 +110,7 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
     assert pipe.is_fifo()
 
 
-def test_what_could_not_be_written_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_a_write_that_fails_leaves_only_the_old_file(tmp_path):
     file = tmp_path / "scores.json"
     write_text(file, "old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,4 +1,4 @@
-"""Plan: which runs the wanted tables and figures need, each once, in an order in which they can be made.
+"""Plan: the runs that the requested tables and figures need, each once, in dependency order.
 
 A run is known by its name, which says what it is: `kid_smollm2-24_from-teacher_mask_share-0.3_seed0`. Two cells of
 two tables that ask for the same training get the same name, hence the same folder. Imports no torch.

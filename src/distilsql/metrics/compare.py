@@ -27,7 +27,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """From a first to a second set of predictions. Differences are second minus first, as shares of examples.
+    """The comparison of two sets of predictions. Differences are second minus first, as shares of examples.
 
     `mcnemar_p` is exact and two-sided; `interval` and `bootstrap_p` come from a paired bootstrap of the examples.
     """

@@ -1,4 +1,4 @@
-"""Measure BIRD's R-VES: how fast the right predictions are beside their golds."""
+"""Measure BIRD's R-VES: how fast right predictions are compared with their golds."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What the queries that a teacher wrote are worth before a student learns from them: do they parse, run, answer?"""
+"""The quality of a teacher's queries before a student is trained on them: how many parse, run, and are right."""
 
 import logging
 from collections.abc import Mapping
@@ -118,6 +118,6 @@ def parses(sql: str) -> bool:
 
 
 def _job(example: Example, sql: str, benchmark: SqlBenchmark) -> Job:
-    """Without the evaluator's limit on rows: whether a query runs does not depend on gold."""
+    """A job without the evaluator's limit on rows, since whether a query runs does not depend on its gold."""
     path, decoding = benchmark.databases[example.db_id].path, DECODING[benchmark.evaluator]
     return make_job(path, sql, timeout_s=TIMEOUT_S, decoding=decoding)

@@ -1,4 +1,4 @@
-"""Compare what is at hand: two scores, question by question, or run folders, accuracy against cost."""
+"""Compare two scores, question by question, or run folders, by accuracy and cost."""
 
 from pathlib import Path
 from typing import overload
@@ -40,7 +40,7 @@ def compare(
     Raises:
         DataError: the scores judge different examples or in different ways; or what is given is neither two scores
             nor runs.
-        RunError: a folder holds no run, or none that is finished.
+        RunError: a folder holds no finished run.
     """
     scores = [one for one in compared if isinstance(one, Scores | RougeScores)]
     if not scores and compared:

@@ -2,8 +2,8 @@
 
 For published benchmarks, prompts are those of the published results. Your own pairs are often many questions about one
 database, which the engine runs fastest when they share a prefix: there the prompt shows the whole schema, as far as
-the models' positions and a share of the memory allow, and beyond that a cut that is the same for all questions. What
-was chosen stands in the run's recipe, so that resuming, prediction and questions of one's own keep to it.
+the models' positions and a share of the memory allow, and beyond that a cut that is the same for all questions. The
+run's recipe records what was chosen, so that resuming, `predict` and `ask` use the same.
 """
 
 from collections import Counter

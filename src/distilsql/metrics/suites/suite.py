@@ -1,4 +1,4 @@
-"""Suite: more databases for the same schema, on which a wrong query shows that the benchmark's own lets pass.
+"""Test suite: more databases with the same schema, which expose wrong queries that the benchmark's own do not.
 
 A folder with one subfolder per database, written by `metrics.build_suite`:
 
@@ -39,7 +39,7 @@ class Suite:
 
     @property
     def size(self) -> int:
-        """How many databases it has."""
+        """The number of databases in it."""
         return sum(len(report["variants"]) for report in self.reports.values())
 
     @cached_property
