@@ -55,7 +55,7 @@ def test_ctrl_c_says_how_to_go_on():
     for options in ([], ["--overwrite"]):
         result = subprocess.run([sys.executable, "-c", stopped, *options], capture_output=True, text=True)
         assert result.returncode == 130
-        assert "stopped. To go on: distilsql wait\n" in result.stderr
+        assert "stopped. To resume: distilsql wait\n" in result.stderr
 
 
 @pytest.mark.parametrize(("options", "is_shown"), [([], False), (["-W", "default"], True)])
@@ -92,7 +92,7 @@ def test_what_libraries_say_to_one_another_is_shown_to_who_asks(tiny_models, opt
         (
             ["predict", "nowhere", "--on", "demo:test", "--precision", "float32"],
             1,
-            ["in float32", "the run's precision", "--out"],
+            ["in float32", "the run's own precision", "--out"],
         ),
         (["predict", "nowhere", "--on", "demo:test", "--precision", "half"], 2, ["--precision", "float32"]),
         (["evaluate", "missing.txt", "--on", "demo:test"], 1, ["missing.txt"]),
@@ -115,7 +115,7 @@ def test_what_libraries_say_to_one_another_is_shown_to_who_asks(tiny_models, opt
         (["nonsense"], 2, ["nonsense"]),
     ],
 )
-def test_misuse_is_a_sentence_and_a_status(tmp_path, arguments, status, words):
+def test_misuse_gives_a_sentence_and_an_exit_status(tmp_path, arguments, status, words):
     good = RECIPE
     (tmp_path / "good.toml").write_text(good)
     (tmp_path / "typo.toml").write_text(good.replace("steps", "stepz"))
@@ -161,7 +161,7 @@ def test_a_run_is_compared_with_anyones_table(tmp_path):
     assert "+33.3" in compared.stdout
     refused = distilsql("evaluate", "run", *asked, "--column", "answer", cwd=tmp_path)
     assert refused.returncode == 1
-    assert "--column does nothing here" in refused.stderr
+    assert "--column has no effect here" in refused.stderr
 
 
 COMMANDS = [

@@ -80,7 +80,7 @@ def test_the_page_runs_from_top_to_bottom(tmp_path):
         r"^loss \d+\.\d+ → \d+\.\d+; the student is in runs/kid/model$", result.stdout, re.MULTILINE
     )
     assert re.search(r"^memory:[0-9a-f]{16}$", result.stdout, re.MULTILINE)
-    assert "student.path = memory is no path" in result.stdout
+    assert "student.path = memory is not a path" in result.stdout
 
 
 def test_what_the_page_shows_without_running_it_is_python():

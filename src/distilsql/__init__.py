@@ -1,7 +1,7 @@
-"""distilsql: distil a large text-to-SQL language model into a small one, and judge it by running the SQL.
+"""distilsql: distil a large text-to-SQL language model into a small one, and evaluate it by running the SQL.
 
-The names below are the library; docs/python.md shows them in use. Each is looked up when it is first asked for, so that
-`import distilsql` is instant: torch is imported by those that compute.
+The names in `__all__` are the public interface; docs/python.md shows how to use them. They are imported lazily, so
+`import distilsql` is instant; torch is loaded only by the functions that need it.
 """
 
 import importlib
@@ -51,7 +51,7 @@ __all__ = [
     "train",
 ]
 
-# Where each name comes from: a module, and its name there if that is another one.
+# The module that defines each name, and its name there if that differs.
 _HOMES = {
     "METHODS": "distilsql.distill.methods",
     **dict.fromkeys(

@@ -1,7 +1,7 @@
 """The C library's memory allocator, set for training on a CPU.
 
-glibc asks the kernel for every large block anew and hands it back when it is freed. A training step allocates
-gigabytes in such blocks, and the kernel clears every page of each before its first use: a sixth of a step's time.
+glibc requests every large block from the kernel and returns it when it is freed. A training step allocates gigabytes in
+such blocks, and the kernel clears every page before its first use, which takes a sixth of the step's time.
 """
 
 import ctypes
@@ -12,9 +12,9 @@ _LARGEST_INT = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep what it frees for its next allocations; False where the C library is not glibc.
+    """Make this process reuse memory that it frees; returns False if the C library is not glibc.
 
-    The process then stays at its peak memory until it ends. For programs that train or predict and exit.
+    The process then stays at its peak memory until it ends. Meant for programs that train or predict and then exit.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,10 +1,10 @@
-"""Every error a user can meet, as a tree.
+"""The hierarchy of exceptions that distilsql raises on purpose.
 
 DistilSQLError
 ├── DataError        a benchmark, record or database file that is missing or malformed (also a ValueError)
 │   └── DatabaseUnavailable  a database that cannot be read: missing, locked, damaged, changing
 ├── RecipeError      a recipe key or value that cannot be used (also a ValueError)
-├── ModelError       a model, tokenizer or vocabulary that does not fit (also a ValueError)
+├── ModelError       a model, tokenizer or vocabulary that cannot be used (also a ValueError)
 ├── RunError         a run folder that cannot be written, resumed or read (also a RuntimeError)
 └── TrainingError    training that had to stop, such as a loss that is not finite (also a RuntimeError)
 
@@ -14,7 +14,7 @@ and exits with status 1.
 
 
 class DistilSQLError(Exception):
-    """The root: catch this to catch everything distilsql raises on purpose."""
+    """Base class of every error that distilsql raises on purpose."""
 
 
 class DataError(DistilSQLError, ValueError):
@@ -22,7 +22,7 @@ class DataError(DistilSQLError, ValueError):
 
 
 class DatabaseUnavailable(DataError):
-    """A database is missing, locked or damaged, or changed while it was read: no query on it is right or wrong."""
+    """A database is missing, locked or damaged, or changed while it was read, so that no query on it can be judged."""
 
 
 class RecipeError(DistilSQLError, ValueError):
@@ -30,7 +30,7 @@ class RecipeError(DistilSQLError, ValueError):
 
 
 class ModelError(DistilSQLError, ValueError):
-    """A model, adapter, tokenizer or vocabulary does not fit."""
+    """A model, adapter, tokenizer or vocabulary cannot be used, or two of them do not fit together."""
 
 
 class RunError(DistilSQLError, RuntimeError):

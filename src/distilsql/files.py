@@ -1,4 +1,4 @@
-"""Whole files and folders or none: the one place that writes, renames, and reads JSON and JSONL."""
+"""Atomic writes of files and folders: the only place that writes, renames, and reads JSON and JSONL."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from distilsql.errors import DataError, RunError
 
-# What a file is tried with before it is needed: a full disk has no room for it.
+# Size of the trial file that shows in advance whether a file can be written: a full disk has no room for it.
 TRIAL_BYTES = 4096
 
 
@@ -21,12 +21,12 @@ def write_text(path: Path, text: str, *, is_flushed: bool = True) -> None:
 
 
 def write_bytes(path: Path, content: bytes, *, is_flushed: bool = True) -> None:
-    """Write a whole file or nothing: to a temporary name in the same folder, then renamed.
+    """Write a file atomically: under a temporary name in the same folder, then renamed.
 
-    Without `is_flushed` a power cut may leave an empty file, a kill may not: for what can be made again.
+    Without `is_flushed`, a power cut may leave an empty file (a kill does not): use it for what can be made again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if _is_special(path):  # a pipe or /dev/stdout, which a file must not take the place of
+    if _is_special(path):  # a pipe or /dev/stdout, which must not be replaced by a file
         path.write_bytes(content)
         return
     temporary = path.with_name(f"{path.name}.{uuid4().hex}.part")  # others may write the same file
@@ -47,10 +47,10 @@ def write_bytes(path: Path, content: bytes, *, is_flushed: bool = True) -> None:
 def new_folder(path: Path, *, replacing: bool = False) -> Iterator[Path]:
     """An empty folder beside `path`, which takes its name when the block ends, and is removed if the block raises.
 
-    Several processes may make the same folder: who finishes first keeps it, and the others' are dropped. With
-    `replacing` the caller is the only one, the files are flushed to the disk, and a folder that is there already gives
-    way to the new one. A kill between the two renames leaves it as PATH.old, where `last_whole` finds it; a kill before
-    them leaves PATH.part, which the next one clears.
+    Several processes may make the same folder: the first to finish keeps its own, and the others are dropped. With
+    `replacing` there is only one process; the files are flushed to disk, and an existing folder is replaced. A kill
+    between the two renames leaves the old folder as PATH.old, where `last_whole` finds it; a kill before them leaves
+    PATH.part, which the next call removes.
     """
     unfinished = path.with_name(f"{path.name}.part" if replacing else f".{uuid4().hex}.{path.name}.part")
     try:
@@ -82,7 +82,7 @@ def _replace_folder(path: Path, new: Path) -> None:
 
 
 def last_whole(path: Path) -> Path | None:
-    """Where the folder is that `new_folder` last finished at `path`; None if there is none."""
+    """The last complete folder that `new_folder` made at `path`, which may have been renamed; None if there is none."""
     return next((folder for folder in (path, _old(path)) if folder.exists()), None)
 
 
@@ -97,7 +97,7 @@ def _flush(path: Path) -> None:
 
 
 def set_aside(path: Path, ending: str) -> None:
-    """Give a file a name with this ending, so that another can be written in its place."""
+    """Append `ending` to a file's name, so that a new file can be written in its place."""
     path.replace(path.with_name(path.name + ending))
 
 
@@ -105,13 +105,13 @@ def _is_special(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
-def refuse_unwritable(path: Path) -> None:
-    """Raises RunError unless a file can be written at `path`: tried before the work whose result it is to hold."""
+def check_writable(path: Path) -> None:
+    """Raises RunError unless a file can be written at `path`. Call it before the work whose result goes there."""
     try:
         if path.is_dir():
-            raise RunError(f"{path} is a folder, and a file is to be written; name one in it.")
+            raise RunError(f"{path} is a folder; give the name of a file.")
         if path.exists() and not os.access(path, os.W_OK):
-            raise RunError(f"{path} is there and may not be written (its permissions); name another file.")
+            raise RunError(f"{path} exists and its permissions do not allow writing; name another file.")
         if _is_special(path):
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def refuse_unwritable(path: Path) -> None:
         is_through_a_file = isinstance(error, FileExistsError | NotADirectoryError)
         why = "a part of its path is a file" if is_through_a_file else error.strerror
         raise RunError(
-            f"{path} cannot be written ({why}), so nothing was begun; name a file elsewhere, or make room."
+            f"{path} cannot be written ({why}), so nothing was started; name another file, or free some disk space."
         ) from error
 
 
@@ -152,19 +152,19 @@ def read_json(path: Path) -> Any:
 
 
 def lines_of(path: Path) -> list[str]:
-    """The lines of a JSONL file. Only a line feed ends one: texts in it may hold what Python takes for a line's end."""
+    """The lines of a JSONL file, split only at line feeds: its strings may hold other line breaks known to Python."""
     return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def default_cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/distilsql`, by default `~/.cache/distilsql`. Raises DataError where there is no home."""
+    """`$XDG_CACHE_HOME/distilsql`, by default `~/.cache/distilsql`. Raises DataError if there is no home folder."""
     named = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(named):  # a relative one is to be ignored, says the specification
+    if os.path.isabs(named):  # the specification says to ignore a relative path
         return Path(named) / "distilsql"
     try:
         return Path.home() / ".cache" / "distilsql"
     except RuntimeError as error:
         raise DataError(
-            "There is no home folder to keep a cache in (HOME is not set, and this user has none); set XDG_CACHE_HOME "
-            "to a folder that can be written."
+            "There is no home folder for the cache (HOME is not set, and this user has none); set XDG_CACHE_HOME to a "
+            "writable folder."
         ) from error

@@ -1,7 +1,7 @@
-"""How a recipe names models and examples that were in memory when a run was made: no path leads back to them.
+"""How a recipe refers to models and examples that were passed in memory and so have no path.
 
-`memory` asks for whatever is passed to `train`; the recipe in the run folder says `memory:` and the beginning of a
-SHA-256 instead, of the weights or the examples, so that nothing else is taken for them later.
+`memory` means whatever is passed to `train`. The recipe in the run folder has `memory:` and the first digits of a
+SHA-256 of the weights or the examples instead, so that nothing else can be mistaken for them later.
 """
 
 IN_MEMORY = "memory"
@@ -16,9 +16,9 @@ def is_in_memory(name: str) -> bool:
     return name == IN_MEMORY or name.startswith(f"{IN_MEMORY}:")
 
 
-def said_of_memory(name: str, what: str, argument: str) -> str:
-    """The sentences for whoever looks for `name`, such as a "student", where a path is needed."""
+def in_memory_message(name: str, what: str, argument: str) -> str:
+    """The error message for `name` where a path is needed; `what` is the kind of object, such as "student"."""
     return (
-        f"{name} is no path: the {what} of this run was in memory when it was made. From Python, pass it again "
-        f"(distilsql.train(recipe, out, {argument})); or save it and name its folder or file in the recipe."
+        f"{name} is not a path: the {what} of this run was in memory when it was made. From Python, pass it again "
+        f"(distilsql.train(recipe, out, {argument})); or save it and give its folder or file in the recipe."
     )

@@ -1,8 +1,8 @@
-"""SIGINT (Ctrl-C) and SIGTERM: acknowledged at once, obeyed where nothing is lost; a second one ends the process.
+"""SIGINT (Ctrl-C) and SIGTERM: acknowledged at once, obeyed when nothing would be lost; a second one ends the process.
 
-Python runs signal handlers in its main thread between two operations, and one operation may take long. So in a command
-(`watched`) a thread of its own reads the signals' numbers from a pipe, into which the interpreter writes them the
-moment they arrive: it says that they were heard, and ends the process where the main thread does not.
+Python runs signal handlers in its main thread between two operations, and one operation may take long. In a command
+(`watched`), a separate thread therefore reads the signal numbers from a pipe, into which the interpreter writes them as
+soon as they arrive. It acknowledges them, and ends the process if the main thread does not.
 """
 
 import _thread
@@ -24,11 +24,11 @@ _END = 0  # no signal has this number
 
 
 class StopRequest:
-    """What the process has been asked. `number` is the first signal's, None while there was none.
+    """The signals that the process has received. `number` is that of the first signal, None if there was none yet.
 
-    `when` says what the work waits for, such as "this step is saved". Where it is empty, the first signal raises
-    KeyboardInterrupt in the main thread; elsewhere the second does. `kept` says what is saved of the work under way.
-    A training asks `requested` of its own process: of several, some may see a signal a step later, or never.
+    `when` says what the work waits for before it stops, such as "this step is saved". If it is empty, the first signal
+    raises KeyboardInterrupt in the main thread, otherwise the second does. `kept` says what has been saved so far.
+    `requested` is about this process only: of several, some may see a signal a step later, or never.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class StopRequest:
 
     @property
     def status(self) -> int:
-        """The exit status of a process that was stopped, as shells have it."""
+        """The exit status of a stopped process, by the convention of shells."""
         return 128 + (self.number or signal.SIGINT)
 
     def _arrive(self, number: int) -> None:
@@ -56,7 +56,7 @@ class StopRequest:
             log.info("Stopping at once.")
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler. Two signals that arrive during one operation are one call of it."""
+        """The signal handler. Two signals that arrive during one operation cause only one call."""
         self._handled += 1
         self.number = self.number or number
         if not self._is_watched:
@@ -83,8 +83,8 @@ _of_command: StopRequest | None = None
 
 @contextmanager
 def watched(last_words: Callable[[StopRequest], None]) -> Iterator[StopRequest]:
-    """A command, in the main thread. A second signal ends the process, with `last_words` and the signal's status, if
-    it does not end by itself in a moment."""
+    """Run a command in the main thread. After a second signal, if the process does not end within two seconds, it is
+    ended, with `last_words` and the signal's exit status."""
     global _of_command
     request, over = StopRequest(), threading.Event()
     request._is_watched = True
@@ -109,10 +109,10 @@ def watched(last_words: Callable[[StopRequest], None]) -> Iterator[StopRequest]:
 
 @contextmanager
 def stopping_when(this: str) -> Iterator[StopRequest]:
-    """Work that looks at `requested` and ends by itself, when `this` is so.
+    """For work that checks `requested` and ends by itself, once `this` is true.
 
-    In a command the request is the command's. Elsewhere, as in a library, signals are handled while entered, if this is
-    the main thread; in another one work stops as its host decides.
+    In a command, yields the command's request. In a library, signals are handled inside the block if it runs in the
+    main thread; in another thread, the host program decides how the work stops.
     """
     request = _of_command or StopRequest()
     is_main = threading.current_thread() is threading.main_thread()
@@ -128,7 +128,7 @@ def stopping_when(this: str) -> Iterator[StopRequest]:
 
 
 def say_kept(what: str) -> None:
-    """Tell a command what is saved of its work, for the case that it is stopped now."""
+    """Set what a command says about saved work if it is stopped now."""
     if _of_command is not None:
         _of_command.kept = what
 

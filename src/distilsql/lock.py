@@ -1,5 +1,7 @@
-"""One training or reproduction at a time works in a folder. The operating system lets the lock go with its process,
-however that ends; the file that stays behind holds nothing."""
+"""A lock on a folder, so that only one training or reproduction at a time works in it.
+
+The operating system releases the lock when its process ends, however that happens; the leftover file means nothing.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +15,12 @@ LOCK_FILE = ".lock"
 
 
 class RunInUse(RunError):
-    """Another process is at work in the folder."""
+    """Another process is working in the folder."""
 
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Work in `folder` alone, which is made if need be.
-
-    Whoever holds a folder may hold it again, in the same thread.
+    """Hold the lock on `folder`, which is created if necessary. The same thread may acquire it again.
 
     Raises:
         RunInUse: another process holds the folder.
@@ -32,8 +32,7 @@ def hold(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise RunInUse(
-            f"Another process is at work on {folder}. Wait until it has finished, or stop it; what it has done is "
-            "kept."
+            f"Another process is working on {folder}. Wait until it has finished, or stop it; its work so far is kept."
         ) from error
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error.strerror}. Choose another folder.") from error
@@ -44,5 +43,5 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 def contents(folder: Path) -> list[Path]:
-    """What lies in `folder`, which need not exist, but for the lock."""
+    """The contents of `folder`, which need not exist, without the lock file."""
     return [path for path in folder.iterdir() if path.name != LOCK_FILE] if folder.is_dir() else []

@@ -1,4 +1,4 @@
-"""How far long work is: told to one reporter, and to nobody where none is installed, as in a library.
+"""Progress of long work, passed to one reporter; by default none is installed, as befits a library.
 
     with progress("training", 200, unit="step") as advance:
         for window in windows:
@@ -6,7 +6,7 @@
             advance(detail="loss 0.41")
 
 The command line installs a reporter that draws bars or writes lines (`distilsql.cli.display`); `reporting_to` installs
-any other. Sentences are not progress: they go to `logging.getLogger("distilsql")`.
+any other. Messages are not progress: they go to `logging.getLogger("distilsql")`.
 """
 
 import threading
@@ -20,9 +20,9 @@ from typing import Protocol
 
 @dataclass
 class Work:
-    """A piece of work under way: `done` of `total` units, of which `before` were done when it began.
+    """A piece of work in progress: `done` of `total` units, of which `before` were already done when it began.
 
-    `total` is None where nobody knows it; `detail` is a few words on the last unit, such as its loss.
+    `total` is None if it is not known; `detail` is a few words about the last unit, such as its loss.
     """
 
     what: str
@@ -37,14 +37,14 @@ class Work:
         self.before = self.done
 
     def seconds_left(self, now_s: float) -> float | None:
-        """An estimate by the units done since the work began; None before the first, or without a total."""
+        """An estimate from the units done since the work began; None before the first, or without a total."""
         if self.total is None or self.done <= self.before:
             return None
         return (now_s - self.began_s) / (self.done - self.before) * max(self.total - self.done, 0)
 
 
 class Reporter(Protocol):
-    """Is told of work as it begins, advances and ends, in whichever thread does it. Work may lie within other work."""
+    """Is called when work begins, advances and ends, in whichever thread does it. Work may be nested."""
 
     def began(self, work: Work) -> None: ...
 
@@ -65,7 +65,7 @@ _title: ContextVar[str] = ContextVar("title", default="")
 
 @contextmanager
 def progress(what: str, total: int | None = None, *, done: int = 0, unit: str = "") -> Iterator[Advance]:
-    """Work of `total` units, `done` of which need no doing. Yields what reports the others, one after another."""
+    """Report work of `total` units, `done` of which are done already. Yields a function to call after each other."""
     reporter, title = _reporter.get(), _title.get()
     work = Work(f"{title}: {what}" if title else what, total, done, unit)
     lock = threading.Lock()
@@ -88,7 +88,7 @@ def progress(what: str, total: int | None = None, *, done: int = 0, unit: str = 
 
 @contextmanager
 def reporting_to(reporter: Reporter | None) -> Iterator[None]:
-    """Work that begins in here is reported to `reporter`; with None, to nobody."""
+    """Work that begins in the block is reported to `reporter`; with None, to nobody."""
     token = _reporter.set(reporter)
     try:
         yield
@@ -98,7 +98,7 @@ def reporting_to(reporter: Reporter | None) -> Iterator[None]:
 
 @contextmanager
 def titled(title: str) -> Iterator[None]:
-    """Work that begins in here is named `title: …`, such as the run that it is part of."""
+    """Work that begins in the block is named `title: …`, for example after its run."""
     token = _title.set(title)
     try:
         yield

@@ -1,17 +1,17 @@
-"""Text from a database or a model as a person may see it: what it holds, not what a terminal would do with it."""
+"""Escape text from a database or a model, so that a terminal shows its control characters and does not obey them."""
 
 import unicodedata
 
-# Cc: control characters. Cf: invisible ones, among them those that turn the direction of what follows. Cs: halves of
-# pairs, which no terminal takes. Zl, Zp: line breaks that are none in a table.
+# Cc: control characters. Cf: invisible ones, among them those that change the text direction. Cs: lone surrogates,
+# which cannot be printed. Zl, Zp: line and paragraph separators.
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 # Joiners that scripts and emoji need.
 _KEPT = frozenset("\u200c\u200d")
 
 
 def shown(value: object, *, keep_lines: bool = False) -> str:
-    """`value` as text in which control characters are spelled as Python spells them (`\\x1b`, `\\n`); with
-    `keep_lines`, line breaks and tabs stay."""
+    """`value` as text with control characters escaped as in Python (`\\x1b`, `\\n`); with `keep_lines`, line breaks and
+    tabs are kept."""
     text = str(value)
     if text.isascii() and text.isprintable():
         return text

@@ -1,11 +1,11 @@
-"""On a CPU, how many threads torch computes with, and how they wait for one another. Imports no torch.
+"""How many threads torch uses on a CPU, and how they wait for each other. Does not import torch.
 
-The threads of an operation meet at its end. As they come, those of libgomp, which torch's wheels carry, then spin for
-three milliseconds before they sleep: where another process wants the core, a model of small operations stands still.
-Threads that sleep at once cost an idle machine little, and a model too small for several threads gets one.
+The threads of an operation wait for each other at its end. By default, those of libgomp, which torch's wheels bundle,
+spin for three milliseconds before they sleep; if another process wants the core, a model of small operations comes to a
+standstill. Threads that sleep at once cost little on an idle machine. A model too small to gain from threads gets one.
 
-What users set themselves wins: OMP_NUM_THREADS, and OMP_WAIT_POLICY or GOMP_SPINCOUNT. They are the settings, rather
-than recipe keys, because a recipe is to give its run on any machine.
+The environment variables OMP_NUM_THREADS, and OMP_WAIT_POLICY or GOMP_SPINCOUNT, take precedence. These are not recipe
+keys, because a recipe should give the same run on any machine.
 """
 
 import logging
@@ -16,7 +16,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-# Several threads gain nothing on a model of fewer parameters (`bench/processor.py`, docs/performance.md).
+# Models with fewer parameters gain nothing from several threads (`bench/processor.py`, docs/performance.md).
 SMALL_MODEL_PARAMETERS = 10_000_000
 
 WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
@@ -25,9 +25,9 @@ THREAD_VARIABLES = (COUNT_VARIABLE, *WAIT_VARIABLES)
 
 
 def wait_passively(environment: MutableMapping[str, str] | None = None) -> bool:
-    """Let threads that wait sleep rather than spin. OpenMP reads this once: call it before torch is imported.
+    """Make waiting threads sleep instead of spin. OpenMP reads the setting once: call this before torch is imported.
 
-    Returns whether it was set: not where the user has set how threads wait, nor where torch is loaded already.
+    Returns whether it was set. It is not if the user has set how threads wait, or if torch is already loaded.
     """
     environment = os.environ if environment is None else environment
     if "torch" in sys.modules or any(name in environment for name in WAIT_VARIABLES):
@@ -37,15 +37,15 @@ def wait_passively(environment: MutableMapping[str, str] | None = None) -> bool:
 
 
 def threads_for(parameters: int, cores: int) -> int:
-    """How many of `cores` threads a model of so many parameters is worth."""
+    """How many threads, up to `cores`, to use for a model with this many parameters."""
     return 1 if parameters < SMALL_MODEL_PARAMETERS else cores
 
 
 def fit_threads(*models: Any, environment: Mapping[str, str] = os.environ) -> int:
-    """Compute with as many threads as the largest of the `models` is worth, on a CPU; returns their number.
+    """On a CPU, set the number of threads by the size of the largest of the `models`; returns the number.
 
-    It follows from size and cores alone, not from what the machine is doing: threads decide how sums are rounded, and
-    a resumed run is to be the same to the bit. It is said where the number changes.
+    It depends only on size and cores, not on the machine's load: the number of threads affects rounding, and a resumed
+    run must be bit-identical. A message says so if the number changes.
     """
     import joblib
     import torch
@@ -59,7 +59,7 @@ def fit_threads(*models: Any, environment: Mapping[str, str] = os.environ) -> in
     if threads != before:
         torch.set_num_threads(threads)
         log.info(
-            f"Computes on {threads} of {cores} cores ({parameters / 1e6:.1f} M parameters); "
-            f"{COUNT_VARIABLE} sets another number."
+            f"Computing on {threads} of {cores} cores ({parameters / 1e6:.1f} M parameters); "
+            f"set {COUNT_VARIABLE} to change this."
         )
     return threads

@@ -87,7 +87,7 @@ def test_a_process_stuck_in_one_operation_hears_the_first_signal_and_ends_at_the
     command.signal(number)
     assert command.status() == 128 + number
     assert (
-        "The checkpoint after step 7 of 9 is saved in runs/x. To go on: distilsql stuck\n" in command.said()
+        "The checkpoint after step 7 of 9 is saved in runs/x. To resume: distilsql stuck\n" in command.said()
     )
 
 
@@ -119,7 +119,7 @@ def test_work_ends_by_itself_where_nothing_is_lost(start, number):
     command.signal(number)
     assert command.status() == 128 + number
     assert "cleaned up" in command.said()
-    assert "stopped. To go on: distilsql waiting" in command.said()
+    assert "stopped. To resume: distilsql waiting" in command.said()
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -171,7 +171,7 @@ def test_evaluate_ends_and_takes_its_endless_queries_along(start, tmp_path, numb
     command.signal(number)
     assert command.status() == 128 + number
     assert "Stopping. Ask again to stop at once." in command.said()
-    assert "stopped. To go on: distilsql evaluate answers.txt --on pairs.jsonl" in command.said()
+    assert "stopped. To resume: distilsql evaluate answers.txt --on pairs.jsonl" in command.said()
     assert "Traceback" not in command.said()
     deadline = time.monotonic() + LIMIT_S
     while any(Path(f"/proc/{worker}").exists() for worker in workers):

@@ -79,7 +79,7 @@ def test_a_broken_record_is_refused_by_its_number_and_field(
     assert complaint in str(error.value)
 
 
-def test_a_line_that_is_no_json_is_refused_and_check_lists_every_fault(file: Path) -> None:
+def test_a_line_that_is_not_json_is_refused_and_check_lists_every_fault(file: Path) -> None:
     with file.open("a") as lines:
         lines.write('{"instruction": "cut o\n{"instruction": "?"}\n')
     with pytest.raises(DataError, match=r"record 3: the line is not valid JSON .* \(1 more of this kind\)"):
@@ -111,7 +111,7 @@ def test_question_and_sql_pairs_are_not_taken_for_instructions(tmp_path: Path) -
 
 
 def test_what_needs_databases_refuses_instructions(file: Path) -> None:
-    with pytest.raises(DataError, match=r"own\.jsonl is instruction following"):
+    with pytest.raises(DataError, match=r"own\.jsonl is an instruction-following benchmark"):
         load_sql_benchmark(str(file))
 
 

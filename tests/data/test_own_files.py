@@ -64,7 +64,7 @@ def test_the_same_pairs_as_they_come(tmp_path, zoo, name, content):
         ("a.jsonl", "", "holds no pairs"),
         ("a.jsonl", "\n \n", "holds no pairs"),
         ("a.json", "[]", "holds no pairs"),
-        ("a.csv", "How many?,SELECT count(*) FROM animal\n", "its first line is the header, and names none"),
+        ("a.csv", "How many?,SELECT count(*) FROM animal\n", "its first line must be a header with"),
         ("a.csv", "question,sql,sql\nHow?,SELECT 1,SELECT 2\n", "has the column 'sql' twice"),
         ("a.csv", "question,sql\nHow?,SELECT 1, 2\n", "more cells than the header"),
         ("a.json", "{}", "expected a JSON list of records, found dict"),
@@ -93,7 +93,7 @@ def test_an_empty_file_of_instructions_is_no_success(tmp_path):
 
 
 def test_a_file_without_a_suffix_says_which_there_are(tmp_path, zoo):
-    with pytest.raises(DataError, match=r"no suffix that says what it holds; own pairs end in \.jsonl"):
+    with pytest.raises(DataError, match=r"no suffix that gives its format; own pairs end in \.jsonl"):
         load_benchmark(str(write(tmp_path, "pairs.xlsx", "")), database=zoo)
 
 

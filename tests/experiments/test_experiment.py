@@ -24,7 +24,7 @@ def plan_of(*names: str, scale: str = "cpu", only=()):
 def test_all_tables_and_figures_of_the_papers_are_there():
     wanted = {f"table{number}" for number in range(2, 8)} | {f"figure{number}" for number in (1, 2, 4, 5, 6)}
     assert wanted | {"switch"} <= set(BOOK.names())
-    assert BOOK.scales() == ["cpu", "paper"]
+    assert BOOK.scales() == ["cpu", "lab", "paper"]
 
 
 @pytest.mark.parametrize(("name", "scale"), EVERY)
@@ -72,7 +72,7 @@ def test_fine_tuning_does_not_depend_on_the_teacher():
     ]  # fmt: skip
 
 
-def test_settings_that_say_what_the_recipe_says_make_no_run_of_their_own():
+def test_settings_equal_to_the_recipes_do_not_make_another_run():
     """Random masking of a share of 0.2 is plain kid."""
     figure = plan_of("figure5").experiments[0]
     by_key = {row.key: row for row in figure.groups[0].rows}
@@ -242,7 +242,7 @@ def test_a_slip_in_a_file_is_refused_with_its_place(tmp_path, file, old, new, me
 
 def plan_everything(folder: Path) -> None:
     book = Book(folder)
-    make_plan(book, book.names(), "cpu", Path("runs"))
+    make_plan(book, book.names_at("cpu"), "cpu", Path("runs"))
 
 
 def test_two_trainings_under_one_name_are_refused(tmp_path):

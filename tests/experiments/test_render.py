@@ -280,7 +280,7 @@ def test_rendering_only_what_a_run_touches(tmp_path):
         {"options": asdict(ExposureOptions(samples_per_prompt=4))},
     ],
 )
-def test_exposure_bias_is_shown_where_it_is_what_the_column_asks_for(tmp_path, other):
+def test_exposure_bias_is_shown_only_in_its_own_column(tmp_path, other):
     plan = make_plan(BOOK, ["table7"], "cpu", tmp_path)
     asked = {
         "benchmark": "spider:dev",

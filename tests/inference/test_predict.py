@@ -85,7 +85,7 @@ def test_an_interrupted_prediction_goes_on(recipe, tmp_path, benchmark, monkeypa
     assert not (tmp_path / "cut.jsonl.unfinished").exists()
 
 
-def test_a_prediction_of_another_model_or_decoding_is_not_gone_on_with(recipe, tmp_path, benchmark):
+def test_predictions_of_another_model_or_decoding_are_not_resumed(recipe, tmp_path, benchmark):
     first, second = (train(recipe("sft", "train.steps=2", f"seed={n}"), tmp_path / f"run{n}") for n in (0, 1))
 
     def stop(done):

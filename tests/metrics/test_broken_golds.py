@@ -67,7 +67,7 @@ def test_all_broken_golds_are_named_at_once_and_a_comment_is_a_gold_of_spiders(s
     assert evaluate(["SELECT 1"], spider, workers=1).correct == 0, "the official evaluator runs it"
 
 
-def test_what_is_left_out_is_counted_and_does_not_compare_with_the_whole(shop, pool):
+def test_examples_left_out_are_counted_and_not_comparable_with_the_whole(shop, pool):
     predictions = [example.gold_sql for example in shop.examples]
     whole = evaluate(predictions, shop, pool=pool)
     part = evaluate(predictions, shop, pool=pool, leave_out={"dev/2": "mine"})

@@ -119,7 +119,7 @@ def test_a_missing_file(shop, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["p.txt", "p.jsonl", "p.csv", "q.csv", "p.json"])
-def test_a_file_may_answer_what_is_left_out_for_want_of_its_database(shop, write, name):
+def test_a_file_may_hold_predictions_for_examples_whose_database_is_missing(shop, write, name):
     def file_of(answers):
         if name == "p.txt":
             return write(name, "\n".join(answers.values()))

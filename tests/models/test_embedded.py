@@ -49,7 +49,7 @@ def test_it_loads_by_name_and_any_other_path_stays_as_it_is(tmp_path):
 
 
 def test_a_name_that_nobody_has_is_refused_with_the_known_ones():
-    with pytest.raises(ModelError, match=r"No model is called demo:nobody.*demo:teacher"):
+    with pytest.raises(ModelError, match=r"There is no model demo:nobody.*demo:teacher"):
         load_tokenizer("demo:nobody")
 
 

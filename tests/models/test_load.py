@@ -60,7 +60,7 @@ def test_vocabulary_is_cut_to_the_tokenizer_and_too_few_outputs_are_refused(tiny
     model.resize_token_embeddings(len(tokenizer) + 64, mean_resizing=False)
     assert shared_vocabulary_size(model, model, tokenizer) == len(tokenizer)
     model.resize_token_embeddings(len(tokenizer) - 1, mean_resizing=False)
-    with pytest.raises(ModelError, match="output tokens but the tokenizer"):
+    with pytest.raises(ModelError, match="output tokens but its tokenizer"):
         shared_vocabulary_size(model, None, tokenizer)
 
 
@@ -72,20 +72,20 @@ def test_another_tokenizer_is_refused_with_the_cure(tiny_models):
         check_same_tokenizer(mine, other, "teacher")
 
 
-def test_a_teacher_that_ends_otherwise_is_refused(tiny_models):
+def test_a_teacher_with_another_eos_token_is_refused(tiny_models):
     """As an Instruct model does beside a base model of the same vocabulary."""
     student, teacher = (load_tokenizer(tiny_models[role]) for role in ("student", "teacher"))
     teacher.eos_token = "<pad>"
-    with pytest.raises(ModelError, match=r"<eos>.*nowhere/teacher with <pad>.*tokenizer_config\.json"):
+    with pytest.raises(ModelError, match=r"<eos>.*nowhere/teacher is <pad>.*tokenizer_config\.json"):
         check_same_tokenizer(student, teacher, "nowhere/teacher")
 
 
-def test_a_teacher_whose_tokenizer_puts_a_bos_before_a_text_is_refused(tiny_models, tmp_path):
+def test_a_teacher_whose_tokenizer_adds_a_bos_token_is_refused(tiny_models, tmp_path):
     student, teacher = (load_tokenizer(tiny_models[role]) for role in ("student", "teacher"))
     teacher.backend_tokenizer.post_processor = TemplateProcessing(
         single="<mask> $A", special_tokens=[("<mask>", teacher.convert_tokens_to_ids("<mask>"))]
     )
-    with pytest.raises(ModelError, match=r"begins with a, that of the teacher nowhere/teacher with <mask>"):
+    with pytest.raises(ModelError, match=r"text “a” with a, that of the teacher nowhere/teacher with <mask>"):
         check_same_tokenizer(student, teacher, "nowhere/teacher")
 
 
@@ -100,7 +100,7 @@ def test_a_teacher_whose_tokenizer_puts_a_bos_before_a_text_is_refused(tiny_mode
         ("codegen", False),
     ],
 )
-def test_positions_that_a_model_does_not_have_are_refused_and_untrained_ones_said(name, has_more):
+def test_missing_positions_are_refused_and_untrained_ones_reported(name, has_more):
     model = make_model(name)
     assert check_positions(model, 128, "a/model") == ""
     ids = torch.arange(129)[None] % 97

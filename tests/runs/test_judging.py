@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 
 from distilsql.errors import RunError
-from distilsql.files import refuse_unwritable, write_bytes, write_text
+from distilsql.files import check_writable, write_bytes, write_text
 
 
 @pytest.fixture
@@ -57,14 +57,14 @@ def test_a_place_that_cannot_be_written_is_refused_before_judging(world):
     assert "t.sqlite/scores.json cannot be written (a part of its path is a file)" in " ".join(
         result.stderr.split()
     )
-    assert "nothing was begun" in result.stderr
+    assert "nothing was started" in result.stderr
 
 
 def no_room(path):
     small = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, small[1]))
     try:
-        refuse_unwritable(path)
+        check_writable(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, small)
 
@@ -85,11 +85,11 @@ def test_each_place_that_cannot_be_written(tmp_path):
         places["/proc/scores.json"] = "cannot be written"
     for place, words in places.items():
         with pytest.raises(RunError, match=words):
-            refuse_unwritable(tmp_path / place)
+            check_writable(tmp_path / place)
     with pytest.raises(RunError, match="File too large"):
         no_room(tmp_path / "scores.json")
     assert sorted(os.listdir(tmp_path)) == ["file", "loop"]
-    refuse_unwritable(tmp_path / "new" / "scores.json")
+    check_writable(tmp_path / "new" / "scores.json")
     assert os.listdir(tmp_path / "new") == []
 
 
@@ -99,14 +99,14 @@ def test_a_protected_file_is_not_replaced(tmp_path, monkeypatch):
     file.chmod(0o400)
     if os.access(file, os.W_OK):
         pytest.skip("root may write it")
-    with pytest.raises(RunError, match="may not be written"):
-        refuse_unwritable(file)
+    with pytest.raises(RunError, match="permissions do not allow writing"):
+        check_writable(file)
 
 
 def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    refuse_unwritable(pipe)
+    check_writable(pipe)
     with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
         write_text(pipe, "scores")
         assert reader.stdout is not None
@@ -114,7 +114,7 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
     assert pipe.is_fifo()
 
 
-def test_what_could_not_be_written_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_a_write_that_fails_leaves_only_the_old_file(tmp_path):
     file = tmp_path / "scores.json"
     write_text(file, "old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -21,7 +21,7 @@ def test_a_folder_is_free_again_however_its_holder_ends(
 ):
     run = tmp_path / "runs" / "kid"
     with held_elsewhere(run) as process:
-        with pytest.raises(RunInUse, match=r"at work on .*kid\. Wait .* or stop it"), hold(run):
+        with pytest.raises(RunInUse, match=r"working on .*kid\. Wait .* or stop it"), hold(run):
             pass
         with hold(tmp_path / "runs" / "rkd"):
             pass
@@ -71,4 +71,4 @@ def test_two_trainings_do_not_share_a_folder(tmp_path: Path, recipe, held_elsewh
     with held_elsewhere(tmp_path / "run"):  # as a reproduction that judges it
         caplog.set_level("INFO", "distilsql")
         train(recipe("sft", "train.steps=1", "train.calibration_windows=0"), tmp_path / "run")
-    assert "finished already" in caplog.text
+    assert "already finished" in caplog.text

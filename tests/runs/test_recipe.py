@@ -48,7 +48,7 @@ def test_the_saved_recipe_gives_the_same_recipe(tmp_path):
         ("distill.mask_share=1.5", "distill.mask_share"),
         ("distill.jsd_beta=1", "distill.jsd_beta"),
         ("method=rkd", "needs a teacher"),
-        ("distill.gold_weight=0", "nothing to learn from"),
+        ("distill.gold_weight=0", "no loss left"),
         ("distill.divergence=kl", "distill.divergence"),
         ("method=kidd", "did you mean kid"),
         ("train.evaluate_every_steps=5", "data.valid"),

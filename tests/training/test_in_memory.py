@@ -143,7 +143,7 @@ def test_the_run_says_what_it_was_made_from(recipe, things, tmp_path):
     assert len(predict(load_student(run.path), things["train_set"].take(2, 0))) == 2
     # and its own recipe trains it again, with the same things alone
     assert_same_weights(train(kept, tmp_path / "again", **things), run)
-    with pytest.raises(ModelError, match="it is another one"):
+    with pytest.raises(ModelError, match="a different one"):
         train(kept, tmp_path / "other", **things | {"teacher": things["student"]})
 
 
@@ -172,7 +172,7 @@ def test_what_cannot_be_taken_from_memory_is_refused(recipe, things, tmp_path, t
     with pytest.raises(ModelError, match="give both student and tokenizer"):
         train(settings, tmp_path / "run", student=things["student"])
     with pytest.raises(
-        ModelError, match=r"data\.train = memory is no path|student\.path = memory is no path"
+        ModelError, match=r"data\.train = memory is not a path|student\.path = memory is not a path"
     ):
         train(settings, tmp_path / "run")
     with pytest.raises(RecipeError, match="leave them out, or give no teacher"):

@@ -136,7 +136,7 @@ def test_a_sample_depends_on_its_seed_and_example_alone(instruct, file, tmp_path
     assert sampled(1, n=2).items() <= whole.items()
     assert len(set(whole.values())) == 5
     assert sampled(2) != whole
-    with pytest.raises(RunError, match="does not sample"):
+    with pytest.raises(RunError, match="cannot sample"):
         load_any(str(tiny_models["student"]), prompt, beams=2, temperature=1.0)
 
 

@@ -129,7 +129,7 @@ def test_a_run_does_not_go_on_with_other_data(recipe, tmp_path, world, monkeypat
     before = (tmp_path / "run" / "environment.json").read_text()
     pairs = (world / "pairs.jsonl").read_text()
     (world / "pairs.jsonl").write_text("".join(pairs.splitlines(keepends=True)[:5]))
-    with pytest.raises(RunError, match="had 10 examples and has 5"):
+    with pytest.raises(RunError, match="had 10 examples and now has 5"):
         train(settings, tmp_path / "run")
     assert (tmp_path / "run" / "environment.json").read_text() == before
     (world / "pairs.jsonl").write_text(pairs)

@@ -285,7 +285,7 @@ def test_a_full_disk_is_said_and_the_teacher_runs_instead(recipe, tmp_path, monk
     assert [
         sentence
         for sentence in said(caplog)
-        if "No space left on device" in sentence and "rounds a little differently" in sentence
+        if "No space left on device" in sentence and "rounds slightly differently" in sentence
     ]
     assert "teacher_hidden_hits" not in counts(run)
     off = train(recipe("rkd", TWO_EPOCHS, "train.teacher_hidden=off"), tmp_path / "off")

@@ -53,8 +53,8 @@ def test_a_run_of_an_earlier_version_which_had_fewer_keys_goes_on(recipe, tmp_pa
     run.recipe.write_text(shorter)
     caplog.set_level("INFO", "distilsql")
     train(settings, tmp_path / "run")
-    assert "finished already" in caplog.text
-    with pytest.raises(RunError, match="another recipe"):
+    assert "already finished" in caplog.text
+    with pytest.raises(RunError, match="a different recipe"):
         train(recipe("sft", "train.steps=1", "prompt.template=chatml"), tmp_path / "run")
 
 

@@ -83,9 +83,7 @@ def test_a_teacher_of_another_tokenizer_or_without_one_is_refused(recipe, tmp_pa
         train(recipe("rkd", f"teacher.path='{tmp_path / 'other'}'"), tmp_path / "again")
 
 
-def test_a_model_whose_logits_are_made_otherwise_is_refused_wherever_it_is_loaded(
-    recipe, tmp_path, tiny_models
-):
+def test_a_model_with_unexpected_logits_is_refused_wherever_it_is_loaded(recipe, tmp_path, tiny_models):
     """HyperCLOVAX multiplies by what Granite divides by."""
     tokenizer = load_tokenizer(tiny_models["student"])
     config = HyperCLOVAXConfig(
@@ -107,7 +105,7 @@ def test_a_model_whose_logits_are_made_otherwise_is_refused_wherever_it_is_loade
         load_any(str(folder), recipe("sft").prompt, precision="float32")
 
 
-def test_lengths_beyond_a_models_positions_are_refused_or_said_before_it_runs(
+def test_lengths_beyond_a_models_positions_are_refused_or_reported_before_it_runs(
     recipe, tmp_path, tiny_models, caplog
 ):
     """The budget of 400 and 40 tokens feeds a model at most 439, under SWITCH drafts of up to sixteen tokens more."""

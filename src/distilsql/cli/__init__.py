@@ -1,4 +1,4 @@
-"""The command line: thin commands over `runs` and `report`. Nothing heavy is imported before a command needs it."""
+"""The command line: thin commands over the library. Heavy modules are imported only by the commands that need them."""
 
 import shlex
 import sys
@@ -18,14 +18,15 @@ from distilsql.shown import shown
 from distilsql.threads import wait_passively
 
 app = typer.Typer(
-    help="Distil a large text-to-SQL language model into a small one, and judge it by running the SQL.",
+    help="Distil a large text-to-SQL language model into a small one, and evaluate it by running the SQL.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Look at benchmarks and own question/SQL pairs.", no_args_is_help=True)
+data_app = typer.Typer(help="Check benchmarks and your own question/SQL pairs.", no_args_is_help=True)
 suite_app = typer.Typer(
-    help="Test suites: many databases that tell wrong queries from right ones.", no_args_is_help=True
+    help="Build test suites: many databases that distinguish wrong queries from right ones.",
+    no_args_is_help=True,
 )
 # In the order in which help lists them.
 for command in (
@@ -46,7 +47,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(suite_app, name="suite")
 
 
-# typer carries click inside itself; the root of its usage errors is reachable only through a public one.
+# typer bundles click; the base class of its usage errors is reachable only through a public subclass.
 _UsageError: type[Exception] = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
@@ -54,8 +55,8 @@ _UsageError: type[Exception] = next(
 
 TYPER_INTERRUPTED = 130
 
-# What libraries say to one another, and nobody who uses this command line can do anything about: the beginning of each
-# warning, and the module that it is given out by.
+# Warnings of libraries about each other, which users of this command line can do nothing about: the beginning of each
+# message, and the module that issues it.
 _LIBRARIES_OWN_WARNINGS = (
     (r"`is_gradient_checkpointing` is deprecated", r"transformers\.modeling_utils"),  # peft, adding LoRA
     (r"fan_in_fan_out is set to", r"peft\."),  # peft, adding LoRA to GPT-2
@@ -63,7 +64,7 @@ _LIBRARIES_OWN_WARNINGS = (
 
 
 def main() -> None:
-    """Run the command line; errors are a sentence and a non-zero exit status, never a traceback."""
+    """Run the command line. An expected error is printed as a sentence, without a traceback; the status is non-zero."""
     keep_freed_memory()
     wait_passively()
     _keep_libraries_quiet()
@@ -89,16 +90,16 @@ def main() -> None:
 
 
 def _say_stopped(stop: StopRequest) -> None:
-    """What is saved, and the command that goes on."""
+    """Say what is saved, and which command resumes."""
     words = [word for word in sys.argv[1:] if word != "--overwrite"]
     kept = f" {stop.kept}" if stop.kept else ""
     if sys.stderr.isatty():
         Console(stderr=True).show_cursor()  # a bar that was cut off has hidden it
-    _say(f"stopped.{kept} To go on: {shlex.join(['distilsql', *words])}")
+    _say(f"stopped.{kept} To resume: {shlex.join(['distilsql', *words])}")
 
 
 def _keep_libraries_quiet() -> None:
-    """Leave out the warnings that users can do nothing about, unless they asked for warnings (`python -W`)."""
+    """Hide the warnings that users can do nothing about, unless they asked for warnings (`python -W`)."""
     if not sys.warnoptions:
         for message, module in _LIBRARIES_OWN_WARNINGS:
             warnings.filterwarnings("ignore", message=message, module=module)

@@ -1,4 +1,4 @@
-"""Commands that ask a model: a benchmark's questions, or one of your own."""
+"""Commands that ask a model questions: those of a benchmark, or a single one."""
 
 import shlex
 from pathlib import Path
@@ -21,14 +21,14 @@ def predict(
     temperature: Annotated[
         float, typer.Option(min=0.0, help="Sample at this temperature; 0 is greedy")
     ] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the samples; each seed has its own file")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the samples; each has its own file")] = 0,
     precision: Annotated[
         Literal["auto", "bfloat16", "float32"] | None,
-        typer.Option(help="Compute in this one; default: as the run was trained. auto: but not slowly"),
+        typer.Option(help="Precision; default: that of the training. auto: the same, unless slow here"),
     ] = None,
     limit: Limit = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="Recipe whose prompt settings a plain model is asked with")
+        Path | None, typer.Option(help="Recipe with the prompt settings, for a model that is not a run")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Prediction file; default: inside the run")] = None,
 ) -> None:
@@ -36,7 +36,7 @@ def predict(
     from accelerate import Accelerator
 
     from distilsql.errors import RunError
-    from distilsql.files import refuse_unwritable
+    from distilsql.files import check_writable
     from distilsql.runs.folder import RunFolder
 
     with progress("starting"):
@@ -46,13 +46,13 @@ def predict(
     from distilsql.training.settle import settled_for_asking
 
     if out is None and (beams > 1 or precision is not None):
-        others = f"of {beams} beams" if beams > 1 else f"in {precision}"
+        others = f"with {beams} beams" if beams > 1 else f"in {precision}"
         raise RunError(
-            "The predictions in a run's folder are greedy or sampled ones, in the run's precision, and comparable with "
-            f"other runs'. Say where those {others} go: --out predictions.jsonl"
+            "Predictions in a run folder are greedy or sampled, in the run's own precision, so that runs can be "
+            f"compared. Say where to write predictions {others}: --out predictions.jsonl"
         )
     if out is not None:
-        refuse_unwritable(out)
+        check_writable(out)
     folder = RunFolder(run)
     if recipe is None:
         resolved = recipe_of(folder)
@@ -70,7 +70,9 @@ def predict(
             seed=seed,
         )
         if out is None:
-            raise RunError(f"{run} is not a run folder, so say where predictions go: --out predictions.jsonl")
+            raise RunError(
+                f"{run} is not a run folder. Say where to write predictions: --out predictions.jsonl"
+            )
     path = out or folder.predictions(benchmark.name, temperature, seed)
     run_predict(model, benchmark, path)
     by_file = out is not None or (temperature > 0 and benchmark.task == "sql")
@@ -87,12 +89,12 @@ def predict(
 
 def ask(
     run: Annotated[Path, typer.Argument(help="A finished run")],
-    question: Annotated[str, typer.Argument(help="In quotes")],
+    question: Annotated[str, typer.Argument(help="The question, in quotes")],
     database: OwnDatabase = None,
-    evidence: Annotated[str, typer.Option(help="What the question takes for granted")] = "",
+    evidence: Annotated[str, typer.Option(help="Background knowledge that the question needs")] = "",
     rows: Annotated[int, typer.Option(min=1, help="Show at most this many rows")] = 20,
 ) -> None:
-    """Answer one question: the SQL that the student writes, and what it returns, read-only and under tight limits."""
+    """Answer one question: print the student's SQL and its result. It is run read-only and under tight limits."""
     from rich.console import Console
 
     from distilsql.inference.ask import ask as ask_student
@@ -103,7 +105,9 @@ def ask(
     folder = RunFolder(run)
     database = database or recipe_of(folder).data.database_path
     if database is None:
-        raise DataError("The run's recipe names no database of its own; give one: --database shop.sqlite.")
+        raise DataError(
+            "The run's recipe names no database (data.database); give one: --database shop.sqlite."
+        )
     asked = own_database(database)
     answer = ask_student(load_student(folder, precision="auto"), question, asked, evidence=evidence)
     print(shown(answer.sql, keep_lines=True))

@@ -13,11 +13,13 @@ def data_check(
     target: Annotated[str, typer.Argument(help="A data folder, a benchmark's name, or a file of own pairs")],
     data: Root = None,
     database: OwnDatabase = None,
-    gold_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a gold query may run")] = 120.0,
+    gold_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Time limit of a gold query, in seconds")
+    ] = 120.0,
 ) -> None:
-    """Report every missing database, malformed record and gold query that does not run, all at once.
+    """List every missing database, malformed record and gold query that does not run, all at once.
 
-    Golds that a tie decides are named, too, and are no problem: they can be judged.
+    Gold queries whose result depends on a tie are listed as notes, not as problems: they can still be judged.
     """
     from distilsql.data.check import check, problem_lines
 
@@ -36,30 +38,28 @@ def data_check(
     for line in problem_lines(report.problems):
         print(f"  {line}")
     if report.problems:
-        raise DataError(f"{len(report.problems)} problems in {target}, listed above.")
+        raise DataError(f"{target} has {len(report.problems)} problems, listed above.")
 
 
 def suite_build(
     on: On,
-    out: Annotated[Path, typer.Option(help="Folder of the suite")],
+    out: Annotated[Path, typer.Option(help="Where to write the suite")],
     data: Root = None,
     database: OwnDatabase = None,
-    name: Annotated[str, typer.Option(help="Scores on the suite are labelled with this name")] = "",
+    name: Annotated[str, typer.Option(help="Name of the suite in scores; default: the folder's name")] = "",
     seed: Annotated[int, typer.Option(help="The same seed gives the same suite")] = 0,
 ) -> None:
-    """Make variants of each database that tell wrong queries from the gold ones. An interrupted build resumes."""
+    """Build variants of each database that distinguish wrong queries from gold ones. Run it again to resume."""
     from distilsql.data.load import load_sql_benchmark
     from distilsql.interrupt import say_kept
     from distilsql.metrics.suites.build import build_suite
 
     benchmark = load_sql_benchmark(on, root=data, database=database, missing_databases="skip")
-    say_kept(f"The databases that are finished are kept in {out}.")
+    say_kept(f"Finished databases are kept in {out}.")
     suite = build_suite(benchmark, out, name=name or out.name, seed=seed)
     for db_id, report in suite.reports.items():
         print(f"{db_id}: {len(report['variants'])} databases for {len(report['golds'])} gold queries")
     if not suite.size:
-        print(
-            "No wrong neighbour of a gold query was told apart by a variant: on this suite, TS says what EX says."
-        )
+        print("No variant distinguishes a wrong neighbour from its gold query: on this suite, TS equals EX.")
     own = f" --database {database}" if database else ""
     print(f"Suite {suite.label} in {out}. Next: distilsql evaluate PREDICTIONS --on {on}{own} --suite {out}")

@@ -1,4 +1,4 @@
-"""What a person sees of a running command, on standard error: sentences, and bars in a terminal or else plain lines."""
+"""The display of a running command on standard error: messages, and progress as bars (in a terminal) or plain lines."""
 
 import logging
 import os
@@ -24,10 +24,10 @@ _LOOK_EVERY_S = 0.5
 
 
 class Lines:
-    """Reports by plain lines: the first soon after work begins, one every quarter of a minute, and one at its end.
+    """Reports progress as plain lines: one soon after work begins, one every 15 seconds, and one at its end.
 
-    Nothing is written of work that is over before its first line is due. `tick` writes what is due; a thread calls it,
-    so that a step of minutes does not look like a process that hangs.
+    Work that ends before its first line is due is not reported. A thread calls `tick`, which writes the lines that are
+    due, so that a step that takes minutes does not look like a hung process.
     """
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,7 +42,7 @@ class Lines:
             self._under_way.append(work)
 
     def advanced(self, work: Work) -> None:
-        """Nothing at once: `tick` shows it."""
+        """Writes nothing: `tick` will show it."""
 
     def ended(self, work: Work) -> None:
         with self._lock:
@@ -74,7 +74,7 @@ def _line(work: Work, now_s: float) -> str:
 
 
 def _so_far(work: Work) -> str:
-    """`training: step 120 of 200, loss 0.412`; of work without a total, its name alone."""
+    """`training: step 120 of 200, loss 0.412`; for work without a total, only its name."""
     if work.total is None:
         return work.what
     counted = f"{work.what}: {f'{work.unit} ' if work.unit else ''}{work.done:,} of {work.total:,}"
@@ -85,7 +85,7 @@ def _so_far(work: Work) -> str:
 
 
 class Bars:
-    """Reports by bars, one for each piece of work under way, which vanish when it is over."""
+    """Reports progress as bars, one per piece of work in progress; a bar disappears when its work ends."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -134,7 +134,7 @@ class _Detail(ProgressColumn):
 
 
 class _Left(ProgressColumn):
-    """By our own estimate: rich's forgets steps that took longer than half a minute."""
+    """Time left, by our own estimate: rich's ignores steps that took longer than half a minute."""
 
     def render(self, task: Task) -> Text:
         left_s = task.fields["work"].seconds_left(time.monotonic())
@@ -145,7 +145,7 @@ class _Left(ProgressColumn):
 
 
 class Sentences(logging.Handler):
-    """Writes what the library says, as it says it; a warning is called one."""
+    """Writes the library's log messages as they are; warnings begin with `Warning:`."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class Sentences(logging.Handler):
 
 @contextmanager
 def displaying() -> Iterator[None]:
-    """Show sentences and progress of what runs in here. Of a training's several processes, the first alone speaks."""
+    """Show messages and progress of the code in the block. If several processes train together, only the first does."""
     is_silent = os.environ.get("RANK", "0") != "0"
     console = Console(stderr=True)
     is_terminal = sys.stderr.isatty() and not console.is_dumb_terminal
@@ -181,7 +181,7 @@ def displaying() -> Iterator[None]:
 
 
 def _writer(terminal: Console | None) -> Callable[[str], None]:
-    """A reader of standard error that has gone, as `head` does, ends no training."""
+    """A function that writes to standard error. If its reader has exited, as `head` does, the training goes on."""
 
     def write(text: str) -> None:
         with suppress(OSError, ValueError):

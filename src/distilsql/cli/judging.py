@@ -1,4 +1,4 @@
-"""Commands that measure: accuracy, ExAccErr, and runs against each other."""
+"""Commands that measure: accuracy, ExAccErr, and comparisons of runs."""
 
 import logging
 from dataclasses import replace
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(
-    target: Annotated[Path, typer.Argument(help="A run folder or a prediction file of any system")],
+    target: Annotated[Path, typer.Argument(help="A run folder, or any system's prediction file")],
     on: On,
     data: Root = None,
     database: OwnDatabase = None,
@@ -35,36 +35,34 @@ def evaluate(
         bool, typer.Option("--plug-values", help="Spider: also try the gold's values (inflates scores)")
     ] = False,
     r_ves: Annotated[
-        bool, typer.Option("--r-ves", help="BIRD: also time right predictions against gold")
+        bool, typer.Option("--r-ves", help="BIRD: also time right predictions against their golds")
     ] = False,
     against: Annotated[
-        Path | None, typer.Option(help="Another prediction file: a paired comparison with it")
+        Path | None, typer.Option(help="Another prediction file to compare with, paired by example")
     ] = None,
     temperature: Annotated[
         float,
-        typer.Option(min=0.0, help="The run's predictions sampled at this temperature, all seeds together"),
+        typer.Option(min=0.0, help="Judge the run's samples at this temperature, all seeds together"),
     ] = 0.0,
     tables: Annotated[
         bool,
-        typer.Option("--tables", help="Also by hardness, clause and database, or by length of the reference"),
+        typer.Option("--tables", help="Also show hardness, clauses and databases, or reference lengths"),
     ] = False,
     leave_out: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Do not judge this example (its id; may be repeated), or broken-golds: all that cannot be"
-        ),
+        typer.Option(help="Id of an example to leave out (repeatable), or broken-golds: all that fail"),
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds that a prediction may run  [default: 30]")
+        float | None, typer.Option(min=0.1, help="Time limit of a prediction, in seconds  [default: 30]")
     ] = None,
     gold_timeout: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds that a gold query may run  [default: 120]")
+        float | None, typer.Option(min=0.1, help="Time limit of a gold query, in seconds  [default: 120]")
     ] = None,
     limit: Limit = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the scores here (JSON)")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the scores to this file (JSON)")] = None,
 ) -> None:
-    """Judge predictions by running them, as the official evaluators do; responses to instructions by ROUGE-L."""
-    from distilsql.files import refuse_unwritable, write_text
+    """Judge predicted SQL by running it, as the official evaluators do; responses to instructions by ROUGE-L."""
+    from distilsql.files import check_writable, write_text
     from distilsql.runs.evaluate import (
         Rules,
         compare_scores,
@@ -78,7 +76,7 @@ def evaluate(
     run = existing_run(target) if target.is_dir() else None
     _refuse_of_other_kind(target, run, column if against is None else None, plug_values, temperature)
     if out is not None:
-        refuse_unwritable(out)
+        check_writable(out)
     whole = _load(on, *_places(run, data, database))
     benchmark = limited(whole, limit)
     of_run = Rules(keep_distinct, suite, tuple(leave_out or ()), timeout, gold_timeout)
@@ -93,7 +91,7 @@ def evaluate(
         scores = with_r_ves(scores, benchmark)
     if out is not None:
         files[out] = scores.to_json()
-    # Printed first: a file that cannot be written after all takes no number along.
+    # Printed first, so that the scores are not lost if a file cannot be written after all.
     print(shown("\n".join(score_lines(scores, tables=tables)), keep_lines=True), flush=True)
     for path, text in files.items():
         write_text(path, text)
@@ -110,7 +108,7 @@ def _refuse_of_other_kind(
         reason = f"this option is for a prediction file, such as one in {target / 'predictions'}"
         _refuse(reason, column=column, plug_values=plug_values)
     else:
-        reason = "this option is for a run folder, which knows how each file was sampled"
+        reason = "this option is for a run folder, which records how each file was sampled"
         _refuse(reason, temperature=temperature)
 
 
@@ -128,10 +126,10 @@ def _places(
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders")],
-    out: Annotated[Path, typer.Option(help="Where table, figures and page go")] = Path("report"),
+    out: Annotated[Path, typer.Option(help="Where to write table, figures and HTML page")] = Path("report"),
     title: Annotated[str, typer.Option(help="Title of the page")] = "Accuracy against cost",
 ) -> None:
-    """Accuracy against cost: table, figures and a page, from run folders."""
+    """Compare runs: a table, figures and an HTML page of accuracy against cost."""
     from rich.console import Console
 
     from distilsql.report import comparison_table, load_runs, to_terminal, write_report
@@ -148,14 +146,16 @@ def exposure(
     data: Root = None,
     database: OwnDatabase = None,
     teacher: Annotated[
-        str | None, typer.Option(help="Another teacher than the run's: folder or hub name")
+        str | None, typer.Option(help="Use another teacher than the run's: folder or hub name")
     ] = None,
     limit: Limit = 100,
-    length: Annotated[int, typer.Option(min=1, help="l: how many tokens errors are accumulated over")] = 15,
+    length: Annotated[
+        int, typer.Option(min=1, help="Number of tokens over which errors accumulate (l)")
+    ] = 15,
     samples: Annotated[int, typer.Option(min=1, help="Samples per prompt and model")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of the samples and the interval")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the samples and the interval")] = 0,
 ) -> None:
-    """ExAccErr: how much more a student errs along its own samples than along its teacher's (exposure bias)."""
+    """Measure exposure bias (ExAccErr): how much more a student errs on its own samples than on its teacher's."""
     with progress("starting"):
         from distilsql.inference.exposure import ExposureOptions, expose_run
         from distilsql.inference.predict import benchmark_for, recipe_of
@@ -179,7 +179,7 @@ def _load(on: str, data: Path | None, database: Path | None) -> "Benchmark":
 
 
 def _refuse(reason: str, **options: object) -> None:
-    """Raises DataError for an option that was given and would do nothing."""
+    """Raises DataError for an option that was given but would have no effect."""
     for name, value in options.items():
         if value:
-            raise DataError(f"--{name.replace('_', '-')} does nothing here: {reason}. Leave it out.")
+            raise DataError(f"--{name.replace('_', '-')} has no effect here: {reason}. Leave it out.")

@@ -1,4 +1,4 @@
-"""The method table for people: in the terminal, and as docs/methods.md."""
+"""The table of methods, for the terminal and for docs/methods.md."""
 
 from typing import Any, Literal, get_args, get_origin
 
@@ -25,7 +25,7 @@ def print_methods() -> None:
     table = Table(title="Methods", box=None, pad_edge=False, padding=(0, 2, 1, 0), title_justify="left")
     rows = [_cells(method) for method in METHODS.values()]
     for title, *cells in zip(_HEADER, *rows, strict=True):
-        # No narrower than its longest word, so that a terminal of 80 columns cuts none; a narrower one folds it.
+        # Columns are as wide as their longest word, so that no word is split in a terminal of 80 columns.
         longest = max(len(word) for text in (title, *cells) for word in text.split())
         share = {"completions trained on": 2, "from": 1}.get(title)
         table.add_column(
@@ -37,7 +37,7 @@ def print_methods() -> None:
 
 
 def method_reference() -> str:
-    """docs/methods.md: generated from the method table and the recipe's fields; a test keeps it current."""
+    """The text of docs/methods.md, generated from the method table and the recipe's fields. A test keeps it current."""
     from distilsql.report.table import markdown_row  # with it come figures, which nothing else here needs
 
     lines = [
@@ -55,7 +55,7 @@ def method_reference() -> str:
         "",
         "## Recipe keys",
         "",
-        "What a paper leaves open is marked ASSUMED.",
+        "Choices that a paper leaves open are marked ASSUMED.",
         "",
         markdown_row(("key", "default", "meaning")),
         markdown_row(["---"] * 3),

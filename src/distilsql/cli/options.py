@@ -1,4 +1,4 @@
-"""Options that several commands have, and what they do with them."""
+"""Options that several commands share."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,9 +16,12 @@ On = Annotated[
     str, typer.Option("--on", help="Benchmark such as spider:dev or dolly:valid, or a file of own examples")
 ]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="Replace a recipe key: --set train.steps=200")
+    list[str] | None, typer.Option("--set", help="Override a recipe key: --set train.steps=200 (repeatable)")
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only this many examples (a seeded draw)")]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="Use only this many examples, drawn at random (fixed seed)"),
+]
 
 
 def limited(benchmark: "Benchmark", limit: int | None) -> "Benchmark":

@@ -1,4 +1,4 @@
-"""Commands that train: by a recipe, the demo, the papers' tables; and the table of methods."""
+"""Commands that train (a recipe, the demo, the papers' tables), and the table of methods."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,12 +10,12 @@ from distilsql.progress import progress
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the demo's runs and report go")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Where to write the demo's runs and report")] = Path("runs/demo"),
     train_teacher: Annotated[
-        bool, typer.Option("--train-teacher", help="Train the teacher anew (an hour) rather than use ours")
+        bool, typer.Option("--train-teacher", help="Train a new teacher (an hour) instead of using ours")
     ] = False,
 ) -> None:
-    """The whole story on an embedded benchmark, in minutes, on a CPU. The same command resumes it."""
+    """Train, evaluate and compare four methods on a small benchmark: minutes on a CPU. Run it again to resume."""
     with progress("starting"):
         from distilsql.experiments.demo.demo import run_demo
 
@@ -24,13 +24,13 @@ def demo(
 
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe (TOML); see recipes/")],
-    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/<recipe's name>")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/<recipe's name>")] = None,
     settings: Settings = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Delete the run that is there and start anew")
+        bool, typer.Option("--overwrite", help="Delete the existing run and start over")
     ] = False,
 ) -> None:
-    """Train by a recipe: any method, sft included. The same command resumes an interrupted run."""
+    """Train a student as the recipe says, by any method, sft included. Run it again to resume."""
     from distilsql.runs.recipe import load_recipe
 
     resolved = load_recipe(recipe, settings or [])
@@ -47,27 +47,29 @@ def train(
 def reproduce(
     what: Annotated[
         list[str] | None,
-        typer.Argument(help="Such as table3 figure1, or all; without any, what there is is listed"),
+        typer.Argument(help="Names such as table3 figure1, or all; without any, lists what there is"),
     ] = None,
     scale: Annotated[str, typer.Option(help="paper (its models, on GPUs) or cpu (two cores)")] = "cpu",
     runs: Annotated[
-        Path | None, typer.Option(help="Where the runs go; default runs/reproduce/<scale>")
+        Path | None, typer.Option(help="Where to write the runs; default: runs/reproduce/<scale>")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where tables and figures go; default report/ beside the runs")
+        Path | None, typer.Option(help="Where to write tables and figures; default: report/ beside the runs")
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="Make only this row's runs, such as kid; may be repeated")
+        list[str] | None, typer.Option(help="Make only the runs of this row, such as kid (repeatable)")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the runs, how far each is, and how long the rest may take")
+        bool, typer.Option("--dry-run", help="List the runs, their progress, and the time still needed")
     ] = False,
     render_only: Annotated[
-        bool, typer.Option("--render", help="Render from the runs that are there; make none")
+        bool, typer.Option("--render", help="Render from the existing runs; make no new ones")
     ] = False,
-    recipes: Annotated[Path | None, typer.Option(help="Folder of other experiments than the papers'")] = None,
+    recipes: Annotated[
+        Path | None, typer.Option(help="Folder of experiments to use instead of the papers'")
+    ] = None,
 ) -> None:
-    """The papers' tables and figures: make the runs that are missing, and show them beside the published numbers."""
+    """Reproduce the papers' tables and figures: make the missing runs and show them beside the published numbers."""
     from distilsql.experiments.experiment import Book
     from distilsql.experiments.listing import print_experiments, print_plan
     from distilsql.experiments.plan import make_plan
@@ -98,7 +100,7 @@ def methods(
         bool, typer.Option("--markdown", help="Print the method reference, docs/methods.md")
     ] = False,
 ) -> None:
-    """The table of methods: divergence, completions trained on, gold likelihood."""
+    """List the methods: divergence, completions trained on, weight of the gold likelihood."""
     from distilsql.cli.method_reference import method_reference, print_methods
 
     if markdown:

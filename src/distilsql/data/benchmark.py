@@ -1,4 +1,4 @@
-"""Benchmark: named examples and what judges them, for text-to-SQL and for instruction following.
+"""Benchmark: named examples and their evaluator, for text-to-SQL and for instruction following.
 
 The two tasks differ in what an example is, so they are two types. What is common to them (a name, examples, drawing
 some of them) is all that the training loop knows.

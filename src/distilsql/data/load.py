@@ -20,7 +20,7 @@ from distilsql.data.text import suffix_of
 from distilsql.databases.database import Database
 from distilsql.databases.schema import describe, introspect
 from distilsql.errors import DataError
-from distilsql.in_memory import is_in_memory, said_of_memory
+from distilsql.in_memory import in_memory_message, is_in_memory
 
 DATA_VARIABLE = "DISTILSQL_DATA"
 RECORDS = "pairs"  # the name of a benchmark that was made of records in memory
@@ -71,7 +71,7 @@ def load_benchmark(
         return _load_records(spec, database, missing_databases, needs_gold)
     spec = str(spec)
     if is_in_memory(spec):
-        raise DataError(said_of_memory(spec, "data", "train_set=examples"))
+        raise DataError(in_memory_message(spec, "data", "train_set=examples"))
     file = find_instructions(spec, root)
     if file is not None:
         return _load_instructions(spec, file)
@@ -91,8 +91,8 @@ def load_sql_benchmark(
     """As `load_benchmark`, for what only text-to-SQL has. Raises DataError if `spec` holds instructions."""
     if find_instructions(spec, root) is not None:
         raise DataError(
-            f"{spec} is instruction following, and this needs questions about databases; give a benchmark such as "
-            "spider:dev, or a file of own question/SQL pairs."
+            f"{spec} is an instruction-following benchmark, but this needs questions about databases; give a benchmark "
+            "such as spider:dev, or a file of own question/SQL pairs."
         )
     if spec.startswith("demo:"):
         # Imported here: the demo generates its databases, and needs what this module defines.
@@ -140,7 +140,7 @@ def _load_instructions(spec: str, file: Path) -> InstructBenchmark:
     _refuse(problems)
     if not examples:
         raise DataError(
-            f"{file} has no instruction in it; each line is an object with instruction and output."
+            f"{file} contains no instructions; each line must be an object with instruction and output."
         )
     return InstructBenchmark(spec, examples)
 
@@ -186,7 +186,7 @@ def find_layout(spec: str, *, root: Path | None = None, database: Path | None = 
         return pairs_layout(Path(spec), database)
     if os.path.isfile(spec):
         raise DataError(
-            f"{spec} has no suffix that says what it holds; own pairs end in {', '.join(PAIR_SUFFIXES)}. Rename it."
+            f"{spec} has no suffix that gives its format; own pairs end in {', '.join(PAIR_SUFFIXES)}. Rename it."
         )
     raise DataError(
         f"There is no benchmark '{spec}'. Known: {', '.join(benchmark_names())}; "
@@ -200,7 +200,7 @@ def data_folder(spec: str, root: Path | None) -> Path:
     named = root or (Path(os.environ[DATA_VARIABLE]) if os.environ.get(DATA_VARIABLE) else None)
     if named is None:
         raise DataError(
-            f"{spec} is read from a data folder, and none is given; pass one, or set {DATA_VARIABLE} "
+            f"{spec} is read from a data folder, but none is given; pass one, or set {DATA_VARIABLE} "
             "to the folder that holds spider/, spider-dk/, bird/ and so on."
         )
     if not named.is_dir():

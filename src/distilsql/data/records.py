@@ -150,7 +150,7 @@ def _read_csv(file: Path, fields: Collection[str]) -> Iterator[Record | RecordEr
     if names and fields and not set(fields) & set(names.values()):
         raise _unreadable(
             file,
-            f"its first line is the header, and names none of {', '.join(fields)} but: {', '.join(names)}; "
+            f"its first line must be a header with {' or '.join(fields)}, but has: {', '.join(names)}; "
             "write the names of the columns into the first line",
         )
     filled = [row for _, row in table.rows if any(map(has_text, row.values()))]  # spreadsheets add blank rows

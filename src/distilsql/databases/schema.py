@@ -29,7 +29,8 @@ from distilsql.errors import DataError
 
 @dataclass(frozen=True)
 class Column:
-    """`name` as the database spells it; `comment` is a human-readable description (may be empty)."""
+    """A column: `name` as the database spells it, its declared `type` in lower case (`text` if none is declared),
+    whether it is (part of) the primary key, and a human-readable `comment` (may be empty)."""
 
     name: str
     type: str
@@ -39,7 +40,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table or a view."""
+    """A table or a view: `name` as the database spells it, `columns` in their declared order, and a human-readable
+    `comment` (may be empty)."""
 
     name: str
     columns: tuple[Column, ...]
@@ -59,6 +61,14 @@ class ForeignKey:
 
 @dataclass(frozen=True)
 class Schema:
+    """The tables, views and foreign keys of a database, in the canonical form described above.
+
+    Attributes:
+        tables: tables in the order in which they were created, then views. At least one, if read by `introspect`.
+        foreign_keys: single-column references, grouped by referring table; both ends exist in `tables`. A composite key
+            is one entry per column.
+    """
+
     tables: tuple[Table, ...]
     foreign_keys: tuple[ForeignKey, ...] = ()
 

@@ -262,8 +262,8 @@ class Book:
     def __init__(self, folder: Path = PAPER) -> None:
         if not (folder / PUBLISHED_FILE).is_file():
             raise RecipeError(
-                f"{folder} holds no experiments (it has no {PUBLISHED_FILE}). Name another folder with --recipes, or "
-                "leave the option out for the papers' own."
+                f"{folder} holds no experiments (it has no {PUBLISHED_FILE}). Give another folder with --recipes, or "
+                "leave the option out to use the papers' experiments."
             )
         self.folder = folder
         self.published = _read(Published, folder / PUBLISHED_FILE)
@@ -287,7 +287,7 @@ class Book:
     def experiment(self, name: str) -> Experiment:
         if name not in self.names():
             known = "".join(f"\n  {line}" for line in self.lines())
-            raise RecipeError(f"There is nothing called {name!r} to reproduce. There is:{known}")
+            raise RecipeError(f"There is no table or figure {name!r} to reproduce. Known:{known}")
         return _read(Experiment, self.folder / f"{name}.toml")
 
     def scale(self, name: str) -> Scale:

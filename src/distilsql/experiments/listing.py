@@ -1,4 +1,4 @@
-"""What can be reproduced, and how far a plan is, for the terminal. Imports no torch."""
+"""Print what can be reproduced, and the progress of a plan. Imports no torch."""
 
 from rich.console import Console
 from rich.table import Table
@@ -30,7 +30,7 @@ def print_experiments(book: Book) -> None:
 
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:
-    """The runs of a plan, how far each is, and an estimate of what is left where there is something to go by."""
+    """Print the runs of a plan, the progress of each, and an estimate of the time left if there is a basis for one."""
     console = console or Console()
     known = standings(plan.runs)
     table = Table(box=None, pad_edge=False)

@@ -1,4 +1,4 @@
-"""Figures beside the paper's: what was measured here in one panel, what was published in others.
+"""Figures beside the paper's: our measurements in one panel, the published numbers in others.
 
 A figure is drawn from the same `PaperTable` as the table, so that the two cannot differ.
 """
@@ -49,7 +49,7 @@ def draw_paper_figure(
 ) -> Figure | None:
     """The figure of a kind: `cost`, `bars`, `sweep` and `curve` show column `y`, `dots` every column.
 
-    None where there is nothing to draw.
+    None if there is nothing to draw.
     """
     if kind == "dots":
         return _dots(table, theme)

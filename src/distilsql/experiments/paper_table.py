@@ -1,6 +1,6 @@
 """A table beside the one of the paper: our measurements with their intervals, and the published numbers, row by row.
 
-What is ours and what is the paper's is said in every row. A cell that was not measured says so or is a dash.
+Every row says whether it is ours or the paper's. A cell that was not measured says so or is a dash.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""Plan: which runs the wanted tables and figures need, each once, in an order in which they can be made.
+"""Plan: the runs that the requested tables and figures need, each once, in dependency order.
 
 A run is known by its name, which says what it is: `kid_smollm2-24_from-teacher_mask_share-0.3_seed0`. Two cells of
 two tables that ask for the same training get the same name, hence the same folder. Imports no torch.
@@ -108,7 +108,7 @@ def make_plan(
     rows = {row.key for one in planned for group in one.groups for row in group.rows}
     for key in only:
         if key not in rows:
-            raise RecipeError(f"--only {key}: no row is called that{nearest(key, sorted(rows))}.")
+            raise RecipeError(f"--only {key}: there is no such row{nearest(key, sorted(rows))}.")
     wanted = _wanted(planned, set(only) or rows, scale)
     needed = _with_needs(wanted, makers.runs)
     # What others need first, then every row once, before any is made with another seed.
@@ -167,7 +167,7 @@ def _experiment(name: str, experiment: Experiment, scale_name: str, makers: "_Ru
     scale = makers.scale
     if scale_name not in experiment.scales:
         raise RecipeError(
-            f"{name} is not made at scale {scale_name}{nearest(scale_name, experiment.scales)}."
+            f"{name} cannot be made at scale {scale_name}{nearest(scale_name, experiment.scales)}."
         )
     at = experiment.scales[scale_name]
     for pair in at.pairs:
@@ -179,7 +179,7 @@ def _experiment(name: str, experiment: Experiment, scale_name: str, makers: "_Ru
     for key, column in columns.items():
         if column.over and column.over not in experiment.rows:
             raise RecipeError(
-                f"{name}: column {key} is over row {column.over!r}, which is not there"
+                f"{name}: column {key} is a gain over row {column.over!r}, which does not exist"
                 f"{nearest(column.over, experiment.rows)}."
             )
     groups = tuple(

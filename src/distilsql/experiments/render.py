@@ -1,4 +1,4 @@
-"""From run folders to tables and figures beside the paper's. What has not been run is said, never made up."""
+"""Make tables and figures from run folders, beside the paper's. Cells that have not been run say so."""
 
 import json
 import statistics
@@ -92,7 +92,7 @@ def paper_table(plan: Plan, one: PlannedExperiment) -> PaperTable:
 
 
 def _is_there(run: PlannedRun) -> bool:
-    """Its weights, which tables have no use for, may be gone."""
+    """Whether the run has finished. Its weights may have been deleted, since tables do not need them."""
     return run.folder.summary.exists() and is_same_recipe(run)
 
 
@@ -109,7 +109,7 @@ def _of_tasks(one: PlannedExperiment, scale: Scale) -> list[str]:
 
 
 def _left_out(one: PlannedExperiment, scale: Scale) -> list[str]:
-    """What is left out of each benchmark and why."""
+    """What is left out of each benchmark, and why."""
     benchmarks = dict.fromkeys(column.benchmark for column in one.columns.values() if column.benchmark)
     return [
         f"{name}: {example} is left out: {reason}."

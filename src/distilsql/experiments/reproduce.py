@@ -1,9 +1,9 @@
 """Reproduce tables and figures: make the runs that are missing, judge them, and render what is there.
 
-Everything is kept in run folders, so the same command goes on after any interruption: a finished run is not trained
-again, a part-done one goes on from its checkpoint, answered questions are not asked again. A run that has lost its
-weights is made again only if another run has to load them, or something is to be measured that its answers do not tell.
-Several processes may make the same plan at once, one on each GPU, say: each works on runs that no other is at work on.
+Everything is kept in run folders, so the same command resumes after any interruption: a finished run is not trained
+again, a partial one continues from its checkpoint, answered questions are not asked again. A run whose weights were
+deleted is made again only if another run has to load them, or if a missing measurement needs its model. Several
+processes may work on the same plan at once, for example one per GPU: each takes runs that no other is working on.
 """
 
 import json
@@ -62,8 +62,8 @@ def reproduce(plan: Plan, out: Path) -> list[Path]:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RunError(
-            "reproduce does not train one run in several processes together (WORLD_SIZE is set, as by `accelerate "
-            "launch`). Start `distilsql reproduce` once for each GPU: each process takes runs that no other works on."
+            "reproduce does not train one run in several processes (WORLD_SIZE is set, as by `accelerate launch`). "
+            "Start `distilsql reproduce` once for each GPU: each process takes runs that no other is working on."
         )
     maker = _Maker(plan, out)
     waiting = [run for name, run in plan.runs.items() if maker.states[name] is not State.MEASURED]
@@ -75,7 +75,7 @@ def reproduce(plan: Plan, out: Path) -> list[Path]:
             if names != told:
                 told = names
                 log.info(
-                    f"Waiting for other processes, which are at work on these, or on what they need: {names}"
+                    f"Waiting for other processes that are working on these runs, or on runs they need: {names}"
                 )
             with progress(f"waiting for {len(postponed)} runs of other processes"):
                 time.sleep(_ASK_AGAIN_S)
@@ -102,7 +102,7 @@ class _Maker:
         self._places = {name: place for place, name in enumerate(plan.runs, start=1)}
 
     def make_all(self, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-        """Make `runs` in order; returns those that another process is at work on, and those that need these."""
+        """Make `runs` in order; returns those that another process is working on, and those that depend on them."""
         postponed: list[PlannedRun] = []
         for run in runs:
             needs = () if self._needs_no_model(run) else run.needs
@@ -125,9 +125,9 @@ class _Maker:
         title = f"{self._places[run.name]}/{len(self._places)} {run.name}"
         if state_of(run) is State.OTHER:
             raise RunError(
-                f"{run.folder.path} does not hold the run that it is named for: its recipe differs, or it is no run "
-                "folder. The base recipe may have changed since: choose another --runs, or move the folder away to "
-                "train it anew."
+                f"{run.folder.path} does not hold the run that its name stands for: its recipe differs, or "
+                "it is not a run folder. The base recipe may have changed since: choose another --runs, or move the "
+                "folder away to train it again."
             )
         with hold(run.folder.path), titled(title):
             changed = self._trained(run) | self.judge.judge(run)
@@ -150,7 +150,7 @@ def _has_weights(run: PlannedRun) -> bool:
 
 
 class Judge:
-    """Measures finished runs. Benchmarks and suites are loaded once; one that is not to be had is named once."""
+    """Measures finished runs. Benchmarks and suites are loaded once; an unavailable one is reported once."""
 
     def __init__(self, plan: Plan) -> None:
         self.scale: Scale = plan.scale
@@ -203,7 +203,7 @@ class Judge:
         benchmark: Benchmark,
         model: Callable[[], Model],
     ) -> bool:
-        """Have every question answered; those that an earlier, shorter draw asked are kept."""
+        """Make sure that every question is answered; answers of an earlier, smaller draw are kept."""
         asked = {example.example_id for example in benchmark.examples}
         done = False
         for seed, path in predictions_paths(run, judgement).items():
@@ -233,7 +233,7 @@ class Judge:
         return True
 
     def benchmark(self, name: str) -> Benchmark | None:
-        """The questions of a benchmark that this scale asks; None, and a sentence, where its data is not to be had."""
+        """The questions of a benchmark at this scale; None, with a warning, if its data is not available."""
         if name not in self._benchmarks:
             self._benchmarks[name] = self._load(name)
         return self._benchmarks[name]
@@ -262,7 +262,7 @@ class Judge:
 
 
 def _is_scored(run: RunFolder, judgement: Judgement, benchmark: Benchmark) -> bool:
-    """Whether there is a score that is of these questions and not older than the answers."""
+    """Whether there is a score on these questions that is not older than the answers."""
     score = read_score(run, judgement)
     if score is None or score.total != len(benchmark.examples):
         return False

@@ -36,7 +36,7 @@ class Job:
     arguments: tuple[str, ...] = ()
 
     def start(self) -> "subprocess.Popen[str]":
-        """In a process group of its own, so that Ctrl-C in a terminal reaches it once: from us."""
+        """Start in a separate process group, so that Ctrl-C in a terminal reaches the job only through us."""
         return subprocess.Popen(
             [sys.executable, "-m", self.module, *self.arguments],
             stdout=subprocess.PIPE,
@@ -103,18 +103,18 @@ class _Running:
         return name, event
 
     def finish(self, name: str) -> None:
-        """Raises RunError if the job that has ended did not end well."""
+        """Raises RunError if the job failed."""
         status = self.processes.pop(name).wait()
         if status:
             raise RunError(
                 self.errors.get(
                     name,
-                    f"{name} ended with status {status}. What it said is above; start the command again to go on.",
+                    f"{name} ended with status {status}. Its messages are above; run the command again to resume.",
                 )
             )
 
     def stop(self) -> None:
-        """Ask every job to save and end; whoever does not is killed."""
+        """Ask every job to save and end; kill those that do not."""
         for process in self.processes.values():
             process.terminate()
         deadline = time.monotonic() + _STOPPING_SECONDS

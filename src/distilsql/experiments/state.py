@@ -1,4 +1,4 @@
-"""How far a planned run is, read from its folder, and how long the rest of its training may take. Imports no torch."""
+"""The progress of a planned run, read from its folder, and an estimate of the time left. Imports no torch."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -53,7 +53,7 @@ class Standing:
 
 
 def standings(runs: Mapping[str, PlannedRun]) -> dict[str, Standing]:
-    """Where every run stands. Rates of training are taken from the run itself, else from one of the same method."""
+    """The progress of every run. Training rates are taken from the run itself, else from one of the same method."""
     rates = {name: rate for name, run in runs.items() if (rate := _rate(run.folder)) is not None}
     lengths = {name: steps for name, run in runs.items() if (steps := _steps(run)) is not None}
     states = states_of(runs)
@@ -217,7 +217,7 @@ def suite_folder(runs: Path, benchmark: str) -> Path:
 
 
 def summary_of(run: RunFolder) -> dict[str, Any]:
-    """The run's summary, empty while it is not finished."""
+    """The run's summary; empty until it is finished."""
     return _json(run.summary) or {}
 
 

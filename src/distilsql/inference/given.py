@@ -1,4 +1,4 @@
-"""What of a run is in memory already: it takes the place of what the recipe names by path."""
+"""Models and examples passed in memory, used instead of the paths in the recipe."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from distilsql.data.benchmark import Benchmark, SqlBenchmark, data_checksum
 from distilsql.data.example import Example
 from distilsql.data.load import load_benchmark
 from distilsql.errors import ModelError, RecipeError, RunError
-from distilsql.in_memory import IN_MEMORY, is_in_memory, memory_name, said_of_memory
+from distilsql.in_memory import IN_MEMORY, in_memory_message, is_in_memory, memory_name
 from distilsql.models.embedded import resolve
 from distilsql.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from distilsql.models.in_memory import check_in_memory, taken_from_memory
@@ -37,9 +37,9 @@ _KEYS = {
 @dataclass(frozen=True)
 class Given:
     """Models (causal LMs of `transformers`), the student's tokenizer, and benchmarks; None where the recipe's path
-    counts.
+    is used.
 
-    A teacher is taken to read the student's tokens. Nothing given is changed: the student is copied, the teacher's
+    A teacher is assumed to use the student's tokenizer. Nothing given is changed: the student is copied, the teacher's
     weights are shared and frozen in the copy alone.
     """
 
@@ -55,16 +55,14 @@ class Given:
                 "A student in memory and its tokenizer go together: give both student and tokenizer, or neither."
             )
         if self.tokenizer is not None and self.tokenizer.eos_token_id is None:
-            raise ModelError(
-                "The tokenizer given has no EOS token, so a query could not end. Set its eos_token."
-            )
+            raise ModelError("The tokenizer given has no EOS token to end a query with. Set its eos_token.")
         for role in ("student", "teacher"):
             if getattr(self, role) is not None:
                 check_in_memory(getattr(self, role), role)
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 (hex) of each thing that is given, by its argument; reads every weight once."""
+        """SHA-256 (hex) of each object given, by its argument; reads every weight once."""
         found = {}
         if self.student is not None:
             both = model_fingerprint(self.student) + tokenizer_fingerprint(self.tokenizer)
@@ -78,7 +76,7 @@ class Given:
         return found
 
     def described(self) -> dict[str, dict[str, str]]:
-        """For environment.json: what each thing was, with its whole fingerprint."""
+        """For environment.json: a description of each object, with its full fingerprint."""
         what = {
             argument: getattr(self, argument).name
             if argument in ("train_set", "valid_set")
@@ -88,10 +86,10 @@ class Given:
         return {argument: {"is": what[argument], "sha256": self.fingerprints[argument]} for argument in what}
 
     def named_in(self, recipe: Recipe) -> Recipe:
-        """The recipe with the names of what is given in place of paths.
+        """The recipe with the names of the given objects instead of paths.
 
         Raises:
-            ModelError: the recipe names something that was in memory, and that is not given, or is another one.
+            ModelError: the recipe names an object from memory, but it is not given, or a different one is.
             RecipeError: options that are for a teacher loaded from a path.
         """
         if self.teacher is not None and recipe.teacher is not None:
@@ -112,12 +110,12 @@ class Given:
                 name = memory_name(given)
                 if named and is_in_memory(named) and named not in (IN_MEMORY, name):
                     raise ModelError(
-                        f"The recipe's {key} is {named}, and the {what} given is {name}: it is another one. Give the "
+                        f"The recipe's {key} is {named}, but the {what} given is {name}, a different one. Give the "
                         f"one the recipe was made with, or set {key} to {IN_MEMORY!r}."
                     )
                 changed.setdefault(section, {})[field] = name
             elif named and is_in_memory(named) and (argument != "teacher" or recipe.row.needs_teacher):
-                raise ModelError(said_of_memory(f"{key} = {named}", what, passing))
+                raise ModelError(in_memory_message(f"{key} = {named}", what, passing))
         sections = {
             section: getattr(recipe, section).model_copy(update=fields) for section, fields in changed.items()
         }
@@ -141,7 +139,7 @@ class Given:
             ) from error
 
     def student_weights(self, precision: Precision) -> nn.Module | None:
-        """A copy of the student, to be trained; None where it is not given."""
+        """A copy of the student to train; None if it is not given."""
         if self.student is None:
             return None
         return taken_from_memory(self.student, precision)
@@ -171,7 +169,7 @@ def refuse_others(recipe: Recipe, begun: Recipe, folder: Path) -> None:
             raise RunError(
                 f"{folder} was begun with another {what}: {theirs}, and here it is {mine} (a name in memory tells by "
                 "weights or texts). Give what it was begun with, or another folder; with overwrite (--overwrite) it "
-                "starts anew."
+                "starts over."
             )
 
 

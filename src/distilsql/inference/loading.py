@@ -105,17 +105,17 @@ def _check_model(model: TreeModel, vocabulary_size: int, longest_tokens: int, pa
 
 
 def check_asked_model(model: TreeModel, vocabulary_size: int, prompt: PromptSettings, path: str) -> None:
-    """Check a model that is only asked, and run it padded where it runs no tree exactly.
+    """Check a model that only answers questions; run it padded if it is not exact on trees.
 
     Raises:
-        ModelError: its distribution would be another one here, or it has no positions for prompt and completion.
+        ModelError: distilsql would compute a different distribution, or it has too few positions.
     """
     _check_model(model, vocabulary_size, prompt.longest_tokens, path)
     tree = small_tree(vocabulary_size)
     if not tree_is_exact(model, *tree, vocabulary_size, longest_tokens=prompt.longest_tokens):
         model.layout = "padded"
         log.warning(
-            f"{path} does not give the same result on a tree: it answers one question at a time (slower)."
+            f"{path} does not give the same result on a tree, so it answers one question at a time (slower)."
         )
 
 

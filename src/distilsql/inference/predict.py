@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 class Model:
     """A model that can be asked: a finished run's student, or any `transformers` folder with prompt settings.
 
-    `origin` tells models apart: whose weights they are.
+    `origin` identifies the weights.
     """
 
     decoder: Decoder
@@ -44,7 +44,7 @@ class Model:
     origin: str = ""
 
     def fingerprint(self) -> str:
-        """Of all that decides an answer but the question."""
+        """A hash of everything that determines an answer except the question."""
         decoder = self.decoder
         parts = (self.origin, self.prompt, decoder.beams, decoder.temperature, decoder.seed)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
@@ -58,18 +58,18 @@ def load_student(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> Model:
-    """The finished student of a run, with the prompt it was trained on, in the precision it was trained in.
+    """Load the finished student of a run, with the prompt settings and the precision of its training.
 
     `precision` asks for another: `auto` is the run's, but float32 where this machine would compute in bfloat16 slowly.
-    Left out, that is said and nothing changed, since measurements are to be of the same model.
+    By default the run's precision is kept, with a warning, so that measurements are of the same model.
 
     Raises:
-        RunError: this is no run folder, or the run has no model yet.
+        RunError: this is not a run folder, or the run has no model yet.
     """
     run = run if isinstance(run, RunFolder) else RunFolder(Path(run))
     recipe = recipe_of(run)
     if not run.model.exists():
-        raise RunError(f"{run.path} has no model yet: start `distilsql train` on it again to finish it.")
+        raise RunError(f"{run.path} has no finished model: run `distilsql train` again to finish it.")
     path, adapter = str(run.model), None
     if (run.model / "adapter_config.json").exists():
         path, adapter = recipe.student.path, str(run.model)
@@ -97,12 +97,14 @@ def load_any(
     """Any causal LM folder or hub name, asked with the given prompt settings: greedily unless told otherwise.
 
     Raises:
-        RunError: beams and a temperature: beam search does not sample.
+        RunError: both beams and a temperature are given; beam search cannot sample.
         ModelError: nothing loadable at the path, a model whose distribution would be another one here, or one that
             has no positions for prompt and completion.
     """
     if beams > 1 and temperature:
-        raise RunError(f"Beam search does not sample: give {beams} beams or temperature {temperature:g}.")
+        raise RunError(
+            f"Beam search cannot sample: give either {beams} beams or temperature {temperature:g}."
+        )
     with progress(f"loading {path}"):
         tokenizer = load_tokenizer(path)
         device = Accelerator().device
@@ -137,7 +139,8 @@ def _asked_precision(asked: AskedPrecision | None, recipe: Recipe, path: str) ->
         log.info(str(choice))
         return choice.precision
     log.warning(
-        f"This run computes in bfloat16, slowly: {choice.reason}. --precision float32 rounds otherwise, and faster."
+        f"This run computes in bfloat16, which is slow here: {choice.reason}. "
+        "--precision float32 is faster but rounds differently."
     )
     return trained_in
 
@@ -159,8 +162,8 @@ def benchmark_for(recipe: Recipe, spec: str, root: Path | None, database: Path |
 
 
 def predict(model: Model, benchmark: Benchmark, out: Path | str | None = None) -> list[str]:
-    """Answer every example, and write `out` if it is given; an interrupted prediction goes on from its `.unfinished`
-    file, but for what answers another question or is of another model or decoding.
+    """Answer every example, and write the answers to `out` if given. An interrupted prediction resumes from its
+    `.unfinished` file, except for answers to other questions or by another model or decoding.
 
     Returns the answers (SQL, or responses) in the benchmark's order.
     """

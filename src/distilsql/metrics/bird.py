@@ -1,4 +1,4 @@
-"""BIRD's three numbers: EX, R-VES and soft-F1 (Li et al. 2023; the reward bands are mini-dev's revision)."""
+"""BIRD's three metrics: EX, R-VES and soft-F1 (Li et al. 2023; the reward bands are mini-dev's revision)."""
 
 import math
 import statistics
@@ -23,7 +23,7 @@ def reward(speed_ratio: float) -> float:
 
 
 def speed_ratio(gold_seconds: Sequence[float], predicted_seconds: Sequence[float]) -> float:
-    """The mean of the paired ratios, those three or more standard deviations from the mean left out."""
+    """The mean of the paired ratios, excluding those three or more standard deviations from the mean."""
     ratios = [g / p for g, p in zip(gold_seconds, predicted_seconds, strict=True)]
     mean, deviation = statistics.fmean(ratios), statistics.pstdev(ratios)
     kept = [ratio for ratio in ratios if abs(ratio - mean) < 3 * deviation]
@@ -37,7 +37,7 @@ def r_ves(rewards: Sequence[float]) -> float:
 
 
 def soft_f1(gold: Sequence[Row], predicted: Sequence[Row]) -> float:
-    """Soft-F1 of one prediction: cells shared between rows that stand at the same place.
+    """Soft-F1 of one prediction: cells shared between rows at the same position.
 
     Repeated rows are dropped keeping the first, as mini-dev's `evaluation_f1.py` does (revision 2932a2b); before, the
     official script dropped them through a set, whose order changes from run to run.

@@ -27,7 +27,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """From a first to a second set of predictions. Differences are second minus first, as shares of examples.
+    """The comparison of two sets of predictions. Differences are second minus first, as shares of examples.
 
     `mcnemar_p` is exact and two-sided; `interval` and `bootstrap_p` come from a paired bootstrap of the examples.
     """
@@ -79,8 +79,8 @@ def _check_comparable(a: Scores, b: Scores) -> None:
     ):
         if first != second:
             raise DataError(
-                f"The two scores differ in {what} ({first} and {second}), so their numbers do not compare; evaluate "
-                "both files the same way."
+                f"The two scores differ in {what} ({first} and {second}), so their numbers are not "
+                "comparable; evaluate both files the same way."
             )
     ids_a, ids_b = ([(v.example_id, v.gold_sql) for v in scores.verdicts] for scores in (a, b))
     if ids_a != ids_b:
@@ -91,6 +91,6 @@ def _check_comparable(a: Scores, b: Scores) -> None:
     changed = [name for name in a.databases if b.databases.get(name, a.databases[name]) != a.databases[name]]
     if changed:
         raise DataError(
-            f"{', '.join(changed)} changed between the two evaluations (the scores name what each was judged on), so "
-            "their numbers do not compare; evaluate both files on the same databases."
+            f"{', '.join(changed)} changed between the two evaluations (the scores record the databases' contents), so "
+            "their numbers are not comparable; evaluate both files on the same databases."
         )

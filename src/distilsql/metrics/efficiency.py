@@ -1,4 +1,4 @@
-"""Measure BIRD's R-VES: how fast the right predictions are beside their golds."""
+"""Measure BIRD's R-VES: how fast right predictions are compared with their golds."""
 
 from dataclasses import replace
 
@@ -53,7 +53,7 @@ def _seconds(job: Job, pool: ExecutionPool) -> float:
     execution = require_available(pool.run(job), job.path)
     if execution.outcome is not Outcome.ROWS:
         raise DataError(
-            f"A query that ran before does not any more ({execution.message}): {job.sql!r}. Was the machine busy, "
-            "or the database changed?"
+            f"A query that ran before now fails ({execution.message}): {job.sql!r}. Is the machine busy, or has the "
+            "database changed?"
         )
     return execution.seconds

@@ -45,7 +45,7 @@ def evaluate(
     to the reason (see `broken_golds`); the metric's name counts them. `pool` and `golds` are kept by a caller that
     judges several files; otherwise they are made here. Raises DataError if the number of predictions is not that of
     the examples or an option is not the benchmark's; BrokenGolds if gold queries do not run; DatabaseUnavailable if a
-    database is missing, cannot be read or changes meanwhile: what is the database's fault is never a prediction's.
+    database is missing, cannot be read or changes meanwhile: that is never counted against a prediction.
     """
     _check(predictions, benchmark, keep_distinct, suite, plug_values)
     left_out = _left_out(benchmark, leave_out or {})
@@ -88,7 +88,7 @@ def evaluate(
 
 
 def _stripped(predictions: Sequence[str], benchmark: SqlBenchmark) -> dict[str, int]:
-    """What own pairs' predictions were judged without (see `read_queries`)."""
+    """How many own-pair predictions had text around the query removed, by kind (see `read_queries`)."""
     if benchmark.evaluator != "plain":
         return {}
     return dict(Counter(what for prediction in predictions for what in query_in(prediction).stripped))
@@ -99,7 +99,7 @@ def _places(benchmark: SqlBenchmark) -> dict[str, str]:
 
 
 def _left_out(benchmark: SqlBenchmark, leave_out: Mapping[str, str]) -> tuple[LeftOut, ...]:
-    """Raises DataError for an id that no example has: one mistyped would leave nothing out."""
+    """Raises DataError for an unknown id, since a mistyped one would leave nothing out."""
     reasons = {benchmark.place_ids.get(name, name): reason for name, reason in leave_out.items()}
     known = {example.example_id for example in benchmark.examples}
     unknown = next((name for name in reasons if name not in known), None)
@@ -145,7 +145,7 @@ def broken_golds(
     timeout_s: float = GOLD_TIMEOUT_S,
     pool: ExecutionPool | None = None,
 ) -> dict[str, str]:
-    """The examples whose gold query cannot judge anything, by id, and why: what `evaluate` can leave out."""
+    """The examples whose gold query cannot be used, by id, with the reason; `evaluate` can leave them out."""
     try:
         run_golds(benchmark, golds, keep_distinct=keep_distinct, timeout_s=timeout_s, pool=pool)
     except BrokenGolds as error:
@@ -193,7 +193,7 @@ def _judge_everywhere(
 def _judge_plugged(
     verdicts: Sequence[Verdict], pending: Sequence[PendingVerdict], suite: "Suite | None", session: Session
 ) -> list[Verdict]:
-    """Wrong predictions again, right if any exchange of their values is right on every database."""
+    """Judge wrong predictions again: right if any exchange of their values is right on every database."""
     wrong = [index for index, verdict in enumerate(verdicts) if not verdict.is_correct]
     copies = [
         (index, replace(pending[index], sql=sql))
@@ -211,9 +211,9 @@ def _judge_plugged(
 def _judge_on_suite(
     verdicts: Sequence[Verdict], pending: Sequence[PendingVerdict], suite: "Suite", session: Session
 ) -> list[Verdict]:
-    """Every database of the suite must agree; a prediction that is wrong already is not run again.
+    """A right prediction must be right on every database of the suite; one that is already wrong is not run again.
 
-    The message of a prediction that the suite finds out names the first database that told it from the gold.
+    If the suite shows a prediction to be wrong, its message names the first database where it differs.
     """
     passed = [index for index, verdict in enumerate(verdicts) if verdict.is_correct]
     copies = [

@@ -83,7 +83,7 @@ def results_equal(
     """Whether some order of the predicted columns makes the two results equal as bags (as lists if `ordered`).
 
     Cells are compared as Python compares them: 1 equals 1.0, without tolerance. Two empty results are equal
-    whatever their columns. `official` keeps the official evaluator's oddity: see `_same_rows_in_any_column_order`.
+    whatever their columns. `official` keeps the official evaluator's quirk: see `_same_rows_in_any_column_order`.
     """
     if not gold and not predicted:
         return True

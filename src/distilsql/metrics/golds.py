@@ -25,7 +25,7 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class BrokenGold:
-    """A gold that cannot judge anything: `fault` says why. `name` is its example's id, of own pairs the place."""
+    """A gold that cannot be used; `fault` says why. `name` is its example's id, for own pairs its position."""
 
     name: str
     database: str
@@ -37,7 +37,7 @@ class BrokenGold:
 
 
 class BrokenGolds(DataError):
-    """Golds that cannot judge anything, all of them."""
+    """All gold queries that cannot be used, because they fail or exceed their time limit."""
 
     def __init__(self, broken: Sequence[BrokenGold]) -> None:
         self.broken = tuple(broken)
@@ -127,7 +127,7 @@ class GoldResults:
         return True
 
     def _store(self, key: str, execution: Execution) -> None:
-        """Nothing is lost where there is no room for it: the gold is run again."""
+        """Store a result on disk. If there is no room, nothing is lost: the gold is run again."""
         if self._directory is None:
             return
         kept = ("rows", "columns", "seconds", "cpu_seconds")

@@ -1,6 +1,6 @@
-"""Predictions and their golds, read, run in worker processes, and judged: one verdict a database file.
+"""Read, run (in worker processes) and judge predictions and their golds: one verdict per database file.
 
-What a whole evaluation is, with its test suites, is `evaluate`'s.
+`evaluate` combines these into a whole evaluation, with its test suites.
 """
 
 from collections.abc import Mapping, Sequence
@@ -65,12 +65,12 @@ class Session:
     def check_state(self, path: Path, state: tuple[int, ...]) -> None:
         if self.states.setdefault(path, state) != state:
             raise DatabaseUnavailable(
-                f"{path} changed while it was judged, so golds and predictions ran on different contents. Judge a copy "
-                f'that stands still: sqlite3 {path.name} ".backup copy.sqlite".'
+                f"{path} changed during judging, so golds and predictions ran on different contents. Judge a copy "
+                f'that does not change: sqlite3 {path.name} ".backup copy.sqlite".'
             )
 
     def fingerprints(self, benchmark: SqlBenchmark) -> dict[str, str]:
-        """By database id, what was judged on."""
+        """The fingerprint of each database that was judged on, by db_id."""
         taken = {}
         for db_id in sorted({example.db_id for example in benchmark.examples}):
             path = benchmark.databases[db_id].path
@@ -157,7 +157,7 @@ def _gold_executions(pending: Sequence[PendingVerdict], session: Session) -> lis
 
 
 def gold_job(path: Path, gold_sql: str, evaluator: Evaluator, timeout_s: float) -> Job:
-    """The same wherever a gold is run, so that its result is found again."""
+    """The job of a gold query, the same wherever it is run, so that its result is found again."""
     return make_job(path, gold_sql, timeout_s=timeout_s, decoding=DECODING[evaluator])
 
 

@@ -1,4 +1,4 @@
-"""Read a file of predictions in anyone's format, one prediction per example, in the benchmark's order."""
+"""Read a prediction file in any supported format: one prediction per example, in the benchmark's order."""
 
 import json
 import re
@@ -66,8 +66,8 @@ def read_predictions(
     answers = _read_draw(read, benchmark, whole)
     if not may_be_empty and not any(answer.strip() for answer in answers):
         raise DataError(
-            f"All {len(answers)} predictions in {path} are empty, so there is nothing to judge; was the SQL written "
-            "where it is looked for?"
+            f"All {len(answers)} predictions in {path} are empty, so there is nothing to judge; check that the file "
+            "has the SQL in the expected place."
         )
     return answers
 
@@ -156,8 +156,8 @@ def _read_text(path: Path) -> str:
 def _read_lines(text: str, benchmark: SqlBenchmark, path: Path, may_lack: Collection[str]) -> list[str]:
     if found := _no_lines_of_sql(text):
         raise DataError(
-            f"{path} was taken for one SQL query per line, as its suffix says nothing else, but {found}. Name it for "
-            "what it holds: .jsonl, .json, .csv, or .sql with a query in every line."
+            f"{path} was read as one SQL query per line, because of its suffix, but {found}. Give it the suffix of its "
+            "format: .jsonl, .json, .csv, or .sql with a query in every line."
         )
     lines = text.replace("\r\n", "\n").split("\n")
     if lines[-1] == "":  # the end of the last line, not one more
@@ -172,7 +172,7 @@ def _read_lines(text: str, benchmark: SqlBenchmark, path: Path, may_lack: Collec
 
 
 def _no_lines_of_sql(text: str) -> str:
-    """What a file holds that is no SQL, line by line, as a clause; '' where it may be SQL."""
+    """What a file holds if it is not lines of SQL, as a clause for a message; '' if it may be SQL."""
     filled = [line.strip() for line in text.split("\n") if line.strip()]
     if not filled:
         return ""
@@ -252,7 +252,7 @@ def _read_jsonl(text: str, path: Path, benchmark: Benchmark) -> Iterator[_Found]
 
 
 def _id_of(name: str, benchmark: Benchmark) -> str:
-    """The id of the example that a file calls `name`: an own pair may be called by its place."""
+    """The id of the example that a file calls `name`; an own pair may be named by its position."""
     return benchmark.place_ids.get(name, name) if isinstance(benchmark, SqlBenchmark) else name
 
 
@@ -264,7 +264,7 @@ def _is_gone(example_id: str, benchmark: Benchmark) -> bool:
 
 
 def _json_lines(text: str, path: Path) -> Iterator[tuple[Any, str]]:
-    """The JSON value of every line, and where it stands."""
+    """The JSON value of every line, and its place for messages."""
     for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
         place = f"{path}, line {number}"
         if not line.strip():

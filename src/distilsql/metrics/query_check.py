@@ -1,4 +1,4 @@
-"""What the queries that a teacher wrote are worth before a student learns from them: do they parse, run, answer?"""
+"""The quality of a teacher's queries before a student is trained on them: how many parse, run, and are right."""
 
 import logging
 from collections.abc import Mapping
@@ -60,11 +60,11 @@ class TeacherCheck:
         matches = "unknown" if self._share_that_matches is None else f"{self._share_that_matches:.1%}"
         log.info(
             f"The teacher's {self.completions:,} queries: {self.parse / self.completions:.1%} parse, "
-            f"{self.share_that_runs:.1%} run, {matches} give gold's result."
+            f"{self.share_that_runs:.1%} run, {matches} return the gold's result."
         )
         if self.share_that_runs < LOW_SHARE_THAT_RUNS:
             log.warning(
-                f"Only {self.share_that_runs:.1%} of the teacher's queries run, and the student will be shown all of "
+                f"Only {self.share_that_runs:.1%} of the teacher's queries run, and the student is trained on all of "
                 "them. Fine-tune the teacher on this data first (method sft), lower generation.temperature, or choose "
                 "a method that trains on gold."
             )
@@ -118,6 +118,6 @@ def parses(sql: str) -> bool:
 
 
 def _job(example: Example, sql: str, benchmark: SqlBenchmark) -> Job:
-    """Without the evaluator's limit on rows: whether a query runs does not depend on gold."""
+    """A job without the evaluator's limit on rows, since whether a query runs does not depend on its gold."""
     path, decoding = benchmark.databases[example.db_id].path, DECODING[benchmark.evaluator]
     return make_job(path, sql, timeout_s=TIMEOUT_S, decoding=decoding)

@@ -18,7 +18,7 @@ _NOT_FOUND = re.compile(r"no such (table|column): (.+)")
 
 
 class VerdictOutcome(Enum):
-    """What the evaluator says of one prediction. All but CORRECT score nothing; they are told apart to be read."""
+    """The outcome of one prediction. All but CORRECT score 0; they are kept apart for analysis."""
 
     CORRECT = "correct"
     WRONG = "wrong result"
@@ -40,7 +40,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One judged prediction. `seconds` is the prediction's time in the database; 0 where it did not have to run.
+    """One judged prediction. `seconds` is the prediction's time in the database; 0 if it did not have to run.
 
     `soft_f1` and `reward` (R-VES) are BIRD's, None where they were not asked for.
     """

@@ -71,7 +71,7 @@ def tree_attention(
     if kwargs.get("softcap") or kwargs.get("s_aux") is not None:
         raise ModelError(
             f"{type(module).__name__} caps its attention scores or adds a sink to them, which attention by parts or "
-            "by blocks does not: use train.share_prefix = auto."
+            "by blocks does not support: use train.share_prefix = auto."
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     output = tree.attend(module.layer_idx, query, key, value, scale)

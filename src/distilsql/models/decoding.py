@@ -194,11 +194,9 @@ class StockDecoding:
         self.length_B = self.length_B[rows_B]
 
     def rewind(self, tokens_B: Tensor) -> None:
-        """Forget nothing. Raises ValueError where something is to be forgotten."""
+        """Does nothing. Raises ValueError if tokens would have to be forgotten."""
         if tokens_B.any():
-            raise ValueError(
-                "the cache of a model's own does not forget: feed it no token that may be rejected"
-            )
+            raise ValueError("a model's own cache cannot drop tokens: feed it no token that may be rejected")
 
     def step(self, tokens_B: Tensor) -> Tensor:
         """Feed one token per row; hidden states (B, D) that predict the token after it."""
@@ -212,8 +210,9 @@ class StockDecoding:
         self._cache = getattr(output, "past_key_values", None)
         if self._cache is None:
             raise ModelError(
-                f"{type(self.model.causal_lm).__name__} runs no tree exactly and keeps no past_key_values to write "
-                "from: distilsql can train it by methods that write nothing, but not ask it."
+                f"{type(self.model.causal_lm).__name__} does not give exact results on trees and has no "
+                "past_key_values to generate from: distilsql can train it by methods that generate nothing, but "
+                "cannot use it to answer questions."
             )
         self.length_B = self.length_B + tokens_BL.shape[1]
         return output.last_hidden_state

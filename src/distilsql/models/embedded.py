@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distilsql.errors import ModelError
-from distilsql.in_memory import is_in_memory, said_of_memory
+from distilsql.in_memory import in_memory_message, is_in_memory
 
 DEMO_TEACHER = "demo:teacher"
 RECORD = "record.json"
@@ -28,11 +28,13 @@ def resolve(path: str | Path) -> str:
     """
     name = str(path)
     if is_in_memory(name):
-        raise ModelError(said_of_memory(name, "model", "student=model, tokenizer=tokenizer, teacher=teacher"))
+        raise ModelError(
+            in_memory_message(name, "model", "student=model, tokenizer=tokenizer, teacher=teacher")
+        )
     if name in _FOLDERS:
         return str(_checked_folder(name))
     if name.startswith("demo:"):
-        raise ModelError(f"No model is called {name}. The package holds: {', '.join(_FOLDERS)}.")
+        raise ModelError(f"There is no model {name}. The package contains: {', '.join(_FOLDERS)}.")
     return name
 
 

@@ -1,4 +1,4 @@
-"""What a model is, as one number: equal for equal weights and configuration, whatever folder they came from."""
+"""A model's fingerprint: equal for equal weights and configuration, whatever folder they came from."""
 
 import hashlib
 import json

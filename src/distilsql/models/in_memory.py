@@ -1,4 +1,4 @@
-"""Models that are in memory already, taken as if they had been loaded."""
+"""Using models that are already in memory as if they had been loaded."""
 
 import copy
 from typing import Any
@@ -50,6 +50,6 @@ def check_in_memory(model: Any, role: str) -> None:
         raise ModelError(f"The {role} given is a PEFT model; give the model that merge_and_unload() returns.")
     if getattr(model, "is_quantized", False) or is_spread(model):
         raise ModelError(
-            f"The {role} given is quantised or spread over devices; name its path instead, with teacher.quantization "
+            f"The {role} given is quantised or spread over devices; give its path instead, with teacher.quantization "
             "or teacher.device_map."
         )

@@ -1,4 +1,4 @@
-"""What a model must be for its TreeModel to be exact: its output layer a Head, and a tree what padded rows are.
+"""Checks that a TreeModel is exact: logits come from its output layer, and a tree gives the result of padded rows.
 
 The reference is the model's own forward as `transformers` runs it: `check_head` compares a Head with it, and padded
 rows are it, so that `tree_is_exact` need only compare a tree with padded rows.
@@ -27,7 +27,7 @@ _HEAD_TOKENS = 16
 
 @torch.no_grad()
 def check_head(model: TreeModel, vocabulary_size: int, path: str) -> None:
-    """Refuse a model that makes its logits otherwise than `model.head()` does.
+    """Refuse a model whose logits differ from those of `model.head()`.
 
     Raises:
         ModelError: logits of its own forward are not those of its output layer.
@@ -39,9 +39,9 @@ def check_head(model: TreeModel, vocabulary_size: int, path: str) -> None:
     difference_TV = model.head().logits(hidden_TD, vocabulary_size) - stock_TV
     if difference_TV.abs().max() > HEAD_TOLERANCE[model.dtype] * stock_TV.abs().max():
         raise ModelError(
-            f"{path} ({type(model.causal_lm).__name__}) makes its logits otherwise than by its output layer, a scale "
-            "(logits_scaling, logit_scale) and a cap (final_logit_softcapping): its distribution would be another "
-            "one here. Use a model of another family."
+            f"{path} ({type(model.causal_lm).__name__}) does not compute its logits with its output layer, a scale "
+            "(logits_scaling, logit_scale) and a cap (final_logit_softcapping) alone, so distilsql would compute a "
+            "different distribution. Use a model of another family."
         )
 
 

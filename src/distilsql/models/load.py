@@ -45,7 +45,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
         ) from error
     if tokenizer.eos_token_id is None:
         raise ModelError(
-            f"The tokenizer of {path} has no EOS token, so a query could not end. Set one with "
+            f"The tokenizer of {path} has no EOS token to end a query with. Set one with "
             "tokenizer.add_special_tokens({'eos_token': '…'}) and save it with the model."
         )
     return tokenizer
@@ -107,8 +107,8 @@ def _with_adapter(model: Any, path: str, adapter: str) -> Any:
     apart = sorted(wanted ^ found)
     if apart:
         raise ModelError(
-            f"The adapter {adapter} does not fit {path}: {len(apart)} of their weights do not meet, first {apart[0]}. "
-            "Give the model that it was trained on."
+            f"The adapter {adapter} does not fit {path}: {len(apart)} of their weights do not match, first "
+            f"{apart[0]}. Give the model that it was trained on."
         )
     return adapted
 
@@ -135,7 +135,7 @@ def shared_vocabulary_size(
         outputs = model.get_output_embeddings().weight.shape[0]
         if outputs < size:
             raise ModelError(
-                f"The {role} has {outputs:,} output tokens but the tokenizer {size:,}: they do not belong "
+                f"The {role} has {outputs:,} output tokens but its tokenizer has {size:,}: they do not belong "
                 "together. Use the tokenizer the model was trained with, or model.resize_token_embeddings."
             )
     return size
@@ -165,8 +165,8 @@ def load_teacher_tokenizer(path: str) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"The teacher {path} comes without a tokenizer, so it cannot be known whether it reads the student's "
-            f"tokens: {error}. Save the teacher's tokenizer into its folder."
+            f"The teacher {path} comes without a tokenizer, so it cannot be checked whether it shares the student's: "
+            f"{error}. Save the teacher's tokenizer into its folder."
         ) from error
 
 
@@ -200,18 +200,18 @@ def check_same_tokenizer(
             )
     if student.eos_token_id != teacher.eos_token_id:
         raise ModelError(
-            f"The student ends a text with {student.eos_token}, the teacher {teacher_path} with {teacher.eos_token}: "
-            "at the last token of every completion the student would be taught not to end. Use a teacher that was "
-            "trained to end as the student does (base with base, Instruct with Instruct), or fine-tune it by sft here; "
-            f"if it does end with {student.eos_token}, name that as eos_token in its tokenizer_config.json."
+            f"The student's EOS token is {student.eos_token}, that of the teacher {teacher_path} is "
+            f"{teacher.eos_token}: the student would be taught not to stop at the end of a completion. Use a teacher "
+            "with the student's EOS token (base with base, Instruct with Instruct), or fine-tune it by sft here; if it "
+            f"does end with {student.eos_token}, set that as eos_token in its tokenizer_config.json."
         )
     first = [tokenizer.convert_ids_to_tokens(tokenizer("a").input_ids)[0] for tokenizer in (student, teacher)]
     if first[0] != first[1]:
         raise ModelError(
-            f"Before the text “a” the student's tokenizer begins with {first[0]}, that of the teacher {teacher_path} "
-            f"with {first[1]}: one of them puts a BOS token there and the other does not, so the teacher would read "
-            "prompts that it does not know. Set add_bos_token alike in both tokenizer_config.json, as the teacher was "
-            "trained."
+            f"The student's tokenizer begins the text “a” with {first[0]}, that of the teacher {teacher_path} with "
+            f"{first[1]}: one of them adds a BOS token and the other does not, so the teacher would read prompts of an "
+            "unfamiliar form. Set add_bos_token to the same value in both tokenizer_config.json files, as the teacher "
+            "was trained."
         )
 
 
@@ -266,8 +266,8 @@ def join_ends(model: Any, path: str) -> None:
     head, device = model.get_output_embeddings(), model.get_input_embeddings().weight.device
     if "meta" in (device.type, head.weight.device.type):
         raise ModelError(
-            f"{path} does not fit: device_map put its input or output layer on disk. Use teacher.quantization, or "
-            "more or larger devices."
+            f"{path} does not fit in memory: device_map put its input or output layer on disk. Use "
+            "teacher.quantization, or more or larger devices."
         )
     remove_hook_from_module(head)  # accelerate's would send what goes in on to another device
     if head.weight.device != device:
@@ -331,7 +331,7 @@ def _layer_stack(model: nn.Module, total: int) -> tuple[nn.Module, str, nn.Modul
             if isinstance(child, nn.ModuleList) and len(child) == total:
                 return parent, name, child
     raise ModelError(
-        f"{type(model).__name__} keeps its layers in a way that student.keep_layers does not know."
+        f"{type(model).__name__} stores its layers in a way that student.keep_layers does not support."
     )
 
 

@@ -64,7 +64,7 @@ class VllmSource:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_path": name})
         if self._llm.reset_prefix_cache() is False:
             raise ModelError(
-                "vLLM did not empty its prefix cache, so it would write with the keys and values of older weights. "
+                "vLLM did not empty its prefix cache, so it would generate with keys and values of older weights. "
                 "Use generation.engine = built-in."
             )
 

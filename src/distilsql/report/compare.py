@@ -1,4 +1,4 @@
-"""Compare what is at hand: two scores, question by question, or run folders, accuracy against cost."""
+"""Compare two scores, question by question, or run folders, by accuracy and cost."""
 
 from pathlib import Path
 from typing import overload
@@ -40,7 +40,7 @@ def compare(
     Raises:
         DataError: the scores judge different examples or in different ways; or what is given is neither two scores
             nor runs.
-        RunError: a folder holds no run, or none that is finished.
+        RunError: a folder holds no finished run.
     """
     scores = [one for one in compared if isinstance(one, Scores | RougeScores)]
     if not scores and compared:
@@ -50,7 +50,5 @@ def compare(
             write_report(records, Path(out), title="Accuracy against cost")
         return comparison_table(records)
     if len(compared) != 2 or len(scores) != 2 or out is not None:
-        raise DataError(
-            "compare takes two scores (and no out), or run folders; not both, and not one score alone."
-        )
+        raise DataError("compare takes either two scores (without out) or one or more run folders.")
     return compare_scores(scores[0], scores[1])

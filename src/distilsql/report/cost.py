@@ -1,4 +1,4 @@
-"""× SFT: what a method's training costs beside plain fine-tuning. The one definition; docs/performance.md explains it.
+"""× SFT: the cost of a method's training relative to plain fine-tuning. Defined here; see docs/performance.md.
 
 The ratio is timed inside each run, on a few windows (`distilsql.training.calibration`), and its spread is that of the
 windows. Where the whole runs' seconds per example, of the method and of sft in the same comparison, give a ratio
@@ -72,7 +72,7 @@ class Cost:
 def cost(method: str, runs: Sequence[RunCost], sft: Sequence[RunCost]) -> Cost | None:
     """× SFT of a method's runs, with `sft`, the fine-tuning runs to compare whole runs with, if there are any.
 
-    1 for sft by definition; None where no run timed it.
+    1 for sft by definition; None if no run measured it.
     """
     if method == BASELINE:
         return Cost(1.0)

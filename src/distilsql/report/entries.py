@@ -204,7 +204,7 @@ def _name(method: str, settings: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    """A setting's value for a label; of a path, its last part."""
+    """A setting's value for a label; for a path, its last part."""
     return "default" if value is None else str(value).rstrip("/").rpartition("/")[2]
 
 

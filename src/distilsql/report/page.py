@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing beside it: style and figures are inside, nothing is fetched."""
+"""The report as one self-contained HTML page: style and figures are embedded, nothing is fetched."""
 
 import base64
 import html
@@ -175,7 +175,7 @@ def _value(value: object) -> str:
 
 
 def _runs(entries: Sequence[Entry]) -> str:
-    """What each run was: enough to see that the methods were treated alike."""
+    """The settings of each run: enough to see that the methods were treated alike."""
     titles = ("run", "method", "seed", "steps", "examples", "minutes", "peak memory", "student", "teacher")
     numeric = (False, False, True, True, True, True, True, True, False)
     rows = []
@@ -206,5 +206,5 @@ def _runs(entries: Sequence[Entry]) -> str:
 
 
 def escape(text: str, quote: bool = True) -> str:
-    """`text` as a page shows it, control characters spelled."""
+    """`text` for HTML, with control characters escaped."""
     return html.escape(shown(text, keep_lines=True), quote)

@@ -19,7 +19,7 @@ Value = str | float | int | None
 
 @dataclass(frozen=True)
 class Cell:
-    """What people read, what machines read (CSV column → value), and whether it is the best of its column."""
+    """A cell's text, its values for CSV (column → value), and whether it is the best of its column."""
 
     text: str
     values: Mapping[str, Value]
@@ -61,7 +61,7 @@ def comparison_table(
 ) -> ComparisonTable:
     """One row for the seeds of each configuration, and one for the teacher.
 
-    Columns that nobody has a value for are left out. `runs` holds at least one.
+    Columns without any value are left out. `runs` holds at least one.
     """
     entries = group_runs(runs)
     columns = _columns(entries, benchmarks_of(entries, benchmark_order))

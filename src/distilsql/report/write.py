@@ -23,7 +23,7 @@ _DPI = 180
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """Where a report lies. Figures that the runs had no data for are None or not in the mapping."""
+    """The files of a report. Figures for which the runs have no data are None or missing in the mapping."""
 
     page: Path
     markdown: Path
@@ -124,7 +124,7 @@ def _accuracy_illustration(
 def _illustrate(
     draw: Callable[..., Figure | None], caption: str, alt: str, *, is_wide: bool = False
 ) -> Illustration | None:
-    """The figure in both themes, or None where there is nothing to draw."""
+    """The figure in both themes; None if there is nothing to draw."""
     light, dark = draw(theme=LIGHT), draw(theme=DARK)
     if light is None or dark is None:
         return None

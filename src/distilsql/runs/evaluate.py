@@ -10,7 +10,7 @@ from distilsql.data.benchmark import Benchmark, InstructBenchmark, SqlBenchmark
 from distilsql.data.golds import GOLD_TIMEOUT_S, PREDICTION_TIMEOUT_S
 from distilsql.databases.pool import ExecutionPool
 from distilsql.errors import DataError, RunError
-from distilsql.files import refuse_unwritable, write_text
+from distilsql.files import check_writable, write_text
 from distilsql.metrics.compare import Comparison, compare_predictions
 from distilsql.metrics.efficiency import measure_r_ves
 from distilsql.metrics.evaluate import broken_golds, evaluate
@@ -63,9 +63,9 @@ PLAIN = Rules()
 
 
 def judge(predictions: Sequence[str], benchmark: Benchmark, golds: GoldResults | None = None) -> float:
-    """The number that a task is judged by, 0 to 1: execution accuracy (EX) or mean ROUGE-L.
+    """The score of a task, 0 to 1: execution accuracy (EX) or mean ROUGE-L.
 
-    `golds` is kept by a caller that judges several times. Raises DataError if a gold query does not run.
+    A caller that judges several times passes the same `golds`. Raises DataError if a gold query does not run.
     """
     if isinstance(benchmark, InstructBenchmark):
         return judge_responses([predictions], benchmark).rouge_l
@@ -75,16 +75,16 @@ def judge(predictions: Sequence[str], benchmark: Benchmark, golds: GoldResults |
 def evaluate_predictions(
     predictions: Sequence[str] | Path | str, benchmark: Benchmark, **options: Any
 ) -> AnyScores:
-    """Judge predictions of any system by running them as the benchmark's official evaluator does (see
-    docs/evaluation.md); responses to instructions by ROUGE-L.
+    """Judge any system's predictions by running them as the benchmark's official evaluator does (see
+    docs/evaluation.md), or responses to instructions by ROUGE-L.
 
-    `predictions` are in the order of `benchmark.examples`, as `predict` returns them, or a file of them. Options are
-    those of `distilsql.metrics.evaluate.evaluate`, such as `keep_distinct`; of a file, the fields of `Rules` and what
-    `evaluate_file` takes. `Scores` have the `accuracy` (0 to 1), its 95 % `interval` and a verdict on each prediction;
-    `RougeScores` the mean `rouge_l` (0 to 1).
+    `predictions` is a list in the order of `benchmark.examples`, as `predict` returns it, or a prediction file. Options
+    are those of `distilsql.metrics.evaluate.evaluate`, such as `keep_distinct`; for a file, the fields of `Rules` and
+    the options of `evaluate_file`. Returns `Scores` with the `accuracy` (0 to 1), its 95 % `interval` and a verdict on
+    each prediction, or `RougeScores` with the mean `rouge_l` (0 to 1).
 
     Raises:
-        DataError: predictions do not fit the benchmark, a gold query does not run, or a database cannot be read.
+        DataError: the predictions do not fit the benchmark, a gold query does not run, or a database cannot be read.
     """
     if isinstance(predictions, str | Path):
         rules = {field.name: options.pop(field.name) for field in fields(Rules) if field.name in options}
@@ -103,10 +103,10 @@ def evaluate_file(
     whole: Benchmark | None = None,
     is_own: bool = False,
 ) -> AnyScores:
-    """Scores of anyone's prediction file: EX, or TS on a test suite; or ROUGE-L.
+    """Scores of a prediction file: EX, or TS on a test suite; or ROUGE-L.
 
-    The file may hold predictions for all of `whole`, which `benchmark` was drawn from. Of a run's own file (`is_own`)
-    all predictions may be empty: the model wrote so.
+    The file may hold predictions for all of `whole`, from which `benchmark` was drawn. In a run's own file (`is_own`)
+    all predictions may be empty, since the model wrote them.
 
     Raises:
         DataError: the file does not fit the benchmark, or a rule is for text-to-SQL and the benchmark is not.
@@ -195,7 +195,7 @@ def judge_run(
     if temperature:
         _refuse_sql_options(benchmark, rules != PLAIN)
         place = run.scores(benchmark.name, temperature)
-        refuse_unwritable(place)
+        check_writable(place)
         return _judge_samples(run, benchmark, temperature, whole=whole), place
     predictions = run.predictions(benchmark.name)
     if not predictions.exists():
@@ -203,7 +203,7 @@ def judge_run(
             f"{predictions} does not exist: run `distilsql predict {run.path} --on {benchmark.name}` first."
         )
     place = run.scores(file_name(benchmark.name) + rules.file_suffix)
-    refuse_unwritable(place)
+    check_writable(place)
     return evaluate_file(predictions, benchmark, rules, whole=whole, is_own=True), place
 
 
@@ -223,7 +223,7 @@ def _judge_samples(
     if not isinstance(benchmark, InstructBenchmark):
         first = next(iter(files.values()))
         raise DataError(
-            f"Sampled SQL is judged a file at a time: `distilsql evaluate {first} --on {benchmark.name}`."
+            f"Sampled SQL is judged one file at a time: `distilsql evaluate {first} --on {benchmark.name}`."
         )
     assert whole is None or isinstance(whole, InstructBenchmark), "a draw is of its own kind"
     samples = [read_responses(path, benchmark, whole=whole) for path in files.values()]
@@ -233,8 +233,8 @@ def _judge_samples(
 def _refuse_sql_options(benchmark: Benchmark, *options: object) -> None:
     if any(options):
         raise DataError(
-            f"{benchmark.name} is judged by ROUGE-L here: columns, DISTINCT, suites, plugged values, R-VES, time "
-            "limits and examples left out are of text-to-SQL with greedy predictions. Leave the option out."
+            f"{benchmark.name} is judged by ROUGE-L here; options for columns, DISTINCT, suites, plugged values, "
+            "R-VES, time limits and examples to leave out are only for greedy text-to-SQL predictions. Leave them out."
         )
 
 
@@ -251,7 +251,7 @@ def compare_scores(first: AnyScores, second: AnyScores) -> Comparison | RougeCom
         return compare_predictions(first, second)
     if isinstance(first, RougeScores) and isinstance(second, RougeScores):
         return compare_responses(first, second)
-    raise DataError(f"{first.metric} and {second.metric} are of different tasks and do not compare.")
+    raise DataError(f"{first.metric} and {second.metric} are from different tasks and cannot be compared.")
 
 
 def score_lines(scores: AnyScores, *, tables: bool = False) -> Iterator[str]:

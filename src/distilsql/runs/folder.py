@@ -1,4 +1,4 @@
-"""The run folder: what lies where, and how files get there without ever being half written.
+"""The run folder: its layout, and how it is opened, resumed and overwritten.
 
 runs/NAME/
   recipe.toml           resolved and complete
@@ -7,8 +7,8 @@ runs/NAME/
   summary.json          what the run cost and how it ended
   checkpoints/last/     to resume from
   model/                the finished student
-  teacher_completions.jsonl  what f-distill's teacher wrote beforehand
-  exposure.json         ExAccErr, where it was measured
+  teacher_completions.jsonl  what f-distill's teacher wrote before training
+  exposure.json         ExAccErr, if it was measured
   predictions/, scores/ one file per benchmark; sampled predictions have one per seed, and scores per temperature
 """
 
@@ -25,7 +25,7 @@ from distilsql.files import lines_of, write_text
 from distilsql.lock import contents
 from distilsql.runs.recipe import Recipe, load_recipe
 
-# All that a run makes in its folder. Whatever else lies there is somebody's own, and is never deleted.
+# Everything that a run creates in its folder. Other files there belong to the user and are never deleted.
 PARTS = (
     "recipe.toml",
     "environment.json",
@@ -44,6 +44,24 @@ PARTS = (
 
 @dataclass(frozen=True)
 class RunFolder:
+    """The paths of a run's files in the folder `path`; `distilsql.train` returns one.
+
+    Creating one does not touch the disk, and no path needs to exist: a training that has not finished has no `summary`,
+    and only f-distill writes `teacher_completions`. Methods that take a `benchmark` want its name, such as
+    `spider:dev`.
+
+    Attributes:
+        path: the folder itself, such as `runs/kid`.
+        recipe: the complete recipe (TOML), with every `auto` resolved.
+        environment: versions, machine, git commit and checksums of the data (JSON).
+        log: one JSON object per logged step: losses, learning rate, seconds, tokens.
+        summary: what the run cost: seconds by phase, samples per second, × SFT (JSON).
+        checkpoint: what an interrupted training resumes from; exists only until it has finished.
+        model: the finished student, a transformers folder.
+        teacher_completions: what f-distill's teacher wrote before training (JSONL).
+        exposure: ExAccErr, if it was measured (JSON).
+    """
+
     path: Path
 
     @property
@@ -79,7 +97,7 @@ class RunFolder:
         return self.path / "teacher_completions.jsonl"
 
     def predictions(self, benchmark: str, temperature: float = 0.0, seed: int = 0) -> Path:
-        """Greedy predictions; at a temperature above 0, those sampled with `seed`."""
+        """File of the greedy predictions; at a temperature above 0, of those sampled with `seed`."""
         sample = f"-seed{seed}" if temperature else ""
         return self.path / "predictions" / f"{_decoded_name(benchmark, temperature)}{sample}.jsonl"
 
@@ -94,17 +112,19 @@ class RunFolder:
         return dict(sorted(found.items()))
 
     def scores(self, benchmark: str, temperature: float = 0.0) -> Path:
+        """File of the scores; at a temperature above 0, over the samples of all seeds."""
         return self.path / "scores" / f"{_decoded_name(benchmark, temperature)}.json"
 
     def is_begun(self) -> bool:
-        """Whether a training has got as far as its models."""
+        """Whether a training has started here and got as far as loading its models."""
         return self.environment.exists() or self.log.exists() or self.model.exists()
 
     def is_finished(self) -> bool:
+        """Whether the training has finished: model and summary are there."""
         return self.summary.exists() and self.model.exists()
 
     def others(self) -> list[str]:
-        """The names of what lies in the folder and is no part of a run."""
+        """Names of the files and folders in it that do not belong to a run."""
         names = sorted(path.name for path in contents(self.path))
         return [name for name in names if name not in PARTS and not name.endswith(".part")]
 
@@ -121,15 +141,15 @@ def file_name(benchmark: str) -> str:
 
 
 def open_run(path: Path, recipe_toml: str, *, overwrite: bool = False) -> RunFolder:
-    """Make the folder of a new run, or enter that of the same recipe to resume it.
+    """Create the folder of a new run, or open that of a run with the same recipe to resume it.
 
-    `overwrite` deletes what a run made there, and nothing else. A recipe that we wrote, and whose training never began,
-    gives way to another.
+    `overwrite` deletes what a run created there, and nothing else. A recipe that distilsql wrote is replaced if its
+    training never began.
 
     Raises:
-        RunError: the folder holds another run, or something that is no run, or cannot be written.
+        RunError: the folder holds a run with a different recipe, is not a run folder, or cannot be written.
     """
-    refuse_what_is_no_run(path)
+    check_is_run_folder(path)
     run = RunFolder(path)
     if overwrite:
         for part in (path / name for name in PARTS):
@@ -137,8 +157,8 @@ def open_run(path: Path, recipe_toml: str, *, overwrite: bool = False) -> RunFol
     if run.recipe.exists() and (run.is_begun() or not _is_resolved(run.recipe)):
         if run.recipe.read_text(encoding="utf-8") != recipe_toml:
             raise RunError(
-                f"{path} holds a run of another recipe ({_first_difference(run.recipe, recipe_toml)}). "
-                "Choose another --out, give the same recipe to resume it, or pass --overwrite to start anew."
+                f"{path} holds a run with a different recipe ({_first_difference(run.recipe, recipe_toml)}). "
+                "Choose another --out, give the same recipe to resume it, or pass --overwrite to start over."
             )
         return run
     try:
@@ -152,22 +172,22 @@ def open_run(path: Path, recipe_toml: str, *, overwrite: bool = False) -> RunFol
 
 
 def _is_resolved(recipe: Path) -> bool:
-    """Whether it is as `open_run` writes recipes, and so nobody's own file."""
+    """Whether the file is as `open_run` writes it, so that nobody has written or edited it by hand."""
     try:
         return load_recipe(recipe).to_toml() == recipe.read_text(encoding="utf-8")
     except RecipeError:
         return False
 
 
-def refuse_what_is_no_run(path: Path) -> None:
-    """Raises RunError if `path` holds something, and that is not a run."""
+def check_is_run_folder(path: Path) -> None:
+    """Raises RunError if `path` is a file, or a folder with other files in which no run has begun."""
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file, not a run folder. Choose another --out.")
     run = RunFolder(path)
     others = run.others()
     if others and not (run.recipe.exists() and run.is_begun()):
         raise RunError(
-            f"{path} is not a run folder: it holds {others[0]}, which no run makes. Choose another --out."
+            f"{path} is not a run folder: it holds {others[0]}, which is not part of a run. Choose another --out."
         )
 
 
@@ -176,13 +196,13 @@ def existing_run(path: Path) -> RunFolder:
     run = RunFolder(path)
     if not run.recipe.exists():
         raise RunError(
-            f"{path} is not a run folder: it has no recipe.toml. Give a folder that `distilsql train` made."
+            f"{path} is not a run folder: it has no recipe.toml. Give a folder that `distilsql train` has written."
         )
     return run
 
 
 def recipe_in(path: Path) -> Recipe | None:
-    """The recipe in a run folder; None where there is none, or it is of another kind."""
+    """The recipe in a run folder; None if there is none, or none that this version can read."""
     try:
         return load_recipe(RunFolder(path).recipe)
     except RecipeError:
@@ -190,7 +210,7 @@ def recipe_in(path: Path) -> Recipe | None:
 
 
 def begun_in(path: Path) -> Recipe | None:
-    """The recipe of a run that has begun in `path`; None where none has, or it is of another kind."""
+    """The recipe of a run that has begun in `path`; None if none has, or none that this version can read."""
     return recipe_in(path) if RunFolder(path).is_begun() else None
 
 
@@ -198,7 +218,7 @@ def _first_difference(recipe: Path, other: str) -> str:
     mine = recipe.read_text(encoding="utf-8").splitlines()
     for left, right in zip(mine, other.splitlines(), strict=False):
         if left != right:
-            return f"there: {left.strip() or '(nothing)'}; here: {right.strip() or '(nothing)'}"
+            return f"there: {left.strip() or '(nothing)'}; now: {right.strip() or '(nothing)'}"
     return "one has keys that the other lacks"
 
 
@@ -208,14 +228,14 @@ def append_line(run: RunFolder, line: dict[str, Any]) -> None:
 
 
 def drop_lines_after(run: RunFolder, step: int) -> None:
-    """Forget what was logged after `step`: a run that resumes there logs those steps again."""
+    """Remove the log lines after `step`: a run that resumes there logs those steps again."""
     if run.log.exists():
         kept = [line for line in lines_of(run.log) if _step_of(line) <= step]
         write_text(run.log, "".join(line + "\n" for line in kept))
 
 
 def _step_of(line: str) -> int:
-    """The step of a log line; a line that a kill cut off counts as never written."""
+    """The step of a log line; a line cut off by a kill counts as never written."""
     try:
         return int(json.loads(line)["step"])
     except (json.JSONDecodeError, KeyError, TypeError):

@@ -1,7 +1,7 @@
-"""A recipe: everything that determines a training run, as frozen values with their defaults.
+"""A recipe: everything that determines a training run, as immutable values with their defaults.
 
-Read from TOML, overridden by `--set section.key=value`, saved resolved and complete in the run folder. Unknown
-keys are refused with the nearest known one. Importing this module imports no torch.
+It is read from TOML, overridden by `--set section.key=value`, and saved resolved and complete in the run folder. An
+unknown key is refused, with the nearest known one. Importing this module does not import torch.
 """
 
 import difflib
@@ -29,9 +29,24 @@ from distilsql.runs.sections import (
 
 
 class Recipe(Section):
+    """Everything that determines a training run; made by `load_recipe` and `make_recipe`.
+
+    It is immutable. Every key but `method`, `student.path`, `teacher.path` and `data.train` has a default; keys set to
+    `auto` are resolved at the start of the training. Invalid values and combinations are reported as RecipeError by
+    the functions that make a recipe (calling `Recipe(…)` itself raises pydantic's ValidationError).
+
+    Attributes:
+        method: a row of `distilsql.METHODS`, such as `kid`.
+        name: name of the run folder under `runs/`, unless the command says otherwise.
+        seed: determines every random choice of the run.
+        student, data: the model to train and what to train it on; required.
+        teacher: the model to distil; None only for methods without a teacher (sft).
+        prompt, distill, generation, switch, train: settings; docs/methods.md lists their keys.
+    """
+
     method: str = Field(description="a row of `distilsql methods`")
-    name: str = Field("", description="name of the run folder; the recipe's file name by default")
-    seed: int = Field(0, ge=0)
+    name: str = Field("", description="name of the run folder; by default the recipe's file name")
+    seed: int = Field(0, ge=0, description="determines every random choice of the run")
     student: StudentOptions
     teacher: TeacherOptions | None = None
     data: DataOptions
@@ -49,21 +64,27 @@ class Recipe(Section):
             raise ValueError(f"method {self.method} needs a teacher: add [teacher] with a path")
         if self.teacher and self.teacher.adapter and self.teacher.quantization != "none":
             raise ValueError(
-                "teacher.adapter cannot be merged into a quantised teacher: save the merged model and name that"
+                "teacher.adapter cannot be merged into a quantised teacher: save the merged model and give its path"
             )
         if self.student.keep_layers is not None and self.student.saves_adapter_alone:
             raise ValueError(
-                "student.save_merged = false keeps an adapter of the layers in student.keep_layers, but no model of "
-                "these layers that it belongs to: save the merged model (student.save_merged = true)"
+                "student.save_merged = false would save an adapter for the layers in student.keep_layers, but no model "
+                "with these layers to load it on: save the merged model (student.save_merged = true)"
             )
         if self.generation.engine == "vllm" and METHODS[self.method].source.reads_both_models:
             raise ValueError(
-                f"{self.method} reads both models at every token, which generation.engine = vllm cannot do"
+                f"{self.method} reads both models at every token, which generation.engine = vllm cannot do: use "
+                "built-in"
             )
         if self.generation.engine == "vllm" and self.teacher and self.teacher.quantization != "none":
-            raise ValueError("generation.engine = vllm cannot take over a quantised teacher")
+            raise ValueError(
+                "generation.engine = vllm cannot load a quantised teacher: use the built-in engine, or "
+                "teacher.quantization = none"
+            )
         if not METHODS[self.method].needs_teacher and self.gold_weight == 0:
-            raise ValueError(f"method {self.method} has nothing to learn from with distill.gold_weight = 0")
+            raise ValueError(
+                f"method {self.method} has no loss left with distill.gold_weight = 0: give a weight above 0"
+            )
         if (self.train.steps is None) == (self.train.epochs is None):
             raise ValueError("give exactly one of train.steps and train.epochs")
         if self.train.evaluate_every_steps and not self.data.valid:
@@ -72,25 +93,27 @@ class Recipe(Section):
 
     @property
     def row(self) -> Method:
+        """The method's row in the table of methods."""
         return METHODS[self.method]
 
     @property
     def gold_weight(self) -> float:
+        """Weight of the gold likelihood in the loss: the recipe's, else the method's."""
         return self.row.gold_weight if self.distill.gold_weight is None else self.distill.gold_weight
 
     @property
     def steps_per_round(self) -> int:
-        """Optimizer steps that one round of generation serves; a method that generates nothing has no rounds."""
+        """Optimizer steps that one round of generation serves; 1 for a method that generates nothing."""
         return self.generation.rollout_window if self.row.source.is_on_policy else 1
 
     def settled(self, precision: Literal["bfloat16", "float32"]) -> "Recipe":
-        """This recipe with `precision` in place of auto."""
+        """This recipe with `auto` precision replaced by `precision`."""
         if self.train.precision != "auto":
             return self
         return self.model_copy(update={"train": self.train.model_copy(update={"precision": precision})})
 
     def settled_as(self, other: "Recipe") -> "Recipe":
-        """This recipe with what it leaves open (`auto`) as `other` has it, to compare them by."""
+        """This recipe with every `auto` replaced by the value in `other`, for comparing the two."""
         alike = self.with_prompt(self.prompt.settled_as(other.prompt))
         return alike if other.train.precision == "auto" else alike.settled(other.train.precision)
 
@@ -98,7 +121,7 @@ class Recipe(Section):
         return self.model_copy(update={"prompt": prompt})
 
     def to_toml(self) -> str:
-        """The complete recipe; keys without a value are left out."""
+        """The complete recipe as TOML, without the keys whose value is None."""
         return tomlkit.dumps(_without_none(self.model_dump(mode="json")))
 
 
@@ -106,7 +129,8 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file and apply `key=value` overrides (dotted keys; values as TOML, else as text).
 
     Raises:
-        RecipeError: no such file, broken TOML, an unknown key (with the nearest known one), a bad value.
+        RecipeError: the file cannot be read or is not valid TOML, a key is unknown (the message names the nearest known
+            one), or a value is invalid.
     """
     path = Path(path)
     try:
@@ -128,7 +152,11 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def make_recipe(values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "recipe") -> Recipe:
-    """A Recipe from nested values and overrides. Raises RecipeError as `load_recipe` does."""
+    """Make a Recipe from nested values and overrides.
+
+    Raises:
+        RecipeError: as for `load_recipe`; `where` says in the message where the values came from.
+    """
     merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
     for override in overrides:
         _apply(merged, override)
@@ -139,7 +167,7 @@ def make_recipe(values: Mapping[str, Any], overrides: Sequence[str] = (), *, whe
 
 
 def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, Any]:
-    """Every dotted key of a recipe and its pydantic field, sections flattened."""
+    """Every dotted key of a recipe with its pydantic field."""
     keys: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         section = _section_type(field.annotation)
@@ -186,7 +214,7 @@ def _explain(error: Any) -> str:
 
 
 def _nearest(word: str, known: Mapping[str, Any]) -> str:
-    """The known key most like `word`: by the whole dotted name, else by its last part."""
+    """A hint naming the known key most similar to `word`: by its whole dotted name, else by its last part."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     if not close:
         last = word.rsplit(".", 1)[-1]

@@ -1,4 +1,4 @@
-"""Run folders, read: what a run was, what it cost, how it scored, how its loss went."""
+"""Reading run folders: recipe, cost, scores and log of a run."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     def to_json(self) -> dict[str, Any]:
-        """What is written: the values that were given, None among them."""
+        """The file's text: the values that were given, including None."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
@@ -169,7 +169,7 @@ class LogLine(_File):
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything the report needs of one run folder. `settings` is its recipe with dotted keys."""
+    """Everything that the report needs from one run folder. `settings` is its recipe with dotted keys."""
 
     path: Path
     summary: Summary
@@ -180,7 +180,7 @@ class RunRecord:
 
     @property
     def configuration(self) -> str:
-        """Equal for runs that differ in nothing but seed and name."""
+        """A key that is equal for runs that differ only in seed and name."""
         kept = {key: value for key, value in self.settings.items() if key not in _NOT_CONFIGURATION}
         return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -1,6 +1,7 @@
-"""A recipe's sections: every key with its type, its default, and what it does.
+"""The sections of a recipe: every key with its type, default and meaning.
 
-`distilsql methods --markdown` prints them. Importing this module imports no torch.
+`distilsql methods --markdown` prints them. A value outside its range is refused with a RecipeError by `load_recipe` and
+`make_recipe`. Importing this module does not import torch.
 """
 
 from pathlib import Path
@@ -15,18 +16,25 @@ PUBLISHED_PROMPT_TOKENS = 1024
 
 
 class Section(BaseModel):
-    """Frozen; unknown keys are refused."""
+    """Base of all sections: immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class StudentOptions(Section):
+    """`[student]`: the model that is trained, and whether all its weights or a LoRA adapter are trained and saved.
+
+    `keep_layers` counts decoder layers from 0: `[0, 5, 11]` keeps these three, `3` keeps three evenly spaced ones.
+    Layers that the model does not have raise ModelError when it is loaded.
+    """
+
     path: str = Field(
-        description="folder or hub name of the model that becomes the student, or demo:teacher; memory: one that is "
-        "passed to distilsql.train"
+        description="folder or hub name of the model to start from, or demo:teacher; memory: the model passed to "
+        "distilsql.train"
     )
     keep_layers: int | list[int] | None = Field(
-        None, description="make the student from these decoder layers of the model (a count: evenly spaced)"
+        None,
+        description="keep only these decoder layers of the model: a list of numbers, or a count of evenly spaced ones",
     )
     tuning: Literal["full", "lora"] = Field("lora", description="train all weights, or a LoRA adapter")
     lora_rank: int = Field(
@@ -38,42 +46,56 @@ class StudentOptions(Section):
     lora_scale: float = Field(
         32.0,
         gt=0,
-        description="LoRA's alpha: the adapter is added lora_scale / lora_rank times (KID Table 9)",
+        description="LoRA's alpha: the adapter's output is multiplied by lora_scale / lora_rank (KID Table 9)",
     )
-    save_merged: bool = Field(True, description="save merged weights rather than the adapter alone")
+    save_merged: bool = Field(True, description="save merged weights instead of only the adapter")
 
     @property
     def saves_adapter_alone(self) -> bool:
+        """Whether the finished model folder holds only the adapter, not merged weights."""
         return self.tuning == "lora" and not self.save_merged
 
 
 class TeacherOptions(Section):
+    """`[teacher]`: the frozen model that is distilled; every method but sft needs one.
+
+    It must use the student's tokenizer, which is checked when both are loaded (ModelError).
+    """
+
     path: str = Field(
-        description="folder or hub name of the teacher, or demo:teacher, which comes with the package; memory: one "
-        "that is passed to distilsql.train"
+        description="folder or hub name of the teacher, or demo:teacher, which comes with the package; memory: the "
+        "model passed to distilsql.train"
     )
-    adapter: str | None = Field(None, description="LoRA adapter of the teacher")
+    adapter: str | None = Field(None, description="LoRA adapter to load on top of the teacher")
     device_map: str | None = Field(
         None,
-        description="spread the teacher over devices as transformers does, such as auto; one process only",
+        description="spread the teacher over devices, as in transformers (for example auto); one process only",
     )
     quantization: Literal["none", "8bit", "4bit"] = Field(
-        "none", description="load the teacher in fewer bits (bitsandbytes); adapters must be merged before"
+        "none", description="load the teacher in 8 or 4 bits (bitsandbytes); merge its adapter first"
     )
 
 
 class DataOptions(Section):
+    """`[data]`: what to train and validate on, and where it is.
+
+    Paths are relative to the working directory. A missing file or folder, an unknown benchmark and a malformed record
+    raise DataError when the data is loaded.
+    """
+
     train: str = Field(
-        description="benchmark to train on, such as spider:train, or a file of own pairs; memory: examples that are "
-        "passed to distilsql.train"
+        description="benchmark to train on, such as spider:train, or a file of own pairs; memory: the examples passed "
+        "to distilsql.train"
     )
     valid: str | None = Field(
-        None, description="benchmark for evaluation during training; memory as for train"
+        None, description="benchmark for evaluation during training; memory: as for train"
     )
     root: str | None = Field(None, description="folder that holds spider/, bird/, …")
     database: str | None = Field(None, description="SQLite file that own pairs are about")
-    train_limit: int | None = Field(None, ge=1, description="train on a seeded subset of this many examples")
-    valid_limit: int = Field(100, ge=1, description="examples evaluated during training")
+    train_limit: int | None = Field(
+        None, ge=1, description="train on a random subset of this many examples, drawn with the seed"
+    )
+    valid_limit: int = Field(100, ge=1, description="number of examples evaluated during training")
 
     @property
     def root_path(self) -> Path | None:
@@ -85,65 +107,73 @@ class DataOptions(Section):
 
 
 class PromptSettings(Section):
+    """`[prompt]`: what a prompt shows of a database, and how long prompt and completion may be, in tokens.
+
+    Keys set to `auto` are resolved at the start of a training (`training/settle.py`) and saved resolved. The prompt
+    format is described in docs/prompts.md.
+    """
+
     values: bool = Field(True, description="show sample values of each column")
     matched_values: bool = Field(True, description="show database values that the question mentions")
     comments: bool = Field(True, description="show column comments")
     schema_filter: Literal["auto", "fixed", "never", "when_needed", "always"] = Field(
         "auto",
-        description="how a schema over budget is cut: the same for all questions of a database, by what training uses "
-        "(fixed) or by the schema alone (never), or to what is relevant to each question (when_needed; always also "
-        "cuts one that fits); auto: fixed for own pairs, when_needed for published benchmarks",
+        description="how a schema over budget is cut. The same for all questions of a database: by what the training "
+        "SQL uses (fixed), or by the schema alone (never). Separately for each question: by relevance to it "
+        "(when_needed), even if the schema fits (always). auto: fixed for own pairs, when_needed for published "
+        "benchmarks",
     )
     shown_first: dict[str, list[tuple[str, str]]] = Field(
         default_factory=dict,
-        description="what training uses of a database, as table and column, the most used first: what filter fixed "
-        "shows before all else; found and written into the run's recipe where a schema is cut",
+        description="for each database, the tables and columns that the training SQL uses, most used first; filter "
+        "fixed shows these first. Filled in and saved in the run's recipe if a schema is cut",
     )
     max_prompt_tokens: Annotated[int, Field(ge=16)] | Literal["auto"] = Field(
         "auto",
-        description="budget of prefix and question, BOS included; auto: for own pairs what the whole schema takes, as "
-        "far as the models' positions and a quarter of the memory allow, for published benchmarks 1024",
+        description="budget for prefix and question, BOS included; auto: for own pairs, as much as the whole schema "
+        "needs, limited by the models' positions and a quarter of the memory; for published benchmarks, 1024",
     )
     question_tokens: int = Field(
         128,
         ge=0,
-        description="room kept for the question in a prefix that must not depend on it (filters fixed and never); "
-        "under max_prompt_tokens auto, added to the longest question",
+        description="tokens reserved for the question if the prefix must not depend on it (filters fixed and never); "
+        "with max_prompt_tokens auto, added to the longest question",
     )
     max_completion_tokens: int = Field(
-        128, ge=4, description="longest query trained on or generated, EOS included"
+        128, ge=4, description="longest query to train on or generate, EOS included"
     )
     over_length: Literal["drop", "error"] = Field(
         "drop",
-        description="training examples that do not fit even after the schema filter: drop and count (ASSUMED), or stop",
+        description="what to do with training examples that do not fit even after the schema filter: drop and count "
+        "them (ASSUMED), or stop",
     )
     quoting: Literal["auto", "codes", "sqlite"] = Field(
         "auto",
-        description="back-ticks around names with unusual characters (codes, as CodeS does) or around all that SQLite "
-        "does not read bare (sqlite); auto: sqlite for own pairs, codes for published benchmarks",
+        description="put back-ticks around names with unusual characters, as CodeS does (codes), or around every name "
+        "that SQLite needs quoted (sqlite); auto: sqlite for own pairs, codes for published benchmarks",
     )
     template: Literal["codes", "chatml"] = Field(
         "codes",
-        description="the bare text of CodeS, or that in the chat markup of Qwen's and SmolLM's instruct models",
+        description="CodeS's plain text, or the same text in the chat markup of Qwen's and SmolLM's instruct models",
     )
 
     @property
     def is_open(self) -> bool:
-        """Whether something is left to `settle_prompt`. Until then, it reads as for published benchmarks."""
+        """Whether a key is still `auto`, to be resolved by `settle_prompt`; until then it means the published value."""
         return "auto" in (self.schema_filter, self.max_prompt_tokens, self.quoting)
 
     @property
     def budget_tokens(self) -> int:
-        """Of prefix and question."""
+        """The token budget for prefix and question."""
         return PUBLISHED_PROMPT_TOKENS if self.max_prompt_tokens == "auto" else self.max_prompt_tokens
 
     @property
     def longest_tokens(self) -> int:
-        """The most that a model reads at once: a completion's last token is never an input."""
+        """The longest input of a model, in tokens; a completion's last token is never an input."""
         return self.budget_tokens + self.max_completion_tokens - 1
 
     def as_published(self) -> "PromptSettings":
-        """These settings with what they leave open as published benchmarks have it."""
+        """These settings with each `auto` replaced by the value for published benchmarks."""
         return self.model_copy(
             update={
                 "schema_filter": "when_needed" if self.schema_filter == "auto" else self.schema_filter,
@@ -153,7 +183,7 @@ class PromptSettings(Section):
         )
 
     def settled_as(self, other: "PromptSettings") -> "PromptSettings":
-        """These settings with what they leave open as `other` has it."""
+        """These settings with each `auto` replaced by the value in `other`."""
         open_keys = [
             key for key in ("schema_filter", "max_prompt_tokens", "quoting") if getattr(self, key) == "auto"
         ]
@@ -165,18 +195,21 @@ class PromptSettings(Section):
 
 
 class DistillOptions(Section):
-    divergence: DivergenceName | None = Field(None, description="replace the method's divergence")
+    """`[distill]`: the loss, and KID's masking. A value of None takes what the method's row says (docs/methods.md)."""
+
+    divergence: DivergenceName | None = Field(None, description="use this divergence instead of the method's")
     gold_weight: float | None = Field(
         None,
         ge=0,
-        description="replace the method's weight of the gold likelihood (ASSUMED 1 where there is one)",
+        description="use this weight of the gold likelihood instead of the method's (ASSUMED 1 for methods that have "
+        "this term)",
     )
     gold_context: Literal["imperfect", "gold"] = Field(
         "imperfect",
-        description="what KID's likelihood of y conditions on: ŷ (ASSUMED) or y itself, one branch more",
+        description="what KID's likelihood of y is conditioned on: ŷ (ASSUMED), or y itself, which adds a branch",
     )
     reduction: Literal["per_completion", "per_token"] = Field(
-        "per_completion", description="KID eq. 2, or per token"
+        "per_completion", description="mean over completions (KID eq. 2), or over tokens"
     )
     temperature: float = Field(
         1.0, gt=0, description="divides both models' logits in the divergence (ASSUMED 1); no T² factor"
@@ -190,53 +223,60 @@ class DistillOptions(Section):
     )
     mask_share_from: Literal["constant", "error_rate"] = Field(
         "constant",
-        description="error_rate: instead of mask_share, the share of a gold's tokens that the student's most probable "
-        "token is not (beyond the paper; one pass more)",
+        description="error_rate: mask as many of a gold's tokens as the student's most probable token gets wrong, "
+        "whatever mask_share says (beyond the paper; costs one pass more)",
     )
     mask_strategy: Literal["random", "uniform", "hard", "easy", "apart"] = Field(
         "random",
-        description="which tokens; uniform is evenly spaced from a random one (ASSUMED); apart is random, never two in "
-        "a row (beyond the paper)",
+        description="which tokens KID masks; uniform: evenly spaced, starting at a random one (ASSUMED); apart: "
+        "random, but never two in a row (beyond the paper)",
     )
     mask_token: str = Field(
         "auto",
-        description="the mask token; auto: BOS (KID's example), else UNK, PAD, EOS, whichever exists (ASSUMED)",
+        description="the mask token; auto: the first that exists of BOS (KID's example), UNK, PAD, EOS (ASSUMED)",
     )
     rewriting: Literal["greedy", "sampled"] = Field(
-        "greedy", description="how masks are predicted (ASSUMED greedy)"
+        "greedy", description="how KID predicts the masked tokens (ASSUMED greedy)"
     )
     rewriting_temperature: float = Field(
-        1.0, gt=0, description="of sampled rewriting (ASSUMED 1); has no effect on greedy"
+        1.0, gt=0, description="temperature of sampled rewriting (ASSUMED 1)"
     )
     rewriting_context: Literal["masked", "gold"] = Field(
         "masked",
-        description="what the student sees when it predicts: the masked completion, or the gold one and so no mask at "
-        "all (beyond the paper)",
+        description="what the student reads when it predicts: the masked completion, or the gold one without any mask "
+        "(beyond the paper)",
     )
     rewriting_rounds: int = Field(
         1,
         ge=1,
         le=8,
-        description="how often the chosen positions are predicted, each time from what the last time gave (more than 1 "
-        "is beyond the paper)",
+        description="how often the masked positions are predicted, each time from the last rewriting (more than 1: "
+        "beyond the paper)",
     )
     mixture_share: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="chance that f-distill and imitkd take the student's completion (ASSUMED 1/2)",
+        description="probability that f-distill and imitkd use the student's completion (ASSUMED 1/2)",
     )
 
 
 class GenerationSettings(Section):
+    """`[generation]`: how student and teacher generate completions during training.
+
+    `max_batch_rows` and `vllm_memory_share` change memory and speed; the others also change what is generated.
+    """
+
     engine: Literal["built-in", "vllm"] = Field(
-        "built-in", description="what writes completions in training; vllm needs a GPU and distilsql[vllm]"
+        "built-in", description="what generates completions in training; vllm needs a GPU and distilsql[vllm]"
     )
     vllm_memory_share: float = Field(
-        0.3, gt=0, le=1, description="share of the GPU's memory for vLLM, beside the models in training"
+        0.3, gt=0, le=1, description="share of the GPU's memory for vLLM, beside the models being trained"
     )
     temperature: float = Field(
-        1.0, ge=0, description="of on-policy and teacher completions (ASSUMED 1); 0 is greedy"
+        1.0,
+        ge=0,
+        description="sampling temperature of on-policy and teacher completions (ASSUMED 1); 0 is greedy",
     )
     rollout_window: int = Field(
         1,
@@ -246,37 +286,64 @@ class GenerationSettings(Section):
     max_batch_rows: int = Field(
         64,
         ge=1,
-        description="questions that are written at a time, of at most 16 databases; memory bounds it",
+        description="questions answered in one batch, from at most 16 databases; limited by memory",
     )
 
 
 class SwitchSettings(Section):
+    """`[switch]`: when SWITCH's teacher takes over from the student.
+
+    At position t of a completion the teacher supplies the token if the JSD of the two models, in nats, exceeds τ(t).
+    """
+
     threshold: float = Field(
-        0.3, ge=0, description="τ0 in nats (ASSUMED); above ln 2 the teacher never takes part"
+        0.3, ge=0, description="τ0 in nats (ASSUMED); above ln 2 the teacher never takes over"
     )
-    decay: float = Field(0.1, ge=0, description="λ per token (ASSUMED: reads “decay factor 1/10”)")
+    decay: float = Field(
+        0.1, ge=0, description="λ per token (ASSUMED: our reading of the paper's “decay factor 1/10”)"
+    )
     schedule: Literal["exponential", "linear", "constant"] = Field(
         "exponential",
-        description="how τ falls with position t: τ0·exp(−λt), max(0, τ0·(1 − λt)) (this form is ASSUMED), or τ0",
+        description="τ at position t: exponential τ0·exp(−λt), linear max(0, τ0·(1 − λt)) (this form is ASSUMED), or "
+        "constant τ0",
     )
     block_length: int | None = Field(
         None,
         ge=1,
-        description="tokens drafted before the teacher reads them; changes the cost alone (adaptive by default)",
+        description="tokens drafted before the teacher reads them; changes only the cost (by default adaptive)",
     )
 
 
 class TrainOptions(Section):
-    steps: int | None = Field(None, ge=1, description="optimizer steps; or give epochs")
-    epochs: float | None = Field(None, gt=0, description="passes over the data; or give steps")
-    learning_rate: float = Field(2e-4, gt=0, description="peak (KID Table 9)")
-    warmup_share: float = Field(0.05, ge=0, lt=1, description="share of steps of linear warm-up (ASSUMED)")
-    final_learning_rate_share: float = Field(
-        0.0, ge=0, le=1, description="where the cosine ends, as share of peak (ASSUMED, as is the cosine)"
+    """`[train]`: length, optimizer, batches, precision, caches and logging of a training.
+
+    Give exactly one of `steps` and `epochs`. One step trains on up to `questions_per_tree` × `trees_per_step` examples;
+    `largest_tree`, `loss_chunk_rows` and the caches change memory and speed. Sizes in `_mb` are MiB.
+    """
+
+    steps: int | None = Field(
+        None, ge=1, description="number of optimizer steps (give either this or epochs)"
     )
-    weight_decay: float = Field(0.0, ge=0, description="of AdamW, whose betas are 0.9 and 0.999 (ASSUMED)")
-    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm (ASSUMED)")
-    questions_per_tree: int = Field(4, ge=1, description="questions of one database that are drawn together")
+    epochs: float | None = Field(
+        None, gt=0, description="number of passes over the data (give either this or steps)"
+    )
+    learning_rate: float = Field(2e-4, gt=0, description="peak learning rate (KID Table 9)")
+    warmup_share: float = Field(
+        0.05, ge=0, lt=1, description="share of the steps with linear warm-up (ASSUMED)"
+    )
+    final_learning_rate_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="learning rate at the end of the cosine schedule, as a share of the peak (both ASSUMED)",
+    )
+    weight_decay: float = Field(
+        0.0, ge=0, description="weight decay of AdamW, whose betas are 0.9 and 0.999 (ASSUMED)"
+    )
+    clip_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm (ASSUMED)")
+    questions_per_tree: int = Field(
+        4, ge=1, description="questions about one database that are drawn together"
+    )
     trees_per_step: int = Field(
         4,
         ge=1,
@@ -285,36 +352,45 @@ class TrainOptions(Section):
     largest_tree: int = Field(
         16,
         ge=1,
-        description="trees of one database that meet in a step share a forward pass up to this many questions; with "
-        "several processes, at most a step's examples divided by their number, or some stay idle",
+        description="trees of the same database in one step are merged into one forward pass of up to this many "
+        "questions; with several processes, at most a step's examples divided by the number of processes, or some "
+        "stay idle",
     )
     precision: Literal["auto", "bfloat16", "float32"] = Field(
         "auto",
-        description="of computing, student and teacher alike; trained weights stay float32 (ASSUMED); auto: bfloat16 "
-        "on a GPU that has it and a CPU that multiplies it faster, else float32; a run keeps what was chosen",
+        description="precision of the computation, for student and teacher; trained weights stay float32 (ASSUMED); "
+        "auto: bfloat16 on a GPU that supports it or a CPU that multiplies it faster, else float32; saved resolved",
     )
     share_prefix: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="on: run trees; off: the padded layout, every sequence by itself; auto: trees where a check at "
-        "start-up, which `on` leaves out, finds them exact for the model",
+        description="on: compute a shared prompt once (trees); off: run every sequence separately (padded layout); "
+        "auto: trees if a check at start-up finds them exact for the model (on skips the check)",
     )
-    loss_chunk_rows: int = Field(128, ge=1, description="completion positions whose logits exist at a time")
-    teacher_cache_mb: int = Field(2048, ge=0, description="budget of the teacher's prefix cache")
+    loss_chunk_rows: int = Field(
+        128, ge=1, description="completion positions whose logits are in memory at the same time"
+    )
+    teacher_cache_mb: int = Field(
+        2048, ge=0, description="memory budget of the teacher's prefix cache, in MiB"
+    )
     teacher_hidden: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="where completions never change (fkd, rkd), run the teacher once and keep its hidden states on "
-        "disk; auto: if the run is longer than one epoch",
+        description="for methods whose completions never change (fkd, rkd), run the teacher once and keep its hidden "
+        "states on disk; auto: if the run is longer than one epoch",
     )
     teacher_hidden_folder: str | None = Field(
-        None, description="where they are kept, for all runs; by default in the user's cache folder"
+        None, description="folder of these hidden states, shared by all runs; by default in the user's cache"
     )
     teacher_hidden_mb: int = Field(
-        20480, ge=0, description="disk budget of that folder, all teachers together"
+        20480, ge=0, description="disk budget of that folder in MiB, for all teachers together"
     )
-    log_every_steps: int = Field(5, ge=1)
-    save_every_steps: int = Field(200, ge=1)
-    evaluate_every_steps: int | None = Field(None, ge=1, description="evaluate on data.valid by execution")
+    log_every_steps: int = Field(5, ge=1, description="steps between lines of log.jsonl")
+    save_every_steps: int = Field(200, ge=1, description="steps between checkpoints")
+    evaluate_every_steps: int | None = Field(
+        None, ge=1, description="steps between evaluations on data.valid; by default there are none"
+    )
     calibration_windows: int = Field(
-        3, ge=0, description="windows of the short SFT timing behind × SFT; 0: none"
+        3, ge=0, description="windows on which × SFT is timed, spread over the run; 0: it is not measured"
     )
-    trackers: list[str] = Field(default_factory=list, description="accelerate trackers, such as tensorboard")
+    trackers: list[str] = Field(
+        default_factory=list, description="accelerate trackers to log to, such as tensorboard"
+    )

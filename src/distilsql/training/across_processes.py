@@ -1,4 +1,4 @@
-"""What the processes of a training do together: sums (with one process there is nothing to add), and one speaks."""
+"""Coordination between the processes of a training: sums, and which process reports. With one, sums do nothing."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from distilsql.training.window import WindowLoss
 
 
 def sum_values(accelerator: Accelerator, values: Sequence[float]) -> list[float]:
-    """Element by element, in float64."""
+    """The element-wise sum over all processes, in float64."""
     if accelerator.num_processes == 1:
         return list(values)
     tensor = torch.tensor(values, dtype=torch.float64, device=accelerator.device)
@@ -23,7 +23,7 @@ def sum_values(accelerator: Accelerator, values: Sequence[float]) -> list[float]
 
 
 def sum_loss(accelerator: Accelerator, loss: WindowLoss) -> WindowLoss:
-    """The loss of the whole window: finite where every process's part is. Culprits stay this process's own."""
+    """The loss of the whole window, finite if every process's part is. `culprits` are only this process's."""
     sums = sum_values(
         accelerator,
         [
@@ -53,7 +53,7 @@ def sum_loss(accelerator: Accelerator, loss: WindowLoss) -> WindowLoss:
 
 
 def sum_gradients(accelerator: Accelerator, gradients: Sequence[Tensor]) -> None:
-    """In place: each process holds its share of one loss that is already normalised."""
+    """Sum gradients in place: each process holds its share of one loss that is already normalised."""
     if accelerator.num_processes == 1:
         return
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
@@ -66,7 +66,7 @@ def sum_gradients(accelerator: Accelerator, gradients: Sequence[Tensor]) -> None
 
 @contextmanager
 def speaking_for_all(is_speaking: bool) -> Iterator[None]:
-    """Of the processes of a training, one speaks for all: the others log nothing and report no progress."""
+    """Only one process of a training logs messages and reports progress; in the others this silences them."""
     logger = logging.getLogger("distilsql")
     level = logger.level
     with ExitStack() as silent:

@@ -1,6 +1,6 @@
 """× SFT: what a method's step costs relative to plain fine-tuning of the same student on the same windows.
 
-A few windows, spread over the run, are timed twice: as SFT (forward and backward only, gradients thrown away)
+A few windows, spread over the run, are timed twice: as SFT (forward and backward only, gradients discarded)
 and as the method. The optimizer step costs the same for both and is added to both. The ratio is therefore
 paired, by window and by moment.
 """
@@ -49,7 +49,7 @@ class Calibration:
     def summary(
         self, optimizer_seconds_per_example: float = 0.0, beforehand_seconds_per_example: float = 0.0
     ) -> dict[str, Any]:
-        """`x_sft`, its lowest and highest window, and the SFT seconds per example it is relative to; None where nothing
+        """`x_sft`, its lowest and highest window, and the SFT seconds per example it is relative to; None if nothing
         was timed, and of the range where there is one window only.
 
         What the method needed beforehand (the teacher's cached hidden states) is charged to every example seen, and
@@ -81,7 +81,7 @@ class Calibration:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """A checkpoint of an earlier version has no windows; the range is then that of the windows timed since."""
+        """Checkpoints of earlier versions have no windows; the range then covers only the windows timed since."""
         self.windows = [tuple(window) for window in state.get("windows", [])]
         self.sft_seconds, self.method_seconds, self.examples = (
             state["sft"],

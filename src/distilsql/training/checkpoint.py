@@ -1,6 +1,6 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped.
+"""Checkpoints: everything a run needs to resume as if it had never stopped.
 
-A kill at any moment leaves either the previous checkpoint or the new one, never half of one (`new_folder`).
+A kill at any moment leaves either the previous checkpoint or the new one, never a partial one (`new_folder`).
 """
 
 import json
@@ -37,7 +37,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
     """Tensors and state of the last checkpoint, or None if there is none.
 
     Raises:
-        RunError: a checkpoint is there but cannot be read.
+        RunError: there is a checkpoint, but it cannot be read.
     """
     whole = last_whole(folder)
     if whole is None:
@@ -47,5 +47,5 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
         return load_file(whole / "state.safetensors"), state
     except Exception as error:
         raise RunError(
-            f"The checkpoint {whole} cannot be read: {error}. Delete it to start the run anew."
+            f"The checkpoint {whole} cannot be read: {error}. Delete it to start the run over."
         ) from error

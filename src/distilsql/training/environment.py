@@ -1,4 +1,4 @@
-"""What a run ran on: versions, machine, code and data, for environment.json, and whether the data is still the same."""
+"""A run's environment (versions, machine, code, data) for environment.json, and checking that data is unchanged."""
 
 import os
 import platform
@@ -25,7 +25,7 @@ _PACKAGES = ("distilsql", "torch", "transformers", "accelerate", "peft", "tokeni
 def environment(
     benchmarks: list[Benchmark], processes: int, in_memory: Mapping[str, Mapping[str, str]]
 ) -> Environment:
-    """`in_memory` says what of the run was no file (see `Given.described`)."""
+    """`in_memory` describes what was passed in memory (see `Given.described`)."""
     return Environment(
         python=platform.python_version(),
         packages={name: _version(name) for name in _PACKAGES},
@@ -62,13 +62,13 @@ def refuse_other_data(run: RunFolder, now: Environment) -> None:
     for name, data in now.data.items():
         if name in before and before[name] != data:
             raise RunError(
-                f"{run.path} was begun on other data: {name} had {before[name].examples} examples and has "
-                f"{data.examples}, or their texts have changed. Put it back to go on; --overwrite starts anew."
+                f"{run.path} was begun on different data: {name} had {before[name].examples} examples and now has "
+                f"{data.examples}, or their texts have changed. Restore it to resume; --overwrite starts over."
             )
 
 
 def peak_memory_bytes() -> int:
-    """Largest memory this process held: of the GPU where there is one, else resident."""
+    """Peak memory of this process in bytes: on the GPU if there is one, otherwise resident memory."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -76,7 +76,7 @@ def peak_memory_bytes() -> int:
 
 
 def reset_peak_memory() -> None:
-    """Count the GPU's peak from here on; that of a process cannot be reset."""
+    """Start measuring the GPU's peak anew; that of a process cannot be reset."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 

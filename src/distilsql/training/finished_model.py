@@ -1,4 +1,4 @@
-"""model/: the finished student, as transformers reads it, with its model card."""
+"""Write model/: the finished student as a transformers folder, with its model card."""
 
 from distilsql.errors import RunError
 from distilsql.files import new_folder
@@ -10,7 +10,7 @@ from distilsql.training.model_card import write_model_card
 
 
 def write_model(recipe: Recipe, run: RunFolder, engines: Engines, *, steps: int, examples_seen: int) -> None:
-    """Raises RunError if it cannot be written; nothing is left of it then."""
+    """Write the model folder. Raises RunError if it cannot be written; then nothing of it is left."""
     try:
         with new_folder(run.model, replacing=True) as folder:
             save_model(
@@ -19,6 +19,6 @@ def write_model(recipe: Recipe, run: RunFolder, engines: Engines, *, steps: int,
             write_model_card(recipe, folder, steps=steps, examples_seen=examples_seen)
     except Exception as error:  # safetensors reports a full disk as its own error type
         raise RunError(
-            f"The model of {run.path} could not be written: {error}. The training is kept as a checkpoint; "
-            "free some disk space and start the same command again, which only writes the model."
+            f"The model of {run.path} could not be written: {error}. The checkpoint is kept; free some disk space and "
+            "run the same command again, which then only writes the model."
         ) from error

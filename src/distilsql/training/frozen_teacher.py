@@ -1,4 +1,4 @@
-"""The teacher's side of a training: its hidden states at the positions that are trained on."""
+"""The teacher in a training: its hidden states at the positions that are trained on."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ class FrozenTeacher:
         process: int = 0,
         processes: int = 1,
     ) -> None:
-        """Have the states of all gold completions on disk, where recipe and data make that worth it."""
+        """Make sure that the states of all gold completions are on disk, if recipe and data make that worthwhile."""
         self.kept = open_teacher_hidden(
             recipe,
             self._engines.teacher,
@@ -43,11 +43,11 @@ class FrozenTeacher:
 
     @property
     def seconds_beforehand(self) -> float:
-        """What computing the kept states took, whichever run did it."""
+        """Seconds that computing the kept states took, in whichever run."""
         return self.kept.seconds() if self.kept else 0.0
 
     def hidden(self, item: WindowTree, completions: Sequence[Completion]) -> Tensor | None:
-        """Hidden states (N, E) that predict the completions of a tree; None where there is no teacher."""
+        """Hidden states (N, E) that predict the completions of a tree; None without a teacher."""
         teacher, cache = self._engines.teacher, self._engines.teacher_prefixes
         if teacher is None or cache is None:
             return None

@@ -1,4 +1,4 @@
-"""The latency ledger: seconds by phase, and tokens, kept as carefully as accuracy."""
+"""The cost ledger: seconds by phase, and token counts."""
 
 import time
 from collections.abc import Iterator
@@ -68,6 +68,6 @@ class Ledger:
         self.counts = dict(state["counts"])
 
     def _wait(self) -> None:
-        """Kernels on a GPU run behind the clock's back; wait for them at the borders of a phase."""
+        """GPU kernels run asynchronously; wait for them at the start and end of a phase."""
         if self._device is not None and self._device.type == "cuda":
             torch.cuda.synchronize(self._device)

@@ -1,4 +1,4 @@
-"""log.jsonl: a line for each logged step and validation, and before them what the teacher's queries are worth."""
+"""log.jsonl: one line per logged step and validation; before them, one about the quality of the teacher's queries."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def step_line(
     examples_seen: int,
     ledger: Ledger,
 ) -> dict[str, Any]:
-    """What is logged of a step. `done` counts from 1; the parts of the loss are means over their positions."""
+    """The log line of a step. `done` counts from 1; the parts of the loss are means over their positions."""
     return {
         "step": done,
         "loss": loss.total,

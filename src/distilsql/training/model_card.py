@@ -1,4 +1,4 @@
-"""The model card of a finished student: what it is, what made it, how it is asked. Hugging Face's README.md."""
+"""The model card (Hugging Face's README.md) of a student: what it is, how it was made, how to prompt it."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from distilsql.runs.recipe import Recipe
 
 
 def write_model_card(recipe: Recipe, folder: Path, *, steps: int, examples_seen: int) -> None:
-    """Write README.md into the model's folder. Raises OSError where that cannot be done."""
+    """Write README.md into the model's folder. Raises OSError if that fails."""
     (folder / "README.md").write_text(_card(recipe, steps, examples_seen), encoding="utf-8")
 
 

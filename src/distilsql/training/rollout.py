@@ -1,4 +1,4 @@
-"""Rollout: the windows of a training, each with the completions it is trained on.
+"""Rollout: the windows of a training, each with the completions to train on.
 
 One round of generation serves `generation.rollout_window` optimizer steps. With 1 every window is written by the
 student as it stands, which is on-policy as published; with more, the later windows of a round are written by a
@@ -50,7 +50,7 @@ class Rollout:
         self._pending: dict[int, ReadyWindow] = {}
 
     def window(self, step: int) -> ReadyWindow:
-        """The window of a step; generates for the steps of a whole round where a round begins."""
+        """The window of a step. At the start of a round it generates for all steps of the round."""
         if step not in self._pending:
             last = min(step - step % self._round_steps + self._round_steps, self._steps)
             self._pending = self._round(range(step, last))
@@ -80,9 +80,9 @@ class Rollout:
     # ---- for checkpoints ---------------------------------------------------------------------------------
 
     def state(self) -> list[dict[str, Any]]:
-        """What this process has written and not trained on yet, for a checkpoint.
+        """For a checkpoint: what this process has generated but not trained on yet.
 
-        The tokens themselves: the student that wrote them is gone, and cannot write them again.
+        It holds the tokens, because the student that wrote them no longer exists after a resume.
         """
         return [
             {
@@ -97,7 +97,7 @@ class Rollout:
         ]
 
     def load(self, states: Sequence[dict[str, Any]]) -> None:
-        """Take this process's part of what all processes had written; their number may have changed."""
+        """Restore this process's part of what all processes had generated; their number may have changed."""
         by_tree = {(state["step"], state["tree"]): state for state in states}
         self._pending = {}
         for step in dict.fromkeys(state["step"] for state in states):

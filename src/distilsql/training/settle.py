@@ -1,9 +1,9 @@
-"""What a recipe leaves open (`auto`), settled once, before a run begins: precision by the machine, and the prompt.
+"""Resolving what a recipe leaves open (`auto`) before a run begins: precision, by the machine, and the prompt.
 
-Published benchmarks are asked as their published results were. A user's own pairs are often many questions about one
+For published benchmarks, prompts are those of the published results. Your own pairs are often many questions about one
 database, which the engine runs fastest when they share a prefix: there the prompt shows the whole schema, as far as
-the models' positions and a share of the memory allow, and beyond that a cut that is the same for all questions. What
-was chosen stands in the run's recipe, so that resuming, prediction and questions of one's own keep to it.
+the models' positions and a share of the memory allow, and beyond that a cut that is the same for all questions. The
+run's recipe records what was chosen, so that resuming, `predict` and `ask` use the same.
 """
 
 from collections import Counter
@@ -37,7 +37,7 @@ _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 def settled_for_run(
     recipe: Recipe, resumed: Path | None, accelerator: Accelerator, given: Given = NOTHING_GIVEN
 ) -> tuple[Recipe, list[str]]:
-    """The recipe with precision and prompt settled, the same in every process, and what is to be said of the choices.
+    """The recipe with precision and prompt resolved, the same in every process, and messages about the choices.
 
     A run that has begun in the folder `resumed` goes on as it began; otherwise the machine of the first process
     decides.
@@ -77,7 +77,7 @@ def _with_prompt(
 
 
 def settled_for_asking(recipe: Recipe, model: str, device: torch.device) -> PromptSettings:
-    """The settings by which a model that was not trained here is asked as the recipe says."""
+    """The recipe's settings for asking a model that was not trained by it."""
     if not recipe.prompt.is_open:
         return recipe.prompt
     student = recipe.student.model_copy(update={"path": model})
@@ -114,7 +114,7 @@ def settle_prompt(recipe: Recipe, device: torch.device, given: Given = NOTHING_G
 def _with_budget(
     recipe: Recipe, benchmark: SqlBenchmark, text: PromptTokens, device: torch.device, given: Given
 ) -> tuple[PromptSettings, str]:
-    """Room for the largest schema and the longest question, as far as the limits allow."""
+    """With a budget for the largest schema and the longest question, as far as the limits allow."""
     prompt = recipe.prompt
     options = prompt_options(prompt)
     sizes = {
@@ -155,7 +155,7 @@ def _with_what_training_uses(
 
 
 def prompt_limit(recipe: Recipe, device: torch.device, given: Given = NOTHING_GIVEN) -> tuple[int, str]:
-    """The most tokens that a prompt may have, and what sets this limit."""
+    """The largest number of tokens a prompt may have, and the reason for this limit."""
     student = given.config("student", recipe.student.path)
     configs = [(recipe.student.path, student)]
     if recipe.row.needs_teacher and recipe.teacher is not None:
@@ -187,7 +187,7 @@ def bytes_per_token(config: Any, precision: str) -> int:
 
 
 def device_memory_bytes(device: torch.device) -> int:
-    """All memory of a GPU; of a machine, or what its control group may use of it."""
+    """The memory of a GPU, or of the machine as far as its control group allows, in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     whole = int(psutil.virtual_memory().total)

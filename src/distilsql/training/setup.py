@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raises RunError for a tracker that accelerate does not know, or that is not installed: it would track nothing."""
+    """Raises RunError for a tracker that accelerate does not know or that is not installed."""
     known = {kind.value for kind in LoggerType}
     installed = {str(kind) for kind in get_available_trackers()} | {LoggerType.ALL.value}
     for name in names:
@@ -44,7 +44,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What is trained on, and what the training is evaluated on with its gold results."""
+    """The training data, and the validation data with its gold results."""
 
     benchmark: Benchmark
     valid: Benchmark | None
@@ -57,7 +57,7 @@ class TrainingData:
 
 def load_training_data(recipe: Recipe, *, is_judging: bool, given: Given = NOTHING_GIVEN) -> TrainingData:
     """`is_judging`: whether this process evaluates during training. Raises BrokenGolds if it does and golds do not run:
-    better said now than at the first evaluation."""
+    now rather than at the first evaluation."""
     data = TrainingData(*load_data(recipe, given))
     if is_judging and recipe.train.evaluate_every_steps is not None and isinstance(data.valid, SqlBenchmark):
         run_golds(data.valid, data.golds)
@@ -73,7 +73,7 @@ def load_training_engines(recipe: Recipe, device: torch.device, *, given: Given 
 
 
 def prepare_examples(recipe: Recipe, benchmark: Benchmark, engines: Engines) -> Prepared:
-    """The examples as tokens; what did not fit is said."""
+    """Tokenise the examples; a message says what did not fit."""
     prepared = prepare(benchmark, engines.tokenizer, recipe.prompt, training=True, filter_seed=recipe.seed)
     for sentence in prepared.lengths.sentences():
         log.info(sentence)
@@ -112,4 +112,4 @@ def choose_layouts(engines: Engines, recipe: Recipe, first_window: Sequence[Wind
         if choice == "off" or not exact:
             model.layout = "padded"
         if not exact:
-            log.warning(f"The {role} does not give the same result on a tree: it runs padded (slower).")
+            log.warning(f"The {role} does not give the same result on a tree, so it runs padded (slower).")

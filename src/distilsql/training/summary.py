@@ -1,4 +1,4 @@
-"""summary.json: what a finished training was, and what it cost."""
+"""summary.json: what a finished training was and what it cost."""
 
 import time
 from collections.abc import Mapping

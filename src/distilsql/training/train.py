@@ -2,7 +2,7 @@
 
 The loop does not know which method it runs, nor who writes the completions. What it guarantees: the loss is
 normalised over the whole optimizer window (all trees, all processes), the same seed gives the same run, and a run
-that was killed at any point goes on from its last checkpoint to the same weights.
+that was killed at any point resumes from its last checkpoint and ends with the same weights.
 """
 
 import logging
@@ -30,10 +30,10 @@ from distilsql.runs.folder import (
     RunFolder,
     append_line,
     begun_in,
+    check_is_run_folder,
     drop_lines_after,
     open_run,
     recipe_in,
-    refuse_what_is_no_run,
 )
 from distilsql.runs.recipe import Recipe
 from distilsql.runs.records import Summary
@@ -79,10 +79,9 @@ def train(
     on_step: OnStep | None = None,
     same: Callable[[Recipe, Recipe], bool] = operator.eq,
 ) -> RunFolder:
-    """Train by a recipe into the run folder `out`, resuming it if it holds the same recipe, as `same` has it.
+    """Train as the recipe says, in the run folder `out`; if it holds the same recipe, resume it.
 
-    What the recipe leaves open (`auto`: precision, prompt) is decided here, once: the recipe in the folder says what
-    was chosen.
+    Keys set to `auto` (precision, prompt) are resolved here, once; the recipe in the folder records what was chosen.
 
     Models, the student's tokenizer and examples that are in memory take the place of what the recipe names (`memory`
     is a name for them; see `Given`); none of them is changed. Examples are a benchmark, or question/SQL pairs as
@@ -90,11 +89,11 @@ def train(
     on with the same ones alone.
 
     `on_step` is called after every optimizer step, in the first process, with the step's line of log.jsonl (see
-    `step_line`), whether or not it is one of those that are logged. What it raises ends the training, and the step
-    counts as not made unless a checkpoint has it.
+    `step_line`), whether or not it is one of those that are logged. If it raises, the training ends, and the step
+    is repeated after a resume unless a checkpoint includes it.
 
     Raises:
-        RunInUse: another process is at work in the folder.
+        RunInUse: another process is working in the folder.
         RunError: the folder holds another run or cannot be written.
         DataError, ModelError: what the recipe names, or what is given, is missing or does not fit.
         TrainingError: the loss is not finite, or memory ran out; the last good checkpoint is kept.
@@ -115,14 +114,14 @@ def train(
         recipe, settled_why = settled_for_run(recipe, None if overwrite else out, accelerator, given)
         with accelerator.main_process_first():
             if accelerator.is_main_process:
-                refuse_what_is_no_run(out)
+                check_is_run_folder(out)
                 if overwrite or not RunFolder(out).is_finished():
                     held.enter_context(hold(out))
             run = open_run(
                 out, _text_of(recipe, out, same), overwrite=overwrite and accelerator.is_main_process
             )
         if run.is_finished():
-            log.info(f"{out} is finished already; pass --overwrite to run it anew.")
+            log.info(f"{out} is already finished; pass --overwrite to start over.")
         else:
             for sentence in settled_why:
                 log.info(sentence)
@@ -204,7 +203,7 @@ class _Trainer:
                 raise KeyboardInterrupt
 
     def _evaluate_and_save(self, done: int, stop: StopRequest) -> None:
-        """After a step, what is due then. Raises KeyboardInterrupt if it was to be the last."""
+        """Do what is due after a step. Raises KeyboardInterrupt if the training was asked to stop."""
         every = self.recipe.train
         if every.evaluate_every_steps and done % every.evaluate_every_steps == 0:
             stop.when = "this evaluation is finished and its step saved"
@@ -276,7 +275,7 @@ class _Trainer:
         return loss, learning_rate, norm
 
     def _stop_on_bad_loss(self, step: int, loss: WindowLoss) -> None:
-        """Every process gets here, and names the examples of all of them."""
+        """Called in every process; the message names the examples of all processes."""
         culprits: list[str] = gather_object(loss.culprits)  # type: ignore[assignment]
         names = ", ".join(culprits[:5]) + ("…" if len(culprits) > 5 else "")
         raise TrainingError(
@@ -332,7 +331,7 @@ class _Trainer:
         say_kept(f"{saved} saved in {self.run.path}.")
 
     def _resume(self) -> int:
-        """The step to go on from; log lines written after the checkpoint are dropped."""
+        """The step to resume from; log lines written after the checkpoint are dropped."""
         found = load_checkpoint(self.run.checkpoint)
         done = 0
         if found is not None:

@@ -12,7 +12,7 @@ from distilsql.runs.recipe import Recipe
 def score_during_training(
     recipe: Recipe, engines: Engines, benchmark: Benchmark, golds: GoldResults
 ) -> float:
-    """The student as it stands, greedy: execution accuracy or mean ROUGE-L, 0 to 1."""
+    """The current student's score with greedy decoding: execution accuracy or mean ROUGE-L, 0 to 1."""
     prepared = prepare(benchmark, engines.tokenizer, recipe.prompt, training=False)
     decoder = Decoder(
         engines.student, engines.tokenizer, engines.vocabulary_size, recipe.prompt.max_completion_tokens

@@ -1,7 +1,7 @@
 """One optimizer window: completions, teacher, loss and backward for each tree, by any method of the table.
 
-Neither methods nor sources are named here: a recipe's row says the divergence and the weight of gold's likelihood, its
-source (`training/sources`) writes what is trained on.
+No method or source is mentioned here: the recipe's row gives the divergence and the weight of the gold likelihood, and
+its source (`training/sources`) writes the completions.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ class Denominators:
 
 
 def resolve_divergence(recipe: Recipe) -> Divergence | None:
-    """The method's divergence, or the one the recipe puts in its place."""
+    """The method's divergence, or the one that the recipe sets instead."""
     name = recipe.distill.divergence or recipe.row.divergence
     if name is None or not recipe.row.needs_teacher:
         return None
@@ -123,7 +123,7 @@ class WindowTrainer:
         state: PromptState | None,
         result: WindowLoss,
     ) -> list[LossParts]:
-        """The method's terms: divergence on what is trained on, likelihood of gold on the same or its own branches."""
+        """The terms of the loss: divergence on the completions; gold likelihood on the same branches or its own."""
         trained, golds = as_branches(completions), as_branches(item.golds)
         gold_weight = self.recipe.gold_weight
         lines_up = self.source.lines_up_with_gold()

@@ -13,7 +13,7 @@ from distilsql.training.sampling import TreeOfExamples
 
 
 class Use(IntEnum):
-    """What a random stream is for. Each use has its own, so that adding one never shifts another."""
+    """The purpose of a random stream. Each has its own, so that adding one never shifts another."""
 
     MASKING = 1
     SAMPLING = 2
@@ -38,14 +38,14 @@ class WindowTree:
 
     @property
     def longest_tokens(self) -> int:
-        """Of its longest example: prompt and completion."""
+        """Tokens of its longest example: prompt and completion."""
         return len(self.tree.prefix) + max(len(each.question) + len(each.gold) for each in self.examples)
 
     def rng(self, seed: int, use: Use, row: int) -> np.random.Generator:
         return np.random.default_rng([seed, use, self.epoch, self.numbers[row]])
 
     def streams(self, seed: int, use: Use) -> list[Stream]:
-        """One stream per example: as many uniform numbers as are asked for, from its own sequence."""
+        """One stream of uniform numbers per example, each from its own sequence."""
         return [uniform_stream(seed, use, self.epoch, number) for number in self.numbers]
 
 

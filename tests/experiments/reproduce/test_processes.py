@@ -18,7 +18,7 @@ from run_folders import log_lines
 
 @pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("finishes", [True, False])
-def test_what_another_process_makes_is_passed_over_and_what_needs_it_waits(
+def test_runs_of_another_process_are_skipped_and_dependent_ones_wait(
     book, world, plan_of, trained, held_elsewhere, monkeypatch, finishes, caplog
 ):
     """Two processes on one plan: this one goes on to what it can make, and waits for the rest. If the other gives up,

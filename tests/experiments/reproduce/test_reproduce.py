@@ -224,9 +224,7 @@ def test_another_tables_runs_are_used_and_what_only_left_out_is_shown(book, worl
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_weights_that_are_gone_are_made_again_only_where_another_run_needs_them(
-    book, world, plan_of, trained
-):
+def test_deleted_weights_are_made_again_only_if_another_run_needs_them(book, world, plan_of, trained):
     """Scores, logs and summaries are what is kept of published runs."""
     plan = plan_of(book, world, "shares")
     reproduce(plan, world / "out")

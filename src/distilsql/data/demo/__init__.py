@@ -50,7 +50,11 @@ _SPLITS = {
     "lab-test-unseen": _Split("lab-test", lambda: UNSEEN, write_lab),
 }
 # What a folder of generated files is called after the generator's checksum.
-_FOLDERS = {write_demo: "", write_teacher_data: "-teacher", write_lab: "-lab"}
+_FOLDERS: dict[Callable[[Path], None], str] = {
+    write_demo: "",
+    write_teacher_data: "-teacher",
+    write_lab: "-lab",
+}
 DEMO_SPLITS = tuple(_SPLITS)
 
 

@@ -1,4 +1,4 @@
-"""`distilsql demo`: the whole story on an embedded benchmark, in minutes, on a CPU.
+"""`distilsql demo`: distil, evaluate and compare on an embedded benchmark, in minutes, on a CPU.
 
 Real SQLite databases and questions are generated from a seed; students made of half of the embedded teacher's layers
 are distilled by several methods with the same examples, start and number of updates, each in a process of its own;
@@ -57,7 +57,7 @@ def run_demo(
 ) -> None:
     """Distil, judge and report into `out`, from the embedded teacher or from one trained anew in `out/own-teacher`.
 
-    `questions` of the test are asked, by default all of them. Interrupted, it goes on where it stopped.
+    `questions` of the test are asked, by default all of them. If interrupted, it resumes where it stopped.
 
     Raises:
         RunError: a student could not be made; what the others have is kept.

@@ -1,4 +1,4 @@
-"""One model of the demo, in a process of its own: train it (a student), let it answer the test, judge it.
+"""One model of the demo, in its own process: train it (if a student), let it answer the test, judge it.
 
 python -m distilsql.experiments.demo.model FOLDER TASK: the TASK is a DemoTask as JSON. Standard output takes events for
 `side_by_side`.
@@ -68,7 +68,7 @@ def judge(run: RunFolder, load: Callable[[], Model], test: SqlBenchmark) -> None
 
 
 class Teller(logging.Handler):
-    """Writes sentences and progress as events; of progress not more than people can read."""
+    """Writes messages and progress as events; progress only as often as people can read it."""
 
     def __init__(self, stream: IO[str]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How far the demo's jobs are: bars in a terminal, elsewhere a line every so often."""
+"""Progress of the demo's jobs: bars in a terminal, otherwise a line from time to time."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -57,7 +57,7 @@ def _bars(names: Sequence[str], console: Console) -> Iterator[OnEvent]:
 
 
 class _Lines:
-    """Says how far every job is, at most once in `SECONDS_BETWEEN_LINES`."""
+    """Reports the progress of every job, at most once per `SECONDS_BETWEEN_LINES`."""
 
     def __init__(self, names: Sequence[str], console: Console) -> None:
         self._far = dict.fromkeys(names, "waiting")

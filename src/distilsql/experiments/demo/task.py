@@ -1,4 +1,4 @@
-"""What the demo and the processes of its models agree on. Imports no torch."""
+"""The task that the demo gives to the process of each model. Imports no torch."""
 
 import json
 from dataclasses import asdict, dataclass

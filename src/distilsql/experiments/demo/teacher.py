@@ -1,4 +1,4 @@
-"""The demo's teacher: how it is made. It comes with the package (`models/embedded.py`); this is what made it.
+"""How the demo's teacher was made. It comes with the package (`models/embedded.py`).
 
 A small Llama is trained from scratch on questions about hundreds of generated databases, so that it reads the schema it
 is shown. An hour of one core.
@@ -96,7 +96,7 @@ def make_teacher(out: Path, *, steps: int = STEPS) -> Path:
     """Train a teacher in the run folder `out/run` and pack it into the folder `out/packed`, which is returned.
 
     `packed` is what the package ships: a `transformers` folder in half precision, with its recipe and its record.
-    Interrupted, it goes on where it stopped.
+    If interrupted, it resumes where it stopped.
     """
     packed = out / "packed"
     if (packed / RECORD).exists():
@@ -119,7 +119,7 @@ def save_in_half_precision(model: Path, folder: Path) -> None:
 
 
 def _record(run: RunFolder, packed: Path) -> dict[str, Any]:
-    """What is to be known of a teacher. Scores are of the packed weights."""
+    """The teacher's record.json: how it was trained and what it scored. Scores are of the packed weights."""
     summary = read_record(Summary, run.summary)
     model = load_any(str(packed), PromptSettings.model_validate(PROMPT), precision="float32")
     scores = {}

@@ -1,4 +1,4 @@
-"""Build a test suite: random variants of each database, kept if they tell a wrong neighbour query from its gold.
+"""Build a test suite: random variants of each database, kept if they distinguish a wrong query from its gold.
 
 The method is that of Zhong et al. 2020 (Semantic Evaluation for Text-to-SQL with Distilled Test Suites).
 """
@@ -72,7 +72,7 @@ class _Judge:
 
 @dataclass
 class _Pair:
-    """A wrong neighbour that no database has told from its gold yet."""
+    """A wrong neighbour that no database has distinguished from its gold yet."""
 
     gold: str
     wrong: str
@@ -150,12 +150,12 @@ def _golds_by_database(benchmark: SqlBenchmark) -> dict[str, list[str]]:
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Write what is to be built, or check that it is what is being built already."""
+    """Record the settings of the build, or check that they equal those of a build begun earlier."""
     file = folder / SUITE_FILE
     if file.is_file():
         if json.loads(file.read_text()) != settings:
             raise DataError(
-                f"{folder} holds a suite that was begun with other settings; choose another folder or delete it."
+                f"{folder} holds a suite that was begun with different settings; choose another folder or delete it."
             )
         return
     write_text(file, json.dumps(settings, indent=1))
@@ -187,7 +187,7 @@ def _build_database(
     alive = [pair for pair in pairs if not _tells_apart(path, pair, judge)]
     if judge.fingerprint(path).sha256 != original.sha256:
         raise DatabaseUnavailable(
-            f"{path} changed while its variants were begun; build the suite from a copy that stands still."
+            f"{path} changed while its variants were being built; build the suite from a copy that does not change."
         )
     report: dict[str, Any] = {
         "original": original.sha256,
@@ -258,7 +258,7 @@ def _wrong_pairs(path: Path, golds: Sequence[str], judge: _Judge) -> tuple[list[
 
 
 def _tells_apart(path: Path, pair: _Pair, judge: _Judge) -> bool:
-    """A neighbour that does not finish is not told apart: it says nothing about the database."""
+    """A neighbour that does not finish counts as not distinguished: it says nothing about the database."""
     wrong, gold = judge.run(path, pair.wrong), judge.run(path, pair.gold)
     if gold.outcome is not Outcome.ROWS or wrong.outcome not in (Outcome.ROWS, Outcome.TOO_MANY_ROWS):
         return False

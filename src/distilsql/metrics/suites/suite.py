@@ -1,4 +1,4 @@
-"""Suite: more databases for the same schema, on which a wrong query shows that the benchmark's own lets pass.
+"""Test suite: more databases with the same schema, which expose wrong queries that the benchmark's own do not.
 
 A folder with one subfolder per database, written by `metrics.build_suite`:
 
@@ -39,7 +39,7 @@ class Suite:
 
     @property
     def size(self) -> int:
-        """How many databases it has."""
+        """The number of databases in it."""
         return sum(len(report["variants"]) for report in self.reports.values())
 
     @cached_property
@@ -66,8 +66,8 @@ class Suite:
         gold_id = identify(gold_sql)
         if gold_id not in self.reports[db_id]["golds"]:
             raise DataError(
-                f"The suite {self.name} was not built with this gold query of {db_id}, so nobody knows what it does "
-                f"there: {gold_sql!r}. Build a suite for this benchmark."
+                f"The suite {self.name} was not built for this gold query of {db_id}, so it cannot judge it: "
+                f"{gold_sql!r}. Build a suite for this benchmark."
             )
         variants = self.reports[db_id]["variants"]
         return tuple(self.folder / db_id / v["file"] for v in variants if gold_id not in v["unstable_golds"])
@@ -98,8 +98,7 @@ def _check_files(folder: Path, report: Mapping[str, Any]) -> None:
         path = folder / variant["file"]
         if not path.is_file() or content_checksum(path) != variant.get("content"):
             raise DataError(
-                f"{path} is not the file that was built, or one of an earlier version; delete {folder} and build the "
-                "suite again."
+                f"{path} was changed, or built by an earlier version; delete {folder} and build the suite again."
             )
 
 

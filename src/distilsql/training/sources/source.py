@@ -1,4 +1,4 @@
-"""The interface of a completion source: all that the loop and the window ask of whoever writes the completions.
+"""The interface of a completion source, as the loop and the window use it.
 
 A new source is one file with a subclass of `CompletionSource`, named by its row in `distill/methods.py`.
 """
@@ -54,9 +54,9 @@ class Beforehand:
 
 
 class CompletionSource:
-    """Who writes the completions that are trained on. Left as it is, gold does; a subclass overrides what differs.
+    """A source of completions to train on. The base class uses the gold ones; a subclass overrides what differs.
 
-    `is_fixed`: an example's completion never changes, so what the frozen teacher says of it can be kept.
+    `is_fixed`: an example's completion never changes, so the frozen teacher's output for it can be kept.
     `rewrites`: the completions that `write` gives stand for others of the same length, which `rewrite` makes in the
     pass that trains on them.
     """
@@ -69,19 +69,19 @@ class CompletionSource:
 
     @classmethod
     def longest_tokens(cls, recipe: Recipe) -> int:
-        """The most tokens of one question that a model is fed."""
+        """The largest number of tokens that a model reads for one question."""
         return recipe.prompt.longest_tokens
 
     def prepare(self, beforehand: Beforehand) -> None:
-        """Whatever must be there before the first step; called at every start of a run, also a resumed one."""
+        """Prepare for the first step; called at every start of a run, also when it resumes."""
 
     @property
     def seconds_beforehand(self) -> float:
-        """What `prepare` took at its first start, all processes together: the method is charged with it."""
+        """Seconds that `prepare` took at the first start, over all processes: part of the method's cost."""
         return 0.0
 
     def write(self, items: Sequence[WindowTree]) -> list[Trained]:
-        """What each tree is trained on. `items` may be the trees of several windows: one round of generation."""
+        """The completions to train on, per tree. `items` may be the trees of several windows (one round)."""
         return [Trained(item.golds) for item in items]
 
     def rewrite(self, item: WindowTree, state: PromptState | None) -> list[Completion]:
@@ -95,14 +95,14 @@ class CompletionSource:
         return False
 
     def state(self) -> dict[str, Any]:
-        """What goes into a checkpoint, as JSON; `load` takes it back."""
+        """The source's state for a checkpoint, as JSON; `load` restores it."""
         return {}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint's `state`."""
+        """Restore the `state` of a checkpoint."""
 
     def summary(self) -> dict[str, Any]:
-        """What it adds to summary.json."""
+        """What the source adds to summary.json."""
         return {}
 
     def generation_options(self) -> GenerationOptions:

@@ -31,12 +31,12 @@ class Student(CompletionSource):
         self._vllm: VllmSource | None = None
 
     def prepare(self, beforehand: Beforehand) -> None:
-        """Raises RunError where vLLM is asked for in several processes, ModelError where it is missing."""
+        """Raises RunError if vLLM is used with several processes, ModelError if it is missing."""
         if self.recipe.generation.engine != "vllm":
             return
         if beforehand.processes > 1:
             raise RunError(
-                "generation.engine = vllm runs in one process; this is one of "
+                "generation.engine = vllm needs a single process, but there are "
                 f"{beforehand.processes}. Start one process, or use generation.engine = built-in."
             )
         self._vllm = vllm_source(self.recipe, self.engines.student, self.engines.tokenizer)
@@ -66,11 +66,11 @@ class Student(CompletionSource):
         return self.generate([[part.item for part in batch] for batch in batches])
 
     def given(self, item: WindowTree) -> list[Written | None]:
-        """Per question the completion that nobody has to write now, None where the student writes."""
+        """Per question, a completion that exists already, or None if the student has to write it."""
         return [None] * len(item.examples)
 
     def generate(self, batches: Sequence[Sequence[WindowTree]]) -> list[list[list[Written]]]:
-        """What is written, per batch and tree."""
+        """The generated completions, per batch and tree."""
         if self._vllm is not None:
             self._vllm.refresh()
         written = write_completions(
@@ -100,7 +100,7 @@ class Mixture(Student):
         ]
 
     def fixed(self, example: TokenizedExample) -> Completion:
-        """The completion that was there before."""
+        """The completion that exists already."""
         raise NotImplementedError
 
 

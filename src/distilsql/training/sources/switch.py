@@ -30,7 +30,7 @@ class Switch(Student):
 
     @classmethod
     def longest_tokens(cls, recipe: Recipe) -> int:
-        """With the tokens that are drafted in vain."""
+        """Including drafted tokens that are rejected."""
         drafted = recipe.switch.block_length or max(BlockLength.CHOICES)
         return super().longest_tokens(recipe) + drafted - 1
 
@@ -94,7 +94,7 @@ class SwitchTrace:
 
     @property
     def teacher_share(self) -> float | None:
-        """Of all tokens, those that the teacher wrote; None where nothing was written."""
+        """The teacher's share of all tokens; None if nothing was written."""
         return sum(self.from_teacher) / sum(self.tokens) if self.tokens else None
 
     def summary(self) -> dict[str, Any]:
@@ -130,5 +130,5 @@ class SwitchTrace:
 
 
 def _means(sums: list[int] | list[float], counts: list[int]) -> list[float]:
-    """A completion that reaches a position has passed all before it: no count is 0."""
+    """A completion that reaches a position has passed all earlier ones, so no count is 0."""
     return [total / count for total, count in zip(sums, counts, strict=True)]

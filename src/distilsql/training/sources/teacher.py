@@ -1,6 +1,6 @@
-"""Completions that the teacher writes once, beforehand, stored with the run and reused: part of f-distill's.
+"""Completions that the teacher writes once, before training; they are stored with the run (f-distill).
 
-`metrics/query_check.py` says what they are worth.
+`metrics/query_check.py` measures their quality.
 """
 
 import json
@@ -53,7 +53,7 @@ class TeacherAndStudent(Mixture):
         self.check: TeacherCheck | None = None
 
     def prepare(self, beforehand: Beforehand) -> None:
-        """The teacher writes; its queries are run before the student is shown them."""
+        """Let the teacher write, and run its queries before the student is trained on them."""
         with self.ledger.phase(Phase.GENERATION):
             self.completions = ensure_teacher_completions(
                 self.recipe, self.engines, self.generation_options(), beforehand
@@ -78,9 +78,9 @@ class TeacherAndStudent(Mixture):
 def ensure_teacher_completions(
     recipe: Recipe, engines: Engines, options: GenerationOptions, beforehand: Beforehand
 ) -> TeacherCompletions:
-    """The teacher's completion of the training examples, from the run folder where it is there already.
+    """The teacher's completions of the training examples, read from the run folder if they exist.
 
-    Lines are appended batch by batch, so an interrupted generation goes on where it stopped. Which questions share a
+    Lines are appended batch by batch, so an interrupted generation resumes where it stopped. Which questions share a
     batch depends on the data alone, so it goes on to the same bits. Each process writes its part of the batches; the
     first one keeps the file.
     """

@@ -54,7 +54,7 @@ def run_teacher(
 
 @dataclass(frozen=True)
 class _Entry:
-    """A tree whose states are stored together: the numbers of its examples in the training set, and its key."""
+    """A tree whose states are stored together: its examples' numbers in the training set, and its key."""
 
     key: str
     numbers: tuple[int, ...]
@@ -119,7 +119,7 @@ class TeacherHidden:
         self._store.make_room(keys, self.bytes(self.missing()), budget_bytes)
 
     def bytes(self, entries: Sequence[_Entry]) -> int:
-        """Size of the states of some entries."""
+        """Size of the states of the given entries, in bytes."""
         weight_VE = self._teacher.head().weight_VD
         rows = sum(len(self._prepared.examples[number].gold) for entry in entries for number in entry.numbers)
         return rows * weight_VE.shape[1] * weight_VE.element_size()
@@ -186,7 +186,7 @@ def open_teacher_hidden(
             if needed_bytes > budget_bytes:
                 log.warning(
                     f"The teacher's hidden states need {needed_bytes / 2**20:,.0f} MB, more than "
-                    f"train.teacher_hidden_mb = {options.teacher_hidden_mb}: the teacher runs at every step."
+                    f"train.teacher_hidden_mb = {options.teacher_hidden_mb}, so the teacher runs at every step."
                 )
                 return None
             hidden.make_room(budget_bytes)
@@ -194,9 +194,9 @@ def open_teacher_hidden(
             hidden.fill(rank, processes)
         except OSError as error:
             log.warning(
-                f"The teacher's hidden states cannot be kept in {root} ({error.strerror or error}): the teacher runs "
-                "at every step, which is slower and rounds a little differently. Free some disk space, or set "
-                "train.teacher_hidden_folder to another place."
+                f"The teacher's hidden states cannot be kept in {root} ({error.strerror or error}), so the teacher "
+                "runs at every step, which is slower and rounds slightly differently. Free some disk space, or set "
+                "train.teacher_hidden_folder to another folder."
             )
             return None
     return hidden
@@ -237,7 +237,7 @@ def _entries(prepared: Prepared, questions_per_tree: int) -> list[_Entry]:
 
 
 def _is_wanted(recipe: Recipe, is_longer_than_an_epoch: bool) -> bool:
-    """Decided by the recipe and the data alone, not by what is on disk: a resumed run must decide the same."""
+    """Depends only on recipe and data, not on what is on disk: a resumed run must decide the same."""
     options = recipe.train
     if not source_class(recipe).is_fixed or options.teacher_hidden == "off":
         return False
@@ -248,6 +248,6 @@ def _announce(hidden: TeacherHidden, examples: int, needed_bytes: int, folder: P
     missing = sum(len(entry.numbers) for entry in hidden.missing())
     what = f"the teacher's hidden states of {examples:,} queries ({needed_bytes / 2**20:,.0f} MB) in {folder}"
     if missing:
-        log.info(f"Completing {what}: {missing:,} go through the teacher now, and no more while training.")
+        log.info(f"Completing {what}: the teacher reads {missing:,} now and none during training.")
     else:
         log.info(f"Found {what}: the teacher need not run.")

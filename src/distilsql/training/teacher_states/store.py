@@ -1,6 +1,6 @@
 """Hidden states on disk, by key: a folder that any number of processes may read and write at the same time.
 
-    ROOT/IDENTITY/manifest.json             what the folder's entries were computed with, in words
+    ROOT/IDENTITY/manifest.json             what the folder's entries were computed with, readably
     ROOT/IDENTITY/ab/abcd….safetensors      one entry: hidden states (N, E), its key, checksum and cost in seconds
 
 An entry is written under a name of its own and renamed, so nobody sees half of one and a kill loses only the entry
@@ -46,7 +46,7 @@ class HiddenStore:
         return self.folder / key[:2] / f"{key}.safetensors"
 
     def read(self, key: str) -> Tensor | None:
-        """The hidden states of an entry, or None where it is missing or broken."""
+        """The hidden states of an entry; None if it is missing or broken."""
         try:
             with safe_open(self.path(key), "pt") as file:
                 metadata, hidden_NE = file.metadata() or {}, file.get_tensor("hidden")
@@ -64,7 +64,7 @@ class HiddenStore:
         return hidden_NE
 
     def seconds(self, key: str) -> float | None:
-        """What an entry took to compute, or None where it is missing or its head cannot be read."""
+        """Seconds that an entry took to compute; None if it is missing or its header cannot be read."""
         try:
             with safe_open(self.path(key), "pt") as file:
                 return float((file.metadata() or {})["seconds"])
@@ -72,7 +72,7 @@ class HiddenStore:
             return None
 
     def write(self, key: str, hidden_NE: Tensor, seconds: float) -> None:
-        """Add or replace an entry. Raises OSError where the disk is full or the folder not writable."""
+        """Add or replace an entry. Raises OSError if the disk is full or the folder is not writable."""
         hidden_NE = hidden_NE.detach().cpu().contiguous()
         metadata = {
             "key": key,
@@ -126,8 +126,8 @@ def open_store(root: Path, identity: Mapping[str, str], made_from: str) -> Hidde
         found = dict(json.loads(manifest.read_text(encoding="utf-8"))["identity"])
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise RunError(
-            f"{manifest} cannot be read ({error!r}), so nobody knows which teacher the hidden states beside it "
-            f"belong to. Delete {folder}; they are computed again."
+            f"{manifest} cannot be read ({error!r}), so it is not known which teacher the hidden states beside it "
+            f"are from. Delete {folder}; they will be computed again."
         ) from error
     if found != identity:
         differing = ", ".join(
