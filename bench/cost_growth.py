@@ -33,7 +33,7 @@ wait_passively()  # before torch is loaded
 import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
-from random_step import loss_and_gradients, random_tree, recipe_of
+from random_step import TOKENIZER, loss_and_gradients, random_tree, recipe_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from distilsql.distill.masking import masked_count
@@ -48,7 +48,6 @@ from distilsql.training.window_tree import WindowTree
 
 ROOT = Path(__file__).parents[1]
 CONTENDERS = ("sft", "sft-padded", "rkd", "kid")
-MASK_TOKEN_ID = 0
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,8 @@ class Shape:
             tie_word_embeddings=True,
             bos_token_id=None,
         )
-        return LlamaForCausalLM(config).to(DTYPES[precision])
+        model: Any = LlamaForCausalLM(config)
+        return model.to(DTYPES[precision])
 
 
 @dataclass(frozen=True)
@@ -192,14 +192,12 @@ def _engines(plan: Plan, student: Any, teachers: Sequence[Any]) -> dict[tuple[st
     tree, padded = TreeModel(student), TreeModel(student, layout="padded")
     vocabulary = plan.student.vocabulary
     engines = {
-        ("sft", 0): Engines(tree, None, vocabulary, MASK_TOKEN_ID),
-        ("sft-padded", 0): Engines(padded, None, vocabulary, MASK_TOKEN_ID),
+        ("sft", 0): Engines(tree, TOKENIZER, vocabulary),
+        ("sft-padded", 0): Engines(padded, TOKENIZER, vocabulary),
     }
     for number, model in enumerate(teachers):
         teacher = TreeModel(model)
-        both = Engines(
-            tree, None, vocabulary, MASK_TOKEN_ID, teacher, PrefixCache(teacher, budget_bytes=2**31)
-        )
+        both = Engines(tree, TOKENIZER, vocabulary, teacher, PrefixCache(teacher, budget_bytes=2**31))
         engines |= {("rkd", number): both, ("kid", number): both}
     return engines
 

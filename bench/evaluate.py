@@ -22,8 +22,8 @@ from urllib.parse import quote
 import psutil
 import sqlparse
 
-from distilsql.data.benchmark import Benchmark
-from distilsql.data.load import load_benchmark
+from distilsql.data.benchmark import SqlBenchmark
+from distilsql.data.load import load_sql_benchmark
 from distilsql.databases.pool import ExecutionPool
 from distilsql.metrics.evaluate import evaluate
 from distilsql.metrics.execution import order_matters, results_equal
@@ -38,7 +38,7 @@ class PlainLoop:
     def __init__(self) -> None:
         self._connections: dict[Path, sqlite3.Connection] = {}
 
-    def judge(self, predictions: list[str], benchmark: Benchmark) -> list[bool]:
+    def judge(self, predictions: list[str], benchmark: SqlBenchmark) -> list[bool]:
         return [
             self._judge_one(prediction, example.gold_sql, benchmark.databases[example.db_id].path)
             for prediction, example in zip(predictions, benchmark.examples, strict=True)
@@ -80,7 +80,7 @@ def cpu_seconds(pool: ExecutionPool) -> float:
     return time.process_time() + sum(times.user + times.system for times in workers)
 
 
-def measure(file: Path, benchmark: Benchmark, repeats: int) -> dict[str, Any]:
+def measure(file: Path, benchmark: SqlBenchmark, repeats: int) -> dict[str, Any]:
     """Wall and CPU seconds for one prediction file; the median (CPU: mean) of `repeats` runs after the gold pass."""
     predictions = json.loads(file.read_text())["predictions"]
     loop = PlainLoop()
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--predictions", type=Path, required=True, help="a folder of prediction files (JSON)")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    benchmark = load_benchmark("spider:dev", root=arguments.data)
+    benchmark = load_sql_benchmark("spider:dev", root=arguments.data)
     rows = []
     for file in sorted(arguments.predictions.glob("*.json")):
         rows.append(measure(file, benchmark, arguments.repeats))

@@ -15,10 +15,11 @@ import json
 import random
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from distilsql.data.example import Example
 from distilsql.threads import fit_threads, wait_passively
 
 wait_passively()  # before torch is loaded
@@ -55,7 +56,7 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()
     tokenizer = load_tokenizer(arguments.model)
-    precision = settled_precision(arguments.precision, arguments.model, torch.device("cpu"), print)
+    precision = settled_precision(arguments.precision, arguments.model, torch.device("cpu"))
     model: Any = load_model(arguments.model, precision)
     threads = fit_threads(model)
     prepared = prepare(
@@ -76,7 +77,7 @@ def main() -> None:
         end = time.perf_counter()
         rows.append(
             {
-                "database": examples[0].example.db_id,
+                "database": cast(Example, examples[0].example).db_id,
                 "prompt_tokens": len(prepared.prefixes[examples[0].prefix_key]),
                 "questions": len(examples),
                 "our_seconds": middle - start,

@@ -19,10 +19,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from distilsql.data.example import Example
 from distilsql.threads import wait_passively
 
 wait_passively()  # before torch is loaded
@@ -31,7 +32,7 @@ import torch
 
 from distilsql.allocator import keep_freed_memory
 from distilsql.data.benchmark import Benchmark
-from distilsql.data.load import load_benchmark
+from distilsql.data.load import load_sql_benchmark
 from distilsql.inference.predict import Model, load_student, predict
 from distilsql.inference.prepare import prepare
 from distilsql.metrics.evaluate import evaluate
@@ -72,11 +73,11 @@ PROMPT = {"values": False, "matched_values": False, "comments": False, "schema_f
 
 def short_prompts_only(data: Path, out: Path, model: str, longest: int) -> Path:
     """A data folder with Spider's training questions on databases whose prompt has at most `longest` tokens."""
-    benchmark = load_benchmark("spider:train_spider", root=data, missing_databases="skip")
+    benchmark = load_sql_benchmark("spider:train_spider", root=data, missing_databases="skip")
     settings = PromptSettings(max_prompt_tokens=2048, **PROMPT)
     prepared = prepare(benchmark, load_tokenizer(model), settings, training=True)
     short = {
-        example.example.db_id
+        cast(Example, example.example).db_id
         for example in prepared.examples
         if len(prepared.prefixes[example.prefix_key]) <= longest
     }
@@ -142,7 +143,7 @@ def make_arm(arm: str, seed: int, data: Path, model: str, out: Path, steps: int)
         on_step=lambda line: print(arm, seed, line["step"], line["loss"], flush=True),
     )
     student = load_student(RunFolder(folder))
-    test = load_benchmark("spider:indomain-test", root=data, missing_databases="skip")
+    test = load_sql_benchmark("spider:indomain-test", root=data, missing_databases="skip")
     predicted = predict(student, test, folder / "predictions.jsonl")
     nll = gold_nll(student, test)
     summary = json.loads((folder / "summary.json").read_text())
@@ -172,14 +173,14 @@ def compared(found: dict[str, dict[int, dict[str, Any]]], key: str) -> dict[str,
         values = _mean_by_example(runs, key, runs)
         rows[arm] = {
             "mean": float(values.mean()),
-            "interval": bootstrap_interval(values),
+            "interval": bootstrap_interval(values.tolist()),
             "seeds": {seed: float(np.mean(run[key])) for seed, run in runs.items()},
         }
         reference = ARMS[arm].reference
         shared = [seed for seed in runs if reference in found and seed in found[reference]]
         if reference is not None and shared:
             one, other = (_mean_by_example(found[name], key, shared) for name in (reference, arm))
-            low, high, p = paired_bootstrap(one, other)
+            low, high, p = paired_bootstrap(one.tolist(), other.tolist())
             rows[arm]["difference"] = {
                 "to": reference,
                 "mean": float((other - one).mean()),

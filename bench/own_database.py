@@ -119,7 +119,7 @@ def main() -> None:
             name: measure(recipe_for(Path(folder), arguments, overrides), arguments)
             for name, overrides in {"one prompt for all": [], "a cut for each question": PUBLISHED}.items()
         }
-    described = environment([], 1)
+    described = environment([], 1, {}).to_json()
     result = {
         "method": arguments.method,
         "model": Path(arguments.model).name,
@@ -162,7 +162,7 @@ def measure(recipe: Recipe, arguments: argparse.Namespace) -> dict[str, Any]:
     optimizer = MasterAdamW(engines.student.model, learning_rate=0.0, weight_decay=0.0)
     trainer, items = WindowTrainer(recipe, engines, Ledger()), as_window_trees(prepared, window)
     start = time.perf_counter(), time.process_time()
-    trained = trainer.window_completions(items)
+    trained = trainer.source.write(items)
     trainer.accumulate(items, trained, trainer.denominators(items, trained))
     optimizer.clip(1.0)
     optimizer.step(0.0)

@@ -198,8 +198,12 @@ def _put(page: Path, tables: dict[str, str]) -> None:
         pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not pattern.search(text):
             raise SystemExit(f"{page} has no place for the table “{name}”")
-        text = pattern.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
+        text = _filled(pattern, table, text)
     page.write_text(text, encoding="utf-8")
+
+
+def _filled(place: re.Pattern[str], table: str, text: str) -> str:
+    return place.sub(lambda found: f"{found[1]}{table}\n{found[2]}", text)
 
 
 if __name__ == "__main__":

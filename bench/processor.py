@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,8 @@ def _products(precision: str) -> dict[int, float]:
     found = {}
     for rows in ROWS:
         input_XI = torch.randn(rows, INPUTS).to(DTYPES[precision])
-        seconds = _median_seconds(lambda x=input_XI: torch.nn.functional.linear(x, weight_OI), at_most_s=0.3)
+        product = partial(torch.nn.functional.linear, input_XI, weight_OI)
+        seconds = _median_seconds(product, at_most_s=0.3)
         found[rows] = round(2 * rows * INPUTS * OUTPUTS / seconds / 1e9, 2)
     return found
 
@@ -240,7 +242,7 @@ def _small_operations() -> float:
 
 def _step_seconds(model: Model, precision: str) -> float:
     import torch
-    from random_step import loss_and_gradients, random_tree, recipe_of
+    from random_step import TOKENIZER, loss_and_gradients, random_tree, recipe_of
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from distilsql.inference.loading import Engines
@@ -259,8 +261,9 @@ def _step_seconds(model: Model, precision: str) -> float:
         tie_word_embeddings=True,
         bos_token_id=None,
     )
-    student: Any = LlamaForCausalLM(config).to(DTYPES[precision])
-    engines = Engines(TreeModel(student), None, model.vocabulary, mask_token_id=0)
+    student: Any = LlamaForCausalLM(config)
+    student.to(DTYPES[precision])
+    engines = Engines(TreeModel(student), TOKENIZER, model.vocabulary)
     optimizer = MasterAdamW(student, learning_rate=1e-5, weight_decay=0.0)
     recipe, tree = recipe_of("sft"), random_tree(model.vocabulary, **TREE)
 

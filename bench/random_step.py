@@ -1,5 +1,7 @@
 """A training step on random weights and random token ids, which costs what one on real ones costs."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from distilsql.data.example import Example
@@ -10,6 +12,9 @@ from distilsql.runs.recipe import Recipe, make_recipe
 from distilsql.training.ledger import Ledger
 from distilsql.training.window import WindowTrainer
 from distilsql.training.window_tree import WindowTree
+
+# What a method asks of a tokenizer, where there is no text: KID's mask token and the end.
+TOKENIZER = SimpleNamespace(bos_token_id=0, unk_token_id=None, pad_token_id=None, eos_token_id=1)
 
 
 def recipe_of(method: str) -> Recipe:
@@ -47,5 +52,5 @@ def random_tree(
 
 def loss_and_gradients(recipe: Recipe, engines: Engines, item: WindowTree) -> None:
     trainer = WindowTrainer(recipe, engines, Ledger())
-    trained = trainer.window_completions([item])
+    trained = trainer.source.write([item])
     trainer.accumulate([item], trained, trainer.denominators([item], trained))

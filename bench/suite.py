@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from distilsql.data.load import load_benchmark
+from distilsql.data.load import load_sql_benchmark
 from distilsql.databases.pool import ExecutionPool
 from distilsql.metrics.evaluate import evaluate
 from distilsql.metrics.golds import GoldResults
@@ -46,7 +46,7 @@ def main() -> None:
         "--out", type=Path, required=True, help="where the suite goes; an unfinished one goes on"
     )
     arguments = parser.parse_args()
-    benchmark = load_benchmark("spider:dev", root=arguments.data)
+    benchmark = load_sql_benchmark("spider:dev", root=arguments.data)
     started = time.perf_counter()
     suite = build_suite(
         benchmark,

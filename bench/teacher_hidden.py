@@ -22,7 +22,7 @@ wait_passively()  # before torch is loaded
 
 import torch
 
-from distilsql.data.load import load_benchmark
+from distilsql.data.load import load_sql_benchmark
 from distilsql.inference.loading import load_engines
 from distilsql.inference.prepare import prepare
 from distilsql.models.fingerprint import model_fingerprint
@@ -62,7 +62,7 @@ def measure(data: Path, teacher_path: str, count: int, folder: str) -> dict[str,
     teacher, prefixes = engines.teacher, engines.teacher_prefixes
     assert teacher is not None
     assert prefixes is not None
-    benchmark = load_benchmark("spider:train", root=data, missing_databases="skip")
+    benchmark = load_sql_benchmark("spider:train", root=data, missing_databases="skip")
     prepared = prepare(
         replace(benchmark, examples=benchmark.examples[:count]),
         engines.tokenizer,
