@@ -45,7 +45,7 @@ def test_every_run_of_every_experiment_has_a_valid_recipe_and_comes_after_what_i
 @pytest.mark.parametrize("scale", BOOK.scales())
 def test_base_recipes_are_recipes_of_their_own(scale):
     for path in (PAPER / scale).glob("*.toml"):
-        if path.name != "scale.toml":
+        if path.name not in ("scale.toml", "claims.toml"):
             assert load_recipe(path).method == "sft"
 
 

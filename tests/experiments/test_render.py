@@ -12,7 +12,7 @@ from scipy.stats import ttest_rel
 
 from distilsql.distill.exposure import ExposureOptions
 from distilsql.experiments.experiment import Book
-from distilsql.experiments.gains import _answers, _gain
+from distilsql.experiments.gains import _gain, read_answers
 from distilsql.experiments.paper_table import Line, Measured, to_paper_markdown
 from distilsql.experiments.plan import Plan, make_plan
 from distilsql.experiments.render import paper_table, render
@@ -219,7 +219,8 @@ def test_columns_that_ask_the_same_questions_are_drawn_together(tmp_path):
     widths = []
     for keys in (["spider_ex"], ["spider_ex", "spider_ts"]):
         gain = _gain(
-            *(_answers(keys, rows[row], plan.scale, plan.runs) for row in ("fkd", "sft")), seed_by_seed=True
+            *(read_answers(keys, rows[row], plan.scale, plan.runs) for row in ("fkd", "sft")),
+            seed_by_seed=True,
         )
         widths.append(gain.interval[1] - gain.interval[0])
     assert widths[0] == pytest.approx(widths[1], rel=0.05)

@@ -14,6 +14,7 @@ from distilsql.metrics.statistics import (
     mcnemar_exact,
     paired_bootstrap,
     stratified_bootstrap,
+    variance_parts,
 )
 
 
@@ -99,3 +100,55 @@ def test_chance_in_examples_adds_to_that_in_seeds():
     assert error.ppf(0.975) == pytest.approx(1.96 * (100 + 1 / 3) ** 0.5, rel=1e-3), "seeds hardly count here"
     assert error_of_seeds(100.0, [2.0, 2.0]) is None, "no seeds differ"
     assert error_of_seeds(100.0, [5.0]) is None, "one seed"
+
+
+def crossed(rng, questions, seeds, of_question, of_seed, of_both):
+    """A table of questions by seeds of mean 0, with normal parts of these standard deviations."""
+    return (
+        rng.normal(0, of_question, (questions, 1))
+        + rng.normal(0, of_seed, (1, seeds))
+        + rng.normal(0, of_both, (questions, seeds))
+    )
+
+
+PARTS = [(0.3, 0.02, 0.4), (0.1, 0.0, 0.5), (0.3, 0.05, 0.05), (0.0, 0.03, 0.3)]
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_the_parts_of_the_variance_are_what_the_data_were_made_of(parts):
+    rng, questions, seeds = np.random.default_rng(0), 300, 6
+    found = [variance_parts([crossed(rng, questions, seeds, *parts)]) for _ in range(400)]
+    of_question, of_seed, of_both = (part**2 for part in parts)
+    true = of_question / questions + of_seed / seeds + of_both / (questions * seeds)
+    assert np.mean([one.total for one in found]) == pytest.approx(true, rel=0.25)
+    ten = of_question / questions + of_seed / 10 + of_both / (questions * 10)
+    # A part that is 0 is not estimated below it, so that what more seeds would gain is sooner said to be less.
+    assert 0.8 * ten < np.mean([one.with_seeds(10) for one in found]) < 1.35 * ten
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_ninety_five_percent_intervals_of_crossed_data_hold_the_truth_as_often(parts):
+    rng, held, tries = np.random.default_rng(1), 0, 600
+    for _ in range(tries):
+        strata = [crossed(rng, 200, 5, *parts)]
+        low, high = variance_parts(strata).error().interval(0.95)
+        held += low <= -strata[0].mean() <= high
+    assert 0.92 < held / tries < 0.99
+
+
+def test_strata_of_different_questions_share_their_seeds():
+    rng = np.random.default_rng(2)
+    of_seed = rng.normal(0, 0.1, (1, 4))
+    strata = [rng.normal(0, 0.3, (size, 4)) + of_seed for size in (100, 300)]
+    parts = variance_parts(strata)
+    assert (parts.questions, parts.seeds) == (400, 4)
+    means = sum(table.mean(axis=0) for table in strata)
+    assert parts.of_seeds + parts.of_interaction == pytest.approx(means.var(ddof=1) / 4)
+
+
+def test_one_seed_has_no_part_of_seeds_and_no_law():
+    parts = variance_parts([np.array([[1.0], [0.0], [1.0]])])
+    assert parts.of_seeds == parts.of_interaction == 0.0
+    assert parts.error() is None
+    with pytest.raises(ValueError, match="two or more questions"):
+        variance_parts([np.ones((1, 3))])

@@ -49,7 +49,7 @@ def reproduce(
         list[str] | None,
         typer.Argument(help="Names such as table3 figure1, or all; without any, lists what there is"),
     ] = None,
-    scale: Annotated[str, typer.Option(help="paper (its models, on GPUs) or cpu (two cores)")] = "cpu",
+    scale: Annotated[str, typer.Option(help="paper (its models, on GPUs), cpu or lab (two cores)")] = "cpu",
     runs: Annotated[
         Path | None, typer.Option(help="Where to write the runs; default: runs/reproduce/<scale>")
     ] = None,
@@ -65,6 +65,18 @@ def reproduce(
     render_only: Annotated[
         bool, typer.Option("--render", help="Render from the existing runs; make no new ones")
     ] = False,
+    power: Annotated[
+        bool,
+        typer.Option(
+            "--power", help="Print how well each difference is known, and the seeds that one point needs"
+        ),
+    ] = False,
+    claims: Annotated[
+        bool,
+        typer.Option(
+            "--claims", help="Print which of the scale's claims the existing runs confirm or refute"
+        ),
+    ] = False,
     recipes: Annotated[
         Path | None, typer.Option(help="Folder of experiments to use instead of the papers'")
     ] = None,
@@ -75,13 +87,23 @@ def reproduce(
     from distilsql.experiments.plan import make_plan
 
     book = Book(recipes) if recipes else Book()
+    folder = runs or Path("runs") / "reproduce" / scale
+    if claims:
+        from distilsql.experiments.power import claim_lines
+
+        print("\n".join(claim_lines(book, scale, folder)))
+        return
     if not what:
         print_experiments(book)
         return
-    folder = runs or Path("runs") / "reproduce" / scale
     plan = make_plan(book, book.names_at(scale) if what == ["all"] else what, scale, folder, only=only or ())
     if dry_run:
         print_plan(plan)
+        return
+    if power:
+        from distilsql.experiments.power import power_lines
+
+        print("\n".join(power_lines(plan)))
         return
     from distilsql.experiments.render import render
 

@@ -266,7 +266,7 @@ class Book:
                 "leave the option out to use the papers' experiments."
             )
         self.folder = folder
-        self.published = _read(Published, folder / PUBLISHED_FILE)
+        self.published = read_model(Published, folder / PUBLISHED_FILE)
 
     def names(self) -> list[str]:
         """Figures and tables by number, what else there is after them."""
@@ -288,18 +288,19 @@ class Book:
         if name not in self.names():
             known = "".join(f"\n  {line}" for line in self.lines())
             raise RecipeError(f"There is no table or figure {name!r} to reproduce. Known:{known}")
-        return _read(Experiment, self.folder / f"{name}.toml")
+        return read_model(Experiment, self.folder / f"{name}.toml")
 
     def scale(self, name: str) -> Scale:
         if name not in self.scales():
             raise RecipeError(f"There is no scale {name!r}{nearest(name, self.scales())}.")
-        return _read(Scale, self.folder / name / SCALE_FILE)
+        return read_model(Scale, self.folder / name / SCALE_FILE)
 
 
-_Model = TypeVar("_Model", bound=_Section)
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
-def _read(model: type[_Model], path: Path) -> _Model:
+def read_model(model: type[_Model], path: Path) -> _Model:
+    """A TOML file as a model's value. Raises RecipeError that names every fault with its key."""
     try:
         return model.model_validate(read_values(path))
     except ValidationError as error:

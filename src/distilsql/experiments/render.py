@@ -74,7 +74,7 @@ def _names(one: PlannedExperiment) -> set[str]:
 
 def paper_table(plan: Plan, one: PlannedExperiment) -> PaperTable:
     """The measurements of an experiment's finished runs, beside the published numbers."""
-    runs = {name: run for name, run in {**plan.runs, **plan.others}.items() if _is_there(run)}
+    runs = finished_runs(plan)
     return PaperTable(
         title=one.experiment.title,
         source=one.experiment.source,
@@ -89,6 +89,11 @@ def paper_table(plan: Plan, one: PlannedExperiment) -> PaperTable:
             *_left_out(one, plan.scale),
         ),
     )
+
+
+def finished_runs(plan: Plan) -> dict[str, PlannedRun]:
+    """The plan's runs that have been made, rows that `only` left out included."""
+    return {name: run for name, run in {**plan.runs, **plan.others}.items() if _is_there(run)}
 
 
 def _is_there(run: PlannedRun) -> bool:

@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -102,9 +103,9 @@ def deviation_of_seeds(values: Sequence[float]) -> float | None:
 def error_of_seeds(variance_of_examples: float, seeds: Sequence[float]) -> Any:
     """The law of the error of a mean over seeds: a distribution of SciPy's about 0, None where no seeds differ.
 
-    `variance_of_examples` is that of the mean from chance in the examples; `seeds` holds the value of each seed (an
-    accuracy, or a difference of two), in the same unit. Variances add; that of seeds is known from few values, which
-    the degrees of freedom of Student's t account for (Satterthwaite 1946).
+    For where only each seed's value is known (`variance_parts` is exact): `variance_of_examples` is that of one seed's
+    value from chance in the examples, `seeds` holds the values, in the same unit. Variances are added; that of seeds is
+    known from few values, which the degrees of freedom of Student's t account for (Satterthwaite 1946).
     """
     of_seeds = statistics.variance(seeds) / len(seeds) if len(seeds) > 1 else 0.0
     if not of_seeds:
@@ -115,3 +116,77 @@ def error_of_seeds(variance_of_examples: float, seeds: Sequence[float]) -> Any:
     total = variance_of_examples + of_seeds
     freedom = (len(seeds) - 1) * (total / of_seeds) ** 2
     return student_t(freedom, scale=math.sqrt(total))
+
+
+@dataclass(frozen=True)
+class VarianceParts:
+    """Where the variance of an estimate over crossed questions and seeds comes from (see `variance_parts`).
+
+    Each part is what it adds to the variance of the estimate from these `questions` and `seeds`. `of_seeds` and
+    `of_questions` are clear of the interaction, and 0 where they are smaller than what it alone would give.
+    """
+
+    of_questions: float
+    of_seeds: float
+    of_interaction: float
+    questions: int
+    seeds: int
+
+    @property
+    def total(self) -> float:
+        return self.of_questions + self.of_seeds + self.of_interaction
+
+    def with_seeds(self, seeds: int) -> float:
+        """The variance that so many seeds on the same questions would have."""
+        return self.of_questions + (self.of_seeds + self.of_interaction) * self.seeds / seeds
+
+    def error(self) -> Any:
+        """The law of the estimate's error: Student's t about 0, with Satterthwaite's degrees of freedom (1946). None
+        where seeds do not differ."""
+        if self.seeds < 2 or not self.of_seeds + self.of_interaction:
+            return None
+        # Imported here: it takes half a second, which those who judge one run need not wait for.
+        from scipy.stats import t as student_t
+
+        by_questions, by_seeds = self.of_questions + self.of_interaction, self.of_seeds + self.of_interaction
+        of_questions, of_seeds = self.questions - 1, self.seeds - 1
+        uncertainty = (
+            by_questions**2 / of_questions
+            + by_seeds**2 / of_seeds
+            + self.of_interaction**2 / (of_questions * of_seeds)
+        )
+        return student_t(self.total**2 / uncertainty, scale=math.sqrt(self.total))
+
+
+def variance_parts(strata: Sequence[np.ndarray]) -> VarianceParts:
+    """The variance of a sum of means, each over all cells of a table of questions (rows) by seeds (columns).
+
+    Questions and seeds are crossed and both drawn at random: every seed answers every question. The variance of the
+    means by question and that of the means by seed both hold the interaction, which is therefore taken off once (the
+    two-way random model without replication; Searle, Casella and McCulloch 1992, chapter 4). The strata are different
+    questions answered by the same seeds.
+
+    Raises:
+        ValueError: no strata, or tables of different numbers of seeds or of fewer than two questions.
+    """
+    seeds = {table.shape[1] for table in strata}
+    if len(seeds) != 1 or min(len(table) for table in strata) < 2:
+        raise ValueError(
+            f"tables of two or more questions by the same seeds, got {[t.shape for t in strata]}"
+        )
+    (count,) = seeds
+    by_questions = sum(float(table.mean(axis=1).var(ddof=1)) / len(table) for table in strata)
+    questions = sum(map(len, strata))
+    if count == 1:
+        return VarianceParts(by_questions, 0.0, 0.0, questions, count)
+    by_seeds = float(sum(table.mean(axis=0) for table in strata).var(ddof=1)) / count
+    interaction = sum(_interaction(table) for table in strata)
+    # A part cannot be below 0; then both means vary as much as the interaction alone makes them.
+    interaction = min(interaction, by_questions, by_seeds)
+    return VarianceParts(by_questions - interaction, by_seeds - interaction, interaction, questions, count)
+
+
+def _interaction(table: np.ndarray) -> float:
+    questions, seeds = table.shape
+    rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0, keepdims=True) + table.mean()
+    return float((rest**2).sum()) / ((questions - 1) * (seeds - 1)) / table.size

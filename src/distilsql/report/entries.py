@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from distilsql.distill.methods import METHODS
-from distilsql.metrics.statistics import deviation_of_seeds, error_of_seeds
+from distilsql.metrics.statistics import deviation_of_seeds, error_of_seeds, variance_parts
 from distilsql.report.cost import BASELINE, Cost, RunCost, cost
 from distilsql.runs.records import RunRecord, Score
 
@@ -97,7 +99,9 @@ class Reference:
 def combine(scores: Sequence[Score]) -> Accuracy | None:
     """The mean of the seeds' scores, with an interval for chance in both examples and seeds.
 
-    All seeds are judged on the same examples, so their number does not make that part of the error smaller.
+    All seeds are judged on the same examples, so their number does not make that part of the error smaller. Where
+    scores do not say which examples were right, both variances are added, which counts their interaction twice and so
+    makes the interval too wide.
     """
     if not scores:
         return None
@@ -107,11 +111,21 @@ def combine(scores: Sequence[Score]) -> Accuracy | None:
     interval = known[0] if len(scores) == 1 and known else None
     if spread is not None and len(known) == len(scores):
         half = statistics.fmean((high - low) / 2 for low, high in known)
-        if error := error_of_seeds((half / _Z95) ** 2, [score.accuracy for score in scores]):
+        if error := _error_of_parts(scores) or error_of_seeds(
+            (half / _Z95) ** 2, [score.accuracy for score in scores]
+        ):
             half = float(error.ppf(0.975))
         interval = (max(0.0, mean - half), min(1.0, mean + half))
     totals = {score.total for score in scores}
     return Accuracy(mean, spread, interval, scores[0].metric, totals.pop() if len(totals) == 1 else None)
+
+
+def _error_of_parts(scores: Sequence[Score]) -> Any:
+    """The law of the mean's error from how right each example was; None where the scores do not say."""
+    asked = {frozenset(score.right) for score in scores}
+    if len(asked) != 1 or len(examples := sorted(asked.pop())) < 2:
+        return None
+    return variance_parts([np.array([[score.right[one] for score in scores] for one in examples])]).error()
 
 
 def group_runs(runs: Iterable[RunRecord]) -> list[Entry]:

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import statistics
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from distilsql.distill.exposure import ExposureOptions
 from distilsql.errors import RunError
@@ -49,6 +50,16 @@ class Score(_File):
     metric: str = "EX"
     temperature: float = 0.0
     keep_distinct: bool = False
+    right: dict[str, float] = Field(
+        default_factory=dict,
+        validation_alias=AliasChoices("right", "verdicts", "instructions"),
+        description="how right each example is, 0 to 1: its verdict, or its ROUGE-L over samples",
+    )
+
+    @field_validator("right", mode="before")
+    @classmethod
+    def _by_example(cls, value: Any) -> Any:
+        return {one["example_id"]: _right(one) for one in value} if isinstance(value, list) else value
 
     @property
     def name(self) -> str:
@@ -61,6 +72,12 @@ class Score(_File):
         if self.keep_distinct:
             parts.append("DISTINCT kept")
         return " ".join(parts)
+
+
+def _right(judged: Mapping[str, Any]) -> float:
+    if "rouge_l" in judged:
+        return statistics.fmean(judged["rouge_l"])
+    return float(judged["outcome"] == "CORRECT")
 
 
 class SwitchAlongSequence(_File):
