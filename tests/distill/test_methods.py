@@ -9,11 +9,12 @@ from distilsql.distill.methods import (
     METHODS,
     STUDENT,
     SWITCH,
+    TEACHER,
     TEACHER_AND_STUDENT,
 )
 
 
-def test_the_table_is_the_papers_table_1_and_switch():
+def test_the_table_is_the_papers_table_1_switch_and_other_baselines():
     rows = {name: (row.divergence, row.source, row.gold_weight) for name, row in METHODS.items()}
     assert rows == {
         "sft": (None, GOLD, 1),
@@ -27,6 +28,7 @@ def test_the_table_is_the_papers_table_1_and_switch():
         "kid": ("reverse-kl", IMPERFECT, 1),
         "kid-mask-only": ("reverse-kl", MASKED, 1),
         "switch": ("reverse-kl", SWITCH, 0),
+        "seqkd": (None, TEACHER, 0),
     }
 
 

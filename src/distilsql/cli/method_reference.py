@@ -11,7 +11,7 @@ _HEADER = ("method", "divergence", "completions trained on", "gold weight", "fro
 def _cells(method: Method) -> tuple[str, ...]:
     return (
         method.name,
-        method.divergence or "–",
+        method.divergence or ("likelihood" if method.completion_weight else "–"),
         method.source.description,
         f"{method.gold_weight:g}",
         method.paper,

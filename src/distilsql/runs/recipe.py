@@ -60,9 +60,15 @@ class Recipe(Section):
             raise ValueError(
                 f"{self.method} reads both models at every token, which generation.engine = vllm cannot do"
             )
+        if self.generation.engine == "vllm" and self.teacher_beams > 1:
+            raise ValueError(
+                f"{self.method} has its teacher write by beam search, which generation.engine = vllm does not do: "
+                "let it sample (generation.teacher_beams = 1)"
+            )
         if self.generation.engine == "vllm" and self.teacher and self.teacher.quantization != "none":
             raise ValueError("generation.engine = vllm cannot take over a quantised teacher")
-        if not METHODS[self.method].needs_teacher and self.gold_weight == 0:
+        row = METHODS[self.method]
+        if row.divergence is None and not row.completion_weight and self.gold_weight == 0:
             raise ValueError(f"method {self.method} has nothing to learn from with distill.gold_weight = 0")
         if (self.train.steps is None) == (self.train.epochs is None):
             raise ValueError("give exactly one of train.steps and train.epochs")
@@ -77,6 +83,12 @@ class Recipe(Section):
     @property
     def gold_weight(self) -> float:
         return self.row.gold_weight if self.distill.gold_weight is None else self.distill.gold_weight
+
+    @property
+    def teacher_beams(self) -> int:
+        """With how many beams the teacher writes beforehand; 1 where it samples, or writes nothing."""
+        published = self.row.source.teacher_beams
+        return self.generation.teacher_beams or published if published else 1
 
     @property
     def steps_per_round(self) -> int:

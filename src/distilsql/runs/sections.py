@@ -216,6 +216,12 @@ class GenerationSettings(Section):
     temperature: float = Field(
         1.0, ge=0, description="of on-policy and teacher completions (ASSUMED 1); 0 is greedy"
     )
+    teacher_beams: int | None = Field(
+        None,
+        ge=1,
+        description="beams with which the teacher writes beforehand, the best by mean log-probability (ASSUMED) kept; "
+        "1: it samples; by default 5 for seqkd, as published, and 1 for f-distill",
+    )
     rollout_window: int = Field(
         1,
         ge=1,

@@ -39,6 +39,15 @@ class WindowLoss:
     tokens_written: int = 0
     culprits: list[str] = field(default_factory=list)
 
+    def add(self, part: LossParts, *, has_divergence: bool, has_likelihood: bool) -> None:
+        """Count a term's positions for the log."""
+        if has_divergence:
+            self.divergence += float(part.divergence_N.sum())
+            self.divergence_positions += len(part.divergence_N)
+        if has_likelihood:
+            self.negative_log_likelihood += float(part.negative_log_likelihood_N.sum())
+            self.likelihood_positions += len(part.negative_log_likelihood_N)
+
 
 @dataclass(frozen=True)
 class Denominators:
@@ -50,9 +59,9 @@ class Denominators:
 
 def resolve_divergence(recipe: Recipe) -> Divergence | None:
     """The method's divergence, or the one the recipe puts in its place."""
-    name = recipe.distill.divergence or recipe.row.divergence
-    if name is None or not recipe.row.needs_teacher:
+    if recipe.row.divergence is None:
         return None
+    name = recipe.distill.divergence or recipe.row.divergence
     return jensen_shannon_with(recipe.distill.jsd_beta) if name == "jensen-shannon" else DIVERGENCES[name]
 
 
@@ -134,16 +143,17 @@ class WindowTrainer:
         self.ledger.count("student_tokens", len(hidden_ND))
         rows = sum(map(len, completions))
         distillation = self._distillation(teacher_hidden_NE, completions, denominators.trained)
-        likelihood = self._likelihood(item.golds, gold_weight, denominators.gold) if gold_weight > 0 else None
-        parts: list[LossParts] = []
-        if lines_up:
-            parts.append(self._loss(hidden_ND, distillation, likelihood))
-        else:
-            if distillation is not None:
-                parts.append(self._loss(hidden_ND[:rows], distillation, None))
-            if likelihood is not None:
-                parts.append(self._loss(hidden_ND[rows:], None, likelihood))
-        self._log(parts, result, distillation is not None, likelihood is not None)
+        gold = self._likelihood(item.golds, gold_weight, denominators.gold) if gold_weight > 0 else None
+        likelihood = gold if lines_up else self._completion_likelihood(completions, denominators.trained)
+        terms = [(hidden_ND[:rows], distillation, likelihood)]
+        if gold is not None and not lines_up:
+            terms.append((hidden_ND[rows:], None, gold))
+        parts = []
+        for hidden, divergence, target in terms:
+            if divergence is not None or target is not None:
+                part = self._loss(hidden, divergence, target)
+                result.add(part, has_divergence=divergence is not None, has_likelihood=target is not None)
+                parts.append(part)
         return parts
 
     def _loss(
@@ -174,16 +184,12 @@ class WindowTrainer:
             self.recipe.distill.temperature,
         )
 
-    def _likelihood(self, golds: list[Completion], gold_weight: float, denominator: int) -> Likelihood:
+    def _likelihood(self, completions: list[Completion], weight: float, denominator: int) -> Likelihood:
         device = self.engines.student.device
-        weights = position_weights([len(gold) for gold in golds], self.reduction, denominator) * gold_weight
-        return Likelihood(targets(as_branches(golds)).to(device), weights.to(device))
+        lengths = [len(completion) for completion in completions]
+        weights = position_weights(lengths, self.reduction, denominator) * weight
+        return Likelihood(targets(as_branches(completions)).to(device), weights.to(device))
 
-    @staticmethod
-    def _log(parts: list[LossParts], result: WindowLoss, has_divergence: bool, has_likelihood: bool) -> None:
-        if has_divergence:
-            result.divergence += float(parts[0].divergence_N.sum())
-            result.divergence_positions += len(parts[0].divergence_N)
-        if has_likelihood:
-            result.negative_log_likelihood += float(parts[-1].negative_log_likelihood_N.sum())
-            result.likelihood_positions += len(parts[-1].negative_log_likelihood_N)
+    def _completion_likelihood(self, completions: list[Completion], denominator: int) -> Likelihood | None:
+        weight = self.recipe.row.completion_weight
+        return self._likelihood(completions, weight, denominator) if weight > 0 else None

@@ -1,0 +1,70 @@
+"""seqkd: the teacher writes once, by beam search or sampling, and the student learns the likelihood of that."""
+
+import json
+
+import pytest
+import torch
+
+from distilsql.errors import RecipeError
+from distilsql.inference.loading import load_engines
+from distilsql.inference.prepare import load_data, prepare
+from distilsql.models.generate import GenerationOptions, beam_search
+from distilsql.training.train import train
+from run_folders import step_lines
+
+
+def written(run) -> dict[str, tuple[int, ...]]:
+    records = map(json.loads, run.teacher_completions.read_text().splitlines())
+    return {record["example_id"]: tuple(record["tokens"]) for record in records}
+
+
+def test_the_teacher_writes_by_beam_search_as_published(recipe, tmp_path):
+    settings = recipe("seqkd", "train.steps=2", "generation.max_batch_rows=16")
+    run = train(settings, tmp_path / "run")
+    engines = load_engines(settings, torch.device("cpu"))
+    prepared = prepare(load_data(settings)[0], engines.tokenizer, settings.prompt, training=True)
+    options = GenerationOptions(engines.eos_token_id, engines.vocabulary_size, 40)
+    found = written(run)
+    assert len(found) == 10
+    for example in prepared.examples:
+        (alone,) = beam_search(engines.teacher, prepared.tree([example]), options, beams=5)
+        assert found[example.example.example_id] == alone
+
+
+def test_the_loss_is_the_mean_negative_log_likelihood_of_what_the_teacher_wrote(recipe, tmp_path):
+    """Kim and Rush eq. 9, on every sequence alone through the stock forward, in float64."""
+    settings = recipe("seqkd", "train.steps=1", "train.trees_per_step=4", "train.learning_rate=1e-30")
+    run = train(settings, tmp_path / "run")
+    engines = load_engines(settings, torch.device("cpu"))
+    prepared = prepare(load_data(settings)[0], engines.tokenizer, settings.prompt, training=True)
+    engines.student.model.double()
+    means, found = [], written(run)
+    for example in prepared.examples:
+        prompt = prepared.prefixes[example.prefix_key] + example.question
+        completion = found[example.example.example_id]
+        with torch.no_grad(), engines.student.own_attention():
+            logits = engines.student.causal_lm(torch.tensor([prompt + completion])).logits[0]
+        logits = logits[len(prompt) - 1 : -1, : engines.vocabulary_size]
+        nll = torch.nn.functional.cross_entropy(logits, torch.tensor(completion), reduction="none")
+        means.append(nll.mean().item())
+    (line,) = step_lines(run)
+    assert line["examples_seen"] == 10
+    assert line["loss"] == pytest.approx(sum(means) / 10, rel=1e-4)
+    assert line["divergence"] is None
+
+
+def test_one_beam_samples(recipe, tmp_path):
+    keys = ("train.steps=1", "train.trees_per_step=4", "generation.teacher_beams=1")
+    one, same, other = (
+        written(train(recipe("seqkd", *keys, f"seed={seed}"), tmp_path / name))
+        for name, seed in (("one", 0), ("same", 0), ("other", 1))
+    )
+    assert one == same
+    assert one != other
+
+
+def test_an_engine_that_searches_no_beams_is_refused(recipe):
+    with pytest.raises(RecipeError, match="teacher_beams = 1"):
+        recipe("seqkd", "generation.engine=vllm")
+    assert recipe("seqkd", "generation.engine=vllm", "generation.teacher_beams=1").teacher_beams == 1
+    assert [recipe(method).teacher_beams for method in ("seqkd", "f-distill", "kid")] == [5, 1, 1]
