@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from distilsql.distill.divergences import (
     DIVERGENCES,
+    DivergenceParameters,
     forward_kl,
     jensen_shannon,
     jensen_shannon_with,
+    make_divergence,
     reverse_kl,
     total_variation,
 )
@@ -45,8 +47,24 @@ def formula(name: str, p: np.ndarray, q: np.ndarray) -> np.ndarray:
         return 0.5 * np.sum(np.abs(p - q), -1)
     if name == "skewed-forward-kl":
         return kl(p, 0.1 * p + 0.9 * q)
-    assert name == "skewed-reverse-kl"
-    return kl(q, 0.9 * p + 0.1 * q)
+    if name == "skewed-reverse-kl":
+        return kl(q, 0.9 * p + 0.1 * q)
+    assert name == "adaptive-kl"
+    return np.array([adaptive_kl_by_hand(*row, head_mass=0.5) for row in zip(p, q, strict=True)])
+
+
+def adaptive_kl_by_hand(p: np.ndarray, q: np.ndarray, head_mass: float) -> float:
+    """AKL of one position (Wu et al. 2024), a token at a time."""
+    head_gap = tail_gap = mass = 0.0
+    for rank, token in enumerate(sorted(range(len(p)), key=lambda token: -p[token])):
+        mass += p[token]
+        if rank == 0 or mass <= head_mass:
+            head_gap += abs(p[token] - q[token])
+        else:
+            tail_gap += abs(p[token] - q[token])
+    forward = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+    reverse = sum(b * math.log(b / a) for a, b in zip(p, q, strict=True))
+    return (head_gap * forward + tail_gap * reverse) / (head_gap + tail_gap)
 
 
 @pytest.mark.parametrize(("name", "divergence"), list(zip(IDS, ALL, strict=True)), ids=IDS)
@@ -105,3 +123,29 @@ def test_jsd_is_not_a_mixture_of_kls_and_vanishes_at_its_ends():
     for end in (0, 1):
         with pytest.raises(ValueError, match="0 < beta < 1"):
             jensen_shannon(teacher, student, beta=end)
+
+
+def test_adaptive_kl_is_forward_where_the_head_is_wrong_and_reverse_where_the_tail_is():
+    teacher = torch.log(torch.tensor([[0.6, 0.2, 0.1, 0.1]], dtype=torch.float64))
+    wrong_in_head = torch.log(torch.tensor([[0.2, 0.6, 0.1, 0.1]], dtype=torch.float64))
+    wrong_in_tail = torch.log(torch.tensor([[0.6, 0.1, 0.2, 0.1]], dtype=torch.float64))
+    akl = DIVERGENCES["adaptive-kl"]
+    halves = 0.5 * (forward_kl(teacher, wrong_in_head) + reverse_kl(teacher, wrong_in_head))
+    torch.testing.assert_close(akl(teacher, wrong_in_head), halves)  # the first token is the whole head
+    torch.testing.assert_close(akl(teacher, wrong_in_tail), reverse_kl(teacher, wrong_in_tail))
+    wide = make_divergence("adaptive-kl", DivergenceParameters(head_mass=0.85))
+    torch.testing.assert_close(wide(teacher, wrong_in_head), forward_kl(teacher, wrong_in_head))
+
+
+def test_parameters_reach_their_divergence():
+    teacher, student = log_probs(7), log_probs(8)
+    p, q = teacher.exp().numpy(), student.exp().numpy()
+    given = DivergenceParameters(jsd_beta=0.9, skew=0.4, head_mass=0.8)
+    skewed = {
+        "skewed-forward-kl": np.sum(p * np.log(p / (0.4 * p + 0.6 * q)), -1),
+        "skewed-reverse-kl": np.sum(q * np.log(q / (0.6 * p + 0.4 * q)), -1),
+        "jensen-shannon": formula("jsd-0.9", p, q),
+        "adaptive-kl": np.array([adaptive_kl_by_hand(*row, head_mass=0.8) for row in zip(p, q, strict=True)]),
+    }
+    for name, expected in skewed.items():
+        assert make_divergence(name, given)(teacher, student).numpy() == pytest.approx(expected, rel=1e-9)

@@ -29,6 +29,7 @@ def test_the_table_is_the_papers_table_1_switch_and_other_baselines():
         "kid-mask-only": ("reverse-kl", MASKED, 1),
         "switch": ("reverse-kl", SWITCH, 0),
         "seqkd": (None, TEACHER, 0),
+        "akl": ("adaptive-kl", GOLD, 1),
     }
 
 

@@ -12,13 +12,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-LogProbs = Float[Tensor, "N V"]
-PerPosition = Float[Tensor, " N"]
+from distilsql.distill.adaptive_kl import adaptive_kl, adaptive_kl_slope
+from distilsql.distill.divergence import Divergence, LogProbs, PerPosition
 
 
 def forward_kl(teacher_NV: LogProbs, student_NV: LogProbs) -> PerPosition:
@@ -107,54 +106,48 @@ def _check_beta(beta: float | int) -> None:
         raise ValueError(f"JSD needs 0 < beta < 1, got {beta}: use forward or reverse KL for the end points.")
 
 
-@dataclass(frozen=True)
-class Divergence:
-    """A divergence together with its slope. Call it with (teacher, student) log-probabilities, teacher first."""
-
-    name: str
-    title: str
-    value: Callable[[Tensor, Tensor], Tensor]
-    slope: Callable[[Tensor, Tensor], Tensor]
-
-    def __call__(self, teacher_NV: Tensor, student_NV: Tensor) -> Tensor:
-        return self.value(teacher_NV, student_NV)
-
-    def logit_gradient(self, teacher_NV: Tensor, student_NV: Tensor) -> Tensor:
-        """∂D/∂(student logits), shape (N, V)."""
-        slope_NV = self.slope(teacher_NV, student_NV)
-        return slope_NV.sub_(student_NV.exp().mul_(slope_NV.sum(-1, keepdim=True)))
-
-
 FORWARD_KL = Divergence("forward-kl", "forward KL", forward_kl, forward_kl_slope)
 REVERSE_KL = Divergence("reverse-kl", "reverse KL", reverse_kl, reverse_kl_slope)
 TOTAL_VARIATION = Divergence("total-variation", "total variation", total_variation, total_variation_slope)
-SKEWED_FORWARD_KL = Divergence(
-    "skewed-forward-kl", "skewed forward KL", skewed_forward_kl, skewed_forward_kl_slope
-)
-SKEWED_REVERSE_KL = Divergence(
-    "skewed-reverse-kl", "skewed reverse KL", skewed_reverse_kl, skewed_reverse_kl_slope
-)
 
 
 def jensen_shannon_with(beta: float) -> Divergence:
     """The Jensen-Shannon divergence with weight β on the teacher's side; 0 < β < 1."""
     _check_beta(beta)
-    return Divergence(
-        "jensen-shannon",
-        "JSD",
-        partial(jensen_shannon, beta=beta),
-        partial(jensen_shannon_slope, beta=beta),
-    )
+    return _with("jensen-shannon", "JSD", jensen_shannon, jensen_shannon_slope, beta=beta)
 
 
-DIVERGENCES: dict[str, Divergence] = {
-    divergence.name: divergence
-    for divergence in (
-        FORWARD_KL,
-        REVERSE_KL,
-        jensen_shannon_with(0.5),
-        TOTAL_VARIATION,
-        SKEWED_FORWARD_KL,
-        SKEWED_REVERSE_KL,
-    )
+def _with(name: str, title: str, value: Any, slope: Any, **parameters: float) -> Divergence:
+    return Divergence(name, title, partial(value, **parameters), partial(slope, **parameters))
+
+
+@dataclass(frozen=True)
+class DivergenceParameters:
+    """What some divergences leave to choose, as recipes do (`distill.*`); defaults are the papers'."""
+
+    jsd_beta: float = 0.5
+    skew: float = 0.1
+    head_mass: float = 0.5
+
+
+def make_divergence(name: str, parameters: DivergenceParameters = DivergenceParameters()) -> Divergence:
+    """The divergence of a name in `DIVERGENCES`, with these parameters. Raises KeyError for another name."""
+    return _MAKERS[name](parameters)
+
+
+_MAKERS: dict[str, Callable[[DivergenceParameters], Divergence]] = {
+    "forward-kl": lambda _: FORWARD_KL,
+    "reverse-kl": lambda _: REVERSE_KL,
+    "jensen-shannon": lambda given: jensen_shannon_with(given.jsd_beta),
+    "total-variation": lambda _: TOTAL_VARIATION,
+    "skewed-forward-kl": lambda given: _with(
+        "skewed-forward-kl", "skewed forward KL", skewed_forward_kl, skewed_forward_kl_slope, skew=given.skew
+    ),
+    "skewed-reverse-kl": lambda given: _with(
+        "skewed-reverse-kl", "skewed reverse KL", skewed_reverse_kl, skewed_reverse_kl_slope, skew=given.skew
+    ),
+    "adaptive-kl": lambda given: _with(
+        "adaptive-kl", "adaptive KL", adaptive_kl, adaptive_kl_slope, head_mass=given.head_mass
+    ),
 }
+DIVERGENCES: dict[str, Divergence] = {name: make_divergence(name) for name in _MAKERS}

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distilsql.distill.divergences import Divergence
+from distilsql.distill.divergence import Divergence
 from distilsql.distill.head import Head, _wide
 
 

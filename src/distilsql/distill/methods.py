@@ -146,6 +146,15 @@ _ROWS = (
         "Likelihood of what the teacher writes, by beam search as published or sampled (`generation.teacher_beams`).",
         completion_weight=1.0,
     ),
+    Method(
+        "akl",
+        "adaptive-kl",
+        GOLD,
+        1.0,
+        "Wu et al. 2024 (AKL)",
+        "Forward and reverse KL, weighted by how far student and teacher are apart in the teacher's head and in its "
+        "tail. The likelihood of gold is KID's addition to baselines on gold (ASSUMED: the paper trains AKL alone).",
+    ),
 )
 
 METHODS: dict[str, Method] = {method.name: method for method in _ROWS}

@@ -9,7 +9,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 DivergenceName = Literal[
-    "forward-kl", "reverse-kl", "jensen-shannon", "total-variation", "skewed-forward-kl", "skewed-reverse-kl"
+    "forward-kl",
+    "reverse-kl",
+    "jensen-shannon",
+    "total-variation",
+    "skewed-forward-kl",
+    "skewed-reverse-kl",
+    "adaptive-kl",
 ]
 PUBLISHED_PROMPT_TOKENS = 1024
 
@@ -182,6 +188,19 @@ class DistillOptions(Section):
         1.0, gt=0, description="divides both models' logits in the divergence (ASSUMED 1); no T² factor"
     )
     jsd_beta: float = Field(0.5, gt=0, lt=1, description="weight of the teacher's side in JSD")
+    skew: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="of skewed KLs: how much of what stands on the left is mixed into the right (Ko et al. 2024)",
+    )
+    head_mass: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="of adaptive KL: probability of the teacher's head, μ (Wu et al. 2024); the token that crosses it "
+        "is tail (ASSUMED, as in the authors' code) unless it is the first",
+    )
     mask_share: float = Field(
         0.2,
         ge=0,

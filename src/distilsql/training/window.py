@@ -5,13 +5,14 @@ source (`training/sources`) writes what is trained on.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from distilsql.distill.divergences import DIVERGENCES, Divergence, jensen_shannon_with
+from distilsql.distill.divergence import Divergence
+from distilsql.distill.divergences import DivergenceParameters, make_divergence
 from distilsql.distill.loss import Distillation, Likelihood, LossParts, completion_loss
 from distilsql.distill.reduction import Reduction, position_weights, window_denominator
 from distilsql.inference.loading import Engines
@@ -62,7 +63,8 @@ def resolve_divergence(recipe: Recipe) -> Divergence | None:
     if recipe.row.divergence is None:
         return None
     name = recipe.distill.divergence or recipe.row.divergence
-    return jensen_shannon_with(recipe.distill.jsd_beta) if name == "jensen-shannon" else DIVERGENCES[name]
+    chosen = {each.name: getattr(recipe.distill, each.name) for each in fields(DivergenceParameters)}
+    return make_divergence(name, DivergenceParameters(**chosen))
 
 
 class WindowTrainer:
