@@ -30,6 +30,7 @@ def test_the_table_is_the_papers_table_1_switch_and_other_baselines():
         "switch": ("reverse-kl", SWITCH, 0),
         "seqkd": (None, TEACHER, 0),
         "akl": ("adaptive-kl", GOLD, 1),
+        "atkd": ("adaptive-teaching", GOLD, 1),
     }
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from distilsql.distill.adaptive_kl import adaptive_kl, adaptive_kl_slope
+from distilsql.distill.adaptive_teaching import adaptive_teaching, adaptive_teaching_slope
 from distilsql.distill.divergence import Divergence, LogProbs, PerPosition
 
 
@@ -128,6 +129,8 @@ class DivergenceParameters:
     jsd_beta: float = 0.5
     skew: float = 0.1
     head_mass: float = 0.5
+    easy_weight: float = 0.2
+    hard_share: float = 0.5
 
 
 def make_divergence(name: str, parameters: DivergenceParameters = DivergenceParameters()) -> Divergence:
@@ -148,6 +151,14 @@ _MAKERS: dict[str, Callable[[DivergenceParameters], Divergence]] = {
     ),
     "adaptive-kl": lambda given: _with(
         "adaptive-kl", "adaptive KL", adaptive_kl, adaptive_kl_slope, head_mass=given.head_mass
+    ),
+    "adaptive-teaching": lambda given: Divergence(
+        "adaptive-teaching",
+        "adaptive teaching",
+        partial(adaptive_teaching, easy_weight=given.easy_weight),
+        partial(adaptive_teaching_slope, easy_weight=given.easy_weight),
+        reads_positions=True,
+        hard_share=given.hard_share,
     ),
 }
 DIVERGENCES: dict[str, Divergence] = {name: make_divergence(name) for name in _MAKERS}

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distilsql.distill.divergence import Divergence
+from distilsql.distill.divergence import Divergence, Positions
 from distilsql.distill.head import Head, _wide
 
 
@@ -24,6 +24,7 @@ from distilsql.distill.head import Head, _wide
 class Distillation:
     """The teacher's side of the loss: its hidden states at the same positions, its head, and the divergence.
 
+    `positions` are for a divergence that reads them.
     `temperature` divides both models' logits inside the divergence only. ASSUMED 1, and no T² factor is ever
     applied: the papers name neither.
     """
@@ -33,6 +34,7 @@ class Distillation:
     divergence: Divergence
     weight_N: Tensor
     temperature: float = 1.0
+    positions: Positions | None = None
 
 
 @dataclass(frozen=True)
@@ -171,10 +173,12 @@ def _chunk(
         temperature = distillation.temperature
         student_RV = head.log_probs(hidden_RD, vocabulary_size, temperature)
         teacher_RV = distillation.head.log_probs(distillation.hidden_NE, vocabulary_size, temperature)
-        divergence_R.copy_(distillation.divergence(teacher_RV, student_RV))
+        divergence_R.copy_(distillation.divergence(teacher_RV, student_RV, distillation.positions))
         if wants_gradient:
             weight_R1 = distillation.weight_N.to(student_RV).unsqueeze(-1)
-            gradient_RV = distillation.divergence.logit_gradient(teacher_RV, student_RV)
+            gradient_RV = distillation.divergence.logit_gradient(
+                teacher_RV, student_RV, distillation.positions
+            )
             gradient_RV.mul_(weight_R1 / temperature)
     if likelihood is not None:
         if distillation is None or distillation.temperature != 1.0:
@@ -198,4 +202,5 @@ def _rows_of(distillation: Distillation | None, rows: slice) -> Distillation | N
         distillation.divergence,
         distillation.weight_N[rows],
         distillation.temperature,
+        None if distillation.positions is None else distillation.positions.rows(rows),
     )

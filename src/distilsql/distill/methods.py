@@ -155,6 +155,15 @@ _ROWS = (
         "Forward and reverse KL, weighted by how far student and teacher are apart in the teacher's head and in its "
         "tail. The likelihood of gold is KID's addition to baselines on gold (ASSUMED: the paper trains AKL alone).",
     ),
+    Method(
+        "atkd",
+        "adaptive-teaching",
+        GOLD,
+        1.0,
+        "Zhong et al. 2024 (ATKD)",
+        "Diversity of the teacher's other tokens everywhere, its target token only where it is unsure. With gold's "
+        "likelihood, as KID has it of baselines on gold (ASSUMED).",
+    ),
 )
 
 METHODS: dict[str, Method] = {method.name: method for method in _ROWS}

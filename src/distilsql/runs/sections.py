@@ -16,6 +16,7 @@ DivergenceName = Literal[
     "skewed-forward-kl",
     "skewed-reverse-kl",
     "adaptive-kl",
+    "adaptive-teaching",
 ]
 PUBLISHED_PROMPT_TOKENS = 1024
 
@@ -200,6 +201,19 @@ class DistillOptions(Section):
         lt=1,
         description="of adaptive KL: probability of the teacher's head, μ (Wu et al. 2024); the token that crosses it "
         "is tail (ASSUMED, as in the authors' code) unless it is the first",
+    )
+    hard_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="of adaptive teaching: share of positions that are hard, k (Zhong et al. 2024), those of the "
+        "window's completions whose token the teacher gives least (ASSUMED: the paper ranks a mini-batch)",
+    )
+    easy_weight: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="of adaptive teaching: weight of easy positions, λ; hard ones have 1 − λ (Zhong et al. 2024)",
     )
     mask_share: float = Field(
         0.2,

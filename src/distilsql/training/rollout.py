@@ -88,9 +88,8 @@ class Rollout:
             {
                 "step": step,
                 "tree": self._process + index * self._processes,
-                "completions": [list(tokens) for tokens in trained.completions],
-                "teacher_tokens": trained.teacher_tokens,
                 "generation_seconds": ready.generation_seconds,
+                **trained.to_json(),
             }
             for step, ready in self._pending.items()
             for index, trained in enumerate(ready.trained)
@@ -104,12 +103,4 @@ class Rollout:
             items = self._items(step)
             own = [by_tree[step, self._process + i * self._processes] for i in range(len(items))]
             seconds = own[0]["generation_seconds"] if own else 0.0
-            self._pending[step] = ReadyWindow(items, [_trained(state) for state in own], seconds)
-
-
-def _trained(state: dict[str, Any]) -> Trained:
-    from_teacher = state["teacher_tokens"]
-    return Trained(
-        [tuple(tokens) for tokens in state["completions"]],
-        None if from_teacher is None else tuple(from_teacher),
-    )
+            self._pending[step] = ReadyWindow(items, [Trained.from_json(state) for state in own], seconds)

@@ -250,7 +250,11 @@ class _Trainer:
         start = self.ledger.training_seconds
         own = self.trainer.denominators(items, trained)
         trained_total, gold_total = sum_values(self.accelerator, [float(own.trained), float(own.gold)])
-        loss = self.trainer.accumulate(items, trained, Denominators(int(trained_total), int(gold_total)))
+        survey = self.trainer.survey(items, trained)
+        if survey is not None:
+            self.trainer.judge(survey, gather_object(survey.logps))  # type: ignore[arg-type]
+        whole = Denominators(int(trained_total), int(gold_total))
+        loss = self.trainer.accumulate(items, trained, whole, survey)
         loss = sum_loss(self.accelerator, loss)
         if not loss.finite:
             self._stop_on_bad_loss(step, loss)

@@ -5,7 +5,7 @@ source (`training/sources`) writes what is trained on.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from distilsql.models.tree_model import PromptState, student_hidden
 from distilsql.runs.recipe import Recipe
 from distilsql.training.frozen_teacher import FrozenTeacher
 from distilsql.training.ledger import Ledger, Phase
+from distilsql.training.reading import Reading, Survey, hard_threshold, positions_of, token_logps
 from distilsql.training.sources.source import Trained, source_class
 from distilsql.training.window_tree import WindowTree
 
@@ -85,16 +86,29 @@ class WindowTrainer:
             window_denominator(lengths, self.reduction), window_denominator(golds, self.reduction)
         )
 
+    def survey(self, items: Sequence[WindowTree], trained: Sequence[Trained]) -> Survey | None:
+        """This rank's readings of a window, for a divergence that asks which of its positions are hard. None for
+        others, and where completions are not known before they are rewritten: each tree is then judged by itself."""
+        if self.divergence is None or not self.divergence.hard_share or self.source.rewrites:
+            return None
+        readings = [self._read(item, each) for item, each in zip(items, trained, strict=True)]
+        return Survey([reading for reading in readings if reading is not None])
+
+    def judge(self, survey: Survey, logps: Sequence[float]) -> None:
+        """Which positions are hard, from the log-probabilities of all processes."""
+        survey.hard_below = hard_threshold(logps, self.divergence.hard_share if self.divergence else 0.0)
+
     def accumulate(
         self,
         items: Sequence[WindowTree],
         trained: Sequence[Trained],
         denominators: Denominators,
+        survey: Survey | None = None,
     ) -> WindowLoss:
         """Loss and gradients of this rank's trees, one tree at a time."""
         result = WindowLoss()
-        for item, each in zip(items, trained, strict=True):
-            parts = self._tree(item, each.completions, denominators, result)
+        for number, (item, each) in enumerate(zip(items, trained, strict=True)):
+            parts = self._tree(item, each, denominators, result, survey, number)
             result.examples += len(item.examples)
             result.tokens_from_teacher += each.tokens_from_teacher
             result.tokens_written += each.tokens_written
@@ -106,7 +120,13 @@ class WindowTrainer:
         return result
 
     def _tree(
-        self, item: WindowTree, completions: list[Completion], denominators: Denominators, result: WindowLoss
+        self,
+        item: WindowTree,
+        trained: Trained,
+        denominators: Denominators,
+        result: WindowLoss,
+        survey: Survey | None,
+        number: int,
     ) -> list[LossParts]:
         self.ledger.count("prompt_tokens", item.tree.prompt_tokens)
         state: PromptState | None = None
@@ -116,10 +136,11 @@ class WindowTrainer:
                 with self.ledger.phase(Phase.STUDENT):
                     state = self.engines.student.run_prompts(item.tree)
             with self.ledger.phase(Phase.GENERATION):
-                completions = self.source.rewrite(item, state)
-        teacher_hidden = None if self.divergence is None else self.teacher.hidden(item, completions)
+                trained = replace(trained, completions=self.source.rewrite(item, state))
+        reading = self._read(item, trained) if survey is None else survey.readings[number]
         with self.ledger.phase(Phase.STUDENT):
-            parts = self._losses(item, completions, teacher_hidden, denominators, state, result)
+            distillation = self._distillation(trained, reading, denominators.trained, survey)
+            parts = self._losses(item, trained, distillation, denominators, state, result)
             total = torch.stack([part.total for part in parts]).sum()
             if torch.isfinite(total):
                 total.backward()
@@ -128,25 +149,24 @@ class WindowTrainer:
     def _losses(
         self,
         item: WindowTree,
-        completions: list[Completion],
-        teacher_hidden_NE: Tensor | None,
+        trained: Trained,
+        distillation: Distillation | None,
         denominators: Denominators,
         state: PromptState | None,
         result: WindowLoss,
     ) -> list[LossParts]:
         """The method's terms: divergence on what is trained on, likelihood of gold on the same or its own branches."""
-        trained, golds = as_branches(completions), as_branches(item.golds)
-        gold_weight = self.recipe.gold_weight
+        branches, gold_weight = trained.branches(), self.recipe.gold_weight
         lines_up = self.source.lines_up_with_gold()
-        own_gold = gold_weight > 0 and not lines_up
-        hidden_ND = student_hidden(
-            self.engines.student, item.tree, trained + golds if own_gold else trained, state
-        )
+        if gold_weight > 0 and not lines_up:
+            branches = branches + as_branches(item.golds)
+        hidden_ND = student_hidden(self.engines.student, item.tree, branches, state)
         self.ledger.count("student_tokens", len(hidden_ND))
-        rows = sum(map(len, completions))
-        distillation = self._distillation(teacher_hidden_NE, completions, denominators.trained)
+        rows = sum(map(len, trained.completions))
         gold = self._likelihood(item.golds, gold_weight, denominators.gold) if gold_weight > 0 else None
-        likelihood = gold if lines_up else self._completion_likelihood(completions, denominators.trained)
+        likelihood = (
+            gold if lines_up else self._completion_likelihood(trained.completions, denominators.trained)
+        )
         terms = [(hidden_ND[:rows], distillation, likelihood)]
         if gold is not None and not lines_up:
             terms.append((hidden_ND[rows:], None, gold))
@@ -170,20 +190,45 @@ class WindowTrainer:
             chunk_rows=self.recipe.train.loss_chunk_rows,
         )
 
-    def _distillation(
-        self, teacher_hidden_NE: Tensor | None, completions: list[Completion], denominator: int
-    ) -> Distillation | None:
-        if teacher_hidden_NE is None or self.divergence is None or self.engines.teacher is None:
+    def _read(self, item: WindowTree, trained: Trained) -> Reading | None:
+        """None where no divergence reads the teacher."""
+        branches = trained.branches()
+        hidden_NE = None if self.divergence is None else self.teacher.hidden(item, branches)
+        if hidden_NE is None or self.divergence is None or self.engines.teacher is None:
             return None
-        weights = position_weights(
-            [len(completion) for completion in completions], self.reduction, denominator
-        )
+        if not self.divergence.hard_share:
+            return Reading(hidden_NE)
+        with self.ledger.phase(Phase.TEACHER):
+            token_logp_N = token_logps(
+                self.engines.teacher.head(),
+                hidden_NE,
+                targets(branches),
+                self.engines.vocabulary_size,
+                self.recipe.distill.temperature,
+                self.recipe.train.loss_chunk_rows,
+            )
+        return Reading(hidden_NE, token_logp_N)
+
+    def _distillation(
+        self, trained: Trained, reading: Reading | None, denominator: int, survey: Survey | None
+    ) -> Distillation | None:
+        if reading is None or self.divergence is None or self.engines.teacher is None:
+            return None
+        device = reading.hidden_NE.device
+        lengths = [len(completion) for completion in trained.completions]
+        positions = None
+        if self.divergence.reads_positions:
+            hard_below = (
+                survey.hard_below if survey else hard_threshold(reading.logps, self.divergence.hard_share)
+            )
+            positions = positions_of(trained, reading.token_logp_N, hard_below, device)
         return Distillation(
-            teacher_hidden_NE,
+            reading.hidden_NE,
             self.engines.teacher.head(),
             self.divergence,
-            weights.to(teacher_hidden_NE.device),
+            position_weights(lengths, self.reduction, denominator).to(device),
             self.recipe.distill.temperature,
+            positions,
         )
 
     def _likelihood(self, completions: list[Completion], weight: float, denominator: int) -> Likelihood:

@@ -4,15 +4,15 @@ A new source is one file with a subclass of `CompletionSource`, named by its row
 """
 
 import importlib
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from distilsql.data.benchmark import Benchmark
 from distilsql.inference.loading import Engines
 from distilsql.inference.prepare import Prepared
 from distilsql.models.generate import GenerationOptions
-from distilsql.models.tree import Completion
+from distilsql.models.tree import Branch, Completion, as_branches
 from distilsql.models.tree_model import PromptState
 from distilsql.runs.folder import RunFolder
 from distilsql.runs.recipe import Recipe
@@ -22,13 +22,34 @@ from distilsql.training.window_tree import WindowTree
 
 @dataclass(frozen=True)
 class Trained:
-    """The completions that a tree is trained on, one per question.
+    """The completions that a tree is trained on: one per question, in order, unless `questions` says whose each is.
 
     `teacher_tokens` counts those of each that the teacher wrote, where either model could have written them.
+    `by_student` says which ones the student wrote; by default none.
     """
 
     completions: list[Completion]
     teacher_tokens: tuple[int, ...] | None = None
+    questions: tuple[int, ...] | None = None
+    by_student: tuple[bool, ...] | None = None
+
+    def branches(self) -> list[Branch]:
+        if self.questions is None:
+            return as_branches(self.completions)
+        pairs = zip(self.questions, self.completions, strict=True)
+        return [Branch(question, completion) for question, completion in pairs]
+
+    def to_json(self) -> dict[str, Any]:
+        """For a checkpoint; `from_json` takes it back. What is None is left out."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Trained":
+        """Keys that are not its own are passed over."""
+        known = {each.name: values[each.name] for each in fields(cls) if values.get(each.name) is not None}
+        completions = [tuple(tokens) for tokens in known.pop("completions")]
+        return cls(completions, **{name: tuple(value) for name, value in known.items()})
 
     @property
     def tokens_from_teacher(self) -> int:

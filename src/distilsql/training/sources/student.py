@@ -21,6 +21,7 @@ class Written(NamedTuple):
 
     tokens: Completion
     from_teacher: int | None = None
+    by_student: bool = True
 
 
 class Student(CompletionSource):
@@ -86,7 +87,11 @@ class Student(CompletionSource):
 
 def _trained(rows: Sequence[Written]) -> Trained:
     counts = [one.from_teacher for one in rows if one.from_teacher is not None]
-    return Trained([one.tokens for one in rows], tuple(counts) if counts else None)
+    return Trained(
+        [one.tokens for one in rows],
+        tuple(counts) if counts else None,
+        by_student=tuple(one.by_student for one in rows),
+    )
 
 
 class Mixture(Student):
@@ -95,7 +100,9 @@ class Mixture(Student):
     def given(self, item: WindowTree) -> list[Written | None]:
         draws = [item.rng(self.recipe.seed, Use.MIXING, row).random() for row in range(len(item.examples))]
         return [
-            None if draw < self.recipe.distill.mixture_share else Written(self.fixed(example))
+            None
+            if draw < self.recipe.distill.mixture_share
+            else Written(self.fixed(example), by_student=False)
             for draw, example in zip(draws, item.examples, strict=True)
         ]
 
