@@ -59,6 +59,9 @@ def formula(name: str, p: np.ndarray, q: np.ndarray) -> np.ndarray:
         return kl(q, 0.9 * p + 0.1 * q)
     if name == "adaptive-kl":
         return np.array([adaptive_kl_by_hand(*row, head_mass=0.5) for row in zip(p, q, strict=True)])
+    if name == "contrastive-skewed-kl":
+        sides = zip(formula("skewed-forward-kl", p, q), formula("skewed-reverse-kl", p, q), strict=True)
+        return np.array([pair[int(own)] for pair, own in zip(sides, POSITIONS.by_student_N, strict=True)])
     assert name == "adaptive-teaching"
     return np.array([adaptive_teaching_by_hand(p[row], q[row], row) for row in range(len(p))])
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from references import alone
 
 from distilsql.errors import RecipeError
 from distilsql.inference.loading import load_engines
 from distilsql.models.generate import GenerationOptions, beam_search
 from distilsql.training.train import train
+from references import alone
 from run_folders import step_lines
 
 
@@ -31,7 +31,7 @@ def test_the_teacher_writes_by_beam_search_as_published(recipe, tmp_path):
 
 
 def test_the_loss_is_the_mean_negative_log_likelihood_of_what_the_teacher_wrote(recipe, tmp_path):
-    """Kim and Rush eq. 9."""
+    """Kim and Rush 2016, §3.2."""
     settings = recipe("seqkd", "train.steps=1", "train.trees_per_step=4", "train.learning_rate=1e-30")
     run = train(settings, tmp_path / "run")
     models, found, means = alone(settings), written(run), []

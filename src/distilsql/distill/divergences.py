@@ -8,7 +8,6 @@ student's logits needs: ∂D/∂logit_v = slope_v − q_v · Σ_u slope_u. The c
 an autograd graph over the vocabulary; the tests compare it with autograd in float64.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,18 @@ import torch
 
 from distilsql.distill.adaptive_kl import adaptive_kl, adaptive_kl_slope
 from distilsql.distill.adaptive_teaching import adaptive_teaching, adaptive_teaching_slope
+from distilsql.distill.contrastive import (
+    contrastive_skewed_kl,
+    contrastive_skewed_kl_slope,
+)
 from distilsql.distill.divergence import Divergence, LogProbs, PerPosition
+from distilsql.distill.skewed import (
+    log_mixture,
+    skewed_forward_kl,
+    skewed_forward_kl_slope,
+    skewed_reverse_kl,
+    skewed_reverse_kl_slope,
+)
 
 
 def forward_kl(teacher_NV: LogProbs, student_NV: LogProbs) -> PerPosition:
@@ -40,12 +50,6 @@ def reverse_kl_slope(teacher_NV: LogProbs, student_NV: LogProbs) -> LogProbs:
     return student_NV.exp() * (student_NV - teacher_NV)
 
 
-def _log_mixture(teacher_NV: LogProbs, student_NV: LogProbs, teacher_share: float) -> LogProbs:
-    """log(share·p + (1 − share)·q), computed without leaving log space."""
-    log_share = math.log(teacher_share), math.log1p(-teacher_share)
-    return torch.logaddexp(teacher_NV + log_share[0], student_NV + log_share[1])
-
-
 def jensen_shannon(teacher_NV: LogProbs, student_NV: LogProbs, *, beta: float | int = 0.5) -> PerPosition:
     """β·KL(p‖m) + (1−β)·KL(q‖m) with m = βp + (1−β)q. KID eq. 4 is β = 1/2; Agarwal et al. 2024 for any β.
 
@@ -55,14 +59,14 @@ def jensen_shannon(teacher_NV: LogProbs, student_NV: LogProbs, *, beta: float | 
         ValueError: β is not strictly between 0 and 1.
     """
     _check_beta(beta)
-    log_m_NV = _log_mixture(teacher_NV, student_NV, beta)
+    log_m_NV = log_mixture(teacher_NV, student_NV, beta)
     from_teacher_N = (teacher_NV.exp() * (teacher_NV - log_m_NV)).sum(-1)
     from_student_N = (student_NV.exp() * (student_NV - log_m_NV)).sum(-1)
     return beta * from_teacher_N + (1 - beta) * from_student_N
 
 
 def jensen_shannon_slope(teacher_NV: LogProbs, student_NV: LogProbs, *, beta: float | int = 0.5) -> LogProbs:
-    log_m_NV = _log_mixture(teacher_NV, student_NV, beta)
+    log_m_NV = log_mixture(teacher_NV, student_NV, beta)
     return (1 - beta) * student_NV.exp() * (student_NV - log_m_NV)
 
 
@@ -73,28 +77,6 @@ def total_variation(teacher_NV: LogProbs, student_NV: LogProbs) -> PerPosition:
 
 def total_variation_slope(teacher_NV: LogProbs, student_NV: LogProbs) -> LogProbs:
     return 0.5 * student_NV.exp() * torch.sign(student_NV - teacher_NV)
-
-
-def skewed_forward_kl(teacher_NV: LogProbs, student_NV: LogProbs, *, skew: float = 0.1) -> PerPosition:
-    """KL(p ‖ skew·p + (1−skew)·q). DistiLLM (Ko et al. 2024), whose default skew is 0.1."""
-    return forward_kl(teacher_NV, _log_mixture(teacher_NV, student_NV, skew))
-
-
-def skewed_forward_kl_slope(teacher_NV: LogProbs, student_NV: LogProbs, *, skew: float = 0.1) -> LogProbs:
-    log_m_NV = _log_mixture(teacher_NV, student_NV, skew)
-    return -(1 - skew) * (teacher_NV + student_NV - log_m_NV).exp()
-
-
-def skewed_reverse_kl(teacher_NV: LogProbs, student_NV: LogProbs, *, skew: float = 0.1) -> PerPosition:
-    """KL(q ‖ (1−skew)·p + skew·q). DistiLLM (Ko et al. 2024)."""
-    log_m_NV = _log_mixture(teacher_NV, student_NV, 1 - skew)
-    return (student_NV.exp() * (student_NV - log_m_NV)).sum(-1)
-
-
-def skewed_reverse_kl_slope(teacher_NV: LogProbs, student_NV: LogProbs, *, skew: float = 0.1) -> LogProbs:
-    log_m_NV = _log_mixture(teacher_NV, student_NV, 1 - skew)
-    q_NV = student_NV.exp()
-    return q_NV * (student_NV - log_m_NV - skew * (student_NV - log_m_NV).exp())
 
 
 def entropy(logp_NV: LogProbs) -> PerPosition:
@@ -159,6 +141,13 @@ _MAKERS: dict[str, Callable[[DivergenceParameters], Divergence]] = {
         partial(adaptive_teaching_slope, easy_weight=given.easy_weight),
         reads_positions=True,
         hard_share=given.hard_share,
+    ),
+    "contrastive-skewed-kl": lambda given: Divergence(
+        "contrastive-skewed-kl",
+        "contrastive skewed KL",
+        partial(contrastive_skewed_kl, skew=given.skew),
+        partial(contrastive_skewed_kl_slope, skew=given.skew),
+        reads_positions=True,
     ),
 }
 DIVERGENCES: dict[str, Divergence] = {name: make_divergence(name) for name in _MAKERS}

@@ -44,6 +44,13 @@ TEACHER_AND_STUDENT = SourceSpec(
     is_on_policy=True,
     teacher_beams=1,
 )
+TEACHER_BESIDE_STUDENT = SourceSpec(
+    "teacher-beside-student",
+    "both teacher-generated (fixed beforehand) and student-generated (online)",
+    f"{_ROOM}.teacher:TeacherBesideStudent",
+    is_on_policy=True,
+    teacher_beams=1,
+)
 GOLD_AND_STUDENT = SourceSpec(
     "gold-and-student",
     "gold or student-generated (online)",
@@ -163,6 +170,15 @@ _ROWS = (
         "Zhong et al. 2024 (ATKD)",
         "Diversity of the teacher's other tokens everywhere, its target token only where it is unsure. With gold's "
         "likelihood, as KID has it of baselines on gold (ASSUMED).",
+    ),
+    Method(
+        "distillm-2",
+        "contrastive-skewed-kl",
+        TEACHER_BESIDE_STUDENT,
+        0.0,
+        "Ko et al. 2025 (DistiLLM-2)",
+        "Skewed forward KL on the teacher's completion and skewed reverse KL on the student's, of every question. Skew "
+        "and weights stay as they are, as in the authors' released settings (ASSUMED; the paper adapts both).",
     ),
 )
 

@@ -17,6 +17,7 @@ DivergenceName = Literal[
     "skewed-reverse-kl",
     "adaptive-kl",
     "adaptive-teaching",
+    "contrastive-skewed-kl",
 ]
 PUBLISHED_PROMPT_TOKENS = 1024
 
@@ -236,6 +237,11 @@ class DistillOptions(Section):
         ge=0,
         le=1,
         description="chance that f-distill and imitkd take the student's completion (ASSUMED 1/2)",
+    )
+    mixture: Literal["drawn", "both"] = Field(
+        "drawn",
+        description="of f-distill and imitkd: for each question one completion, drawn (ASSUMED), or both sides', each "
+        "with half the weight, as f-distill's own paper has it",
     )
 
 

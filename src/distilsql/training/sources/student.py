@@ -95,9 +95,31 @@ def _trained(rows: Sequence[Written]) -> Trained:
 
 
 class Mixture(Student):
-    """The student writes `distill.mixture_share` of completions, drawn by example and epoch; the others are `fixed`."""
+    """The student writes `distill.mixture_share` of completions, drawn by example and epoch; the others are `fixed`.
+    Or, with `distill.mixture` = both, every question has two completions, the fixed one and the student's."""
+
+    @property
+    def has_both(self) -> bool:
+        return self.recipe.distill.mixture == "both"
+
+    def write(self, items: Sequence[WindowTree]) -> list[Trained]:
+        written = super().write(items)
+        if not self.has_both:
+            return written
+        return [self._beside_fixed(item, own) for item, own in zip(items, written, strict=True)]
+
+    def _beside_fixed(self, item: WindowTree, own: Trained) -> Trained:
+        questions = tuple(range(len(item.examples)))
+        fixed = [self.fixed(example) for example in item.examples]
+        return Trained(
+            fixed + own.completions,
+            questions=questions + questions,
+            by_student=(False,) * len(fixed) + (True,) * len(own.completions),
+        )
 
     def given(self, item: WindowTree) -> list[Written | None]:
+        if self.has_both:
+            return super().given(item)
         draws = [item.rng(self.recipe.seed, Use.MIXING, row).random() for row in range(len(item.examples))]
         return [
             None

@@ -72,7 +72,7 @@ class TeacherWritten:
 class Teacher(CompletionSource):
     """The teacher's completion, written once (sequence-level distillation, Kim and Rush 2016 §3.2).
 
-    By beam search: the mode of the teacher's distribution over sequences stands for the distribution, their eq. 9. A
+    By beam search: the mode of the teacher's distribution over sequences stands for the distribution. A
     sample of it (`generation.teacher_beams` = 1) makes the likelihood an unbiased estimate of their L_SEQ-KD.
     """
 
@@ -114,6 +114,16 @@ class TeacherAndStudent(Mixture):
 
     def summary(self) -> dict[str, Any]:
         return self.written.summary()
+
+
+class TeacherBesideStudent(TeacherAndStudent):
+    """The teacher's completion and the student's own of every question (DistiLLM-2, Ko et al. 2025).
+
+    The paper writes the student's anew before each epoch, and its code once before training; here the student writes
+    in each round, as in the other methods on-policy (ASSUMED).
+    """
+
+    has_both = True
 
 
 def ensure_teacher_completions(
