@@ -12,6 +12,7 @@ from distilsql.distill.methods import (
     TEACHER,
     TEACHER_AND_STUDENT,
     TEACHER_BESIDE_STUDENT,
+    TEACHER_MIXED,
 )
 
 
@@ -32,6 +33,7 @@ def test_the_table_is_the_papers_table_1_switch_and_other_baselines():
         "seqkd": (None, TEACHER, 0),
         "akl": ("adaptive-kl", GOLD, 1),
         "atkd": ("adaptive-teaching", GOLD, 1),
+        "minillm": ("reverse-kl", TEACHER_MIXED, 0),
         "distillm-2": ("contrastive-skewed-kl", TEACHER_BESIDE_STUDENT, 0),
     }
 

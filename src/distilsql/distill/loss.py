@@ -39,10 +39,14 @@ class Distillation:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """The gold side of the loss: target tokens and the weight of each position's negative log-likelihood."""
+    """The likelihood side of the loss: target tokens and the weight of each position's negative log-likelihood.
+
+    Without `has_value`, weights are rewards of either sign: the term has its gradient and counts as nothing in the sum.
+    """
 
     target_N: Tensor
     weight_N: Tensor
+    has_value: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ def completion_loss(
     likelihood: Likelihood | None = None,
     chunk_rows: int = 128,
 ) -> LossParts:
-    """Σ_n weight_n · D(p_n, q_n) + Σ_n weight_n · (−log q_n[target_n]) over completion positions.
+    """Σ_n weight_n · D(p_n, q_n) + Σ_n weight_n · (−log q_n[target_n]) over completion positions, the latter in value
+    only where the likelihood `has_value`.
 
     Raises:
         ValueError: neither term is given, or the rows of teacher states or targets are not those of `hidden_ND`.
@@ -136,7 +141,7 @@ class _ChunkedLoss(torch.autograd.Function):
         total = divergence_N.new_zeros(())
         if distillation is not None:
             total = total + (divergence_N * distillation.weight_N.to(divergence_N)).sum()
-        if likelihood is not None:
+        if likelihood is not None and likelihood.has_value:
             total = total + (nll_N * likelihood.weight_N.to(nll_N)).sum()
         return total, divergence_N, nll_N
 

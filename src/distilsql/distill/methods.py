@@ -64,6 +64,13 @@ SWITCH = SourceSpec(
     is_on_policy=True,
     reads_both_models=True,
 )
+TEACHER_MIXED = SourceSpec(
+    "teacher-mixed",
+    "drawn from a mixture of teacher and student, token by token",
+    f"{_ROOM}.minillm:TeacherMixed",
+    is_on_policy=True,
+    reads_both_models=True,
+)
 
 
 @dataclass(frozen=True)
@@ -170,6 +177,16 @@ _ROWS = (
         "Zhong et al. 2024 (ATKD)",
         "Diversity of the teacher's other tokens everywhere, its target token only where it is unsure. With gold's "
         "likelihood, as KID has it of baselines on gold (ASSUMED).",
+    ),
+    Method(
+        "minillm",
+        "reverse-kl",
+        TEACHER_MIXED,
+        0.0,
+        "Gu et al. 2024 (MiniLLM)",
+        "Policy gradient of the sequences' reverse KL: the next token's exactly, the future's by its mean reward. "
+        "Without the language-modelling loss on a pre-training corpus (ASSUMED: a recipe has none; "
+        "`distill.gold_weight` adds gold's likelihood).",
     ),
     Method(
         "distillm-2",

@@ -19,6 +19,7 @@ from distilsql.runs.sections import (
     DataOptions,
     DistillOptions,
     GenerationSettings,
+    MiniLLMSettings,
     PromptSettings,
     Section,
     StudentOptions,
@@ -39,6 +40,7 @@ class Recipe(Section):
     distill: DistillOptions = DistillOptions()
     generation: GenerationSettings = GenerationSettings()
     switch: SwitchSettings = SwitchSettings()
+    minillm: MiniLLMSettings = MiniLLMSettings()
     train: TrainOptions = TrainOptions()
 
     @model_validator(mode="after")

@@ -289,6 +289,24 @@ class SwitchSettings(Section):
     )
 
 
+class MiniLLMSettings(Section):
+    teacher_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="α: how much of the teacher's distribution each token is drawn from (Gu et al. 2024)",
+    )
+    length_normalisation: bool = Field(
+        True, description="the mean reward of the tokens that follow, rather than their sum (Gu et al. 2024)"
+    )
+    clip: float | None = Field(
+        0.2,
+        gt=0,
+        description="ε: a token's future reward counts for nothing where its importance weight has left 1 ± ε towards "
+        "it, as PPO has it (ASSUMED: the value of the authors' code)",
+    )
+
+
 class TrainOptions(Section):
     steps: int | None = Field(None, ge=1, description="optimizer steps; or give epochs")
     epochs: float | None = Field(None, gt=0, description="passes over the data; or give steps")

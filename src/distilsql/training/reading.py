@@ -62,11 +62,11 @@ def positions_of(
 
 @torch.no_grad()
 def token_logps(
-    head: Head, hidden_ND: Tensor, token_N: Tensor, vocabulary_size: int, temperature: float, chunk_rows: int
+    head: Head, hidden_ND: Tensor, token_N: Tensor, vocabulary_size: int, chunk_rows: int
 ) -> Tensor:
     """The log-probabilities (N) of the tokens, in float32 (or float64), `chunk_rows` rows of logits at a time."""
     parts = [
-        head.log_probs(hidden_RD, vocabulary_size, temperature).gather(-1, token_R.unsqueeze(-1)).squeeze(-1)
+        head.log_probs(hidden_RD, vocabulary_size).gather(-1, token_R.unsqueeze(-1)).squeeze(-1)
         for hidden_RD, token_R in zip(
             hidden_ND.split(chunk_rows), token_N.to(hidden_ND.device).split(chunk_rows), strict=True
         )

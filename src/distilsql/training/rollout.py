@@ -60,6 +60,7 @@ class Rollout:
         ledger = self._trainer.ledger
         with ledger.phase(Phase.DATA):
             items = [self._items(step) for step in steps]
+        self._trainer.source.share_done = steps[0] / self._steps
         before = ledger.seconds[Phase.GENERATION]
         trained = iter(self._trainer.source.write([item for window in items for item in window]))
         seconds = ledger.seconds[Phase.GENERATION] - before

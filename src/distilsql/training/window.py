@@ -16,8 +16,8 @@ from distilsql.distill.divergences import DivergenceParameters, make_divergence
 from distilsql.distill.loss import Distillation, Likelihood, LossParts, completion_loss
 from distilsql.distill.reduction import Reduction, position_weights, window_denominator
 from distilsql.inference.loading import Engines
-from distilsql.models.tree import Completion, as_branches, targets
-from distilsql.models.tree_model import PromptState, student_hidden
+from distilsql.models.tree import Branch, Completion, as_branches, targets
+from distilsql.models.tree_model import PromptState, TreeModel, student_hidden
 from distilsql.runs.recipe import Recipe
 from distilsql.training.frozen_teacher import FrozenTeacher
 from distilsql.training.ledger import Ledger, Phase
@@ -140,7 +140,7 @@ class WindowTrainer:
         reading = self._read(item, trained) if survey is None else survey.readings[number]
         with self.ledger.phase(Phase.STUDENT):
             distillation = self._distillation(trained, reading, denominators.trained, survey)
-            parts = self._losses(item, trained, distillation, denominators, state, result)
+            parts = self._losses(item, trained, reading, distillation, denominators, state, result)
             total = torch.stack([part.total for part in parts]).sum()
             if torch.isfinite(total):
                 total.backward()
@@ -150,6 +150,7 @@ class WindowTrainer:
         self,
         item: WindowTree,
         trained: Trained,
+        reading: Reading | None,
         distillation: Distillation | None,
         denominators: Denominators,
         state: PromptState | None,
@@ -167,6 +168,10 @@ class WindowTrainer:
         likelihood = (
             gold if lines_up else self._completion_likelihood(trained.completions, denominators.trained)
         )
+        if self.source.weighs_positions:
+            distillation, likelihood = self._weighed(
+                trained, reading, hidden_ND[:rows], distillation, denominators
+            )
         terms = [(hidden_ND[:rows], distillation, likelihood)]
         if gold is not None and not lines_up:
             terms.append((hidden_ND[rows:], None, gold))
@@ -174,7 +179,8 @@ class WindowTrainer:
         for hidden, divergence, target in terms:
             if divergence is not None or target is not None:
                 part = self._loss(hidden, divergence, target)
-                result.add(part, has_divergence=divergence is not None, has_likelihood=target is not None)
+                has_likelihood = target is not None and target.has_value
+                result.add(part, has_divergence=divergence is not None, has_likelihood=has_likelihood)
                 parts.append(part)
         return parts
 
@@ -196,18 +202,14 @@ class WindowTrainer:
         hidden_NE = None if self.divergence is None else self.teacher.hidden(item, branches)
         if hidden_NE is None or self.divergence is None or self.engines.teacher is None:
             return None
-        if not self.divergence.hard_share:
+        if not self.divergence.hard_share and not self.source.weighs_positions:
             return Reading(hidden_NE)
         with self.ledger.phase(Phase.TEACHER):
-            token_logp_N = token_logps(
-                self.engines.teacher.head(),
-                hidden_NE,
-                targets(branches),
-                self.engines.vocabulary_size,
-                self.recipe.distill.temperature,
-                self.recipe.train.loss_chunk_rows,
-            )
-        return Reading(hidden_NE, token_logp_N)
+            return Reading(hidden_NE, self._token_logps(self.engines.teacher, hidden_NE, branches))
+
+    def _token_logps(self, model: TreeModel, hidden_ND: Tensor, branches: Sequence[Branch]) -> Tensor:
+        size, chunk_rows = self.engines.vocabulary_size, self.recipe.train.loss_chunk_rows
+        return token_logps(model.head(), hidden_ND.detach(), targets(branches), size, chunk_rows)
 
     def _distillation(
         self, trained: Trained, reading: Reading | None, denominator: int, survey: Survey | None
@@ -236,6 +238,32 @@ class WindowTrainer:
         lengths = [len(completion) for completion in completions]
         weights = position_weights(lengths, self.reduction, denominator) * weight
         return Likelihood(targets(as_branches(completions)).to(device), weights.to(device))
+
+    def _weighed(
+        self,
+        trained: Trained,
+        reading: Reading | None,
+        hidden_ND: Tensor,
+        distillation: Distillation | None,
+        denominators: Denominators,
+    ) -> tuple[Distillation, Likelihood]:
+        """Both terms of a source that weighs positions, with its weights."""
+        assert reading is not None
+        assert reading.token_logp_N is not None
+        assert distillation is not None
+        student_logp_N = self._token_logps(self.engines.student, hidden_ND, trained.branches())
+        factors = self.source.weigh(trained, reading.token_logp_N, student_logp_N)
+        likelihood = self._likelihood(trained.completions, 1.0, denominators.trained)
+        return (
+            replace(
+                distillation, weight_N=distillation.weight_N * factors.divergence_N.to(distillation.weight_N)
+            ),
+            Likelihood(
+                likelihood.target_N,
+                likelihood.weight_N * factors.likelihood_N.to(likelihood.weight_N),
+                has_value=False,
+            ),
+        )
 
     def _completion_likelihood(self, completions: list[Completion], denominator: int) -> Likelihood | None:
         weight = self.recipe.row.completion_weight

@@ -6,7 +6,9 @@ A new source is one file with a subclass of `CompletionSource`, named by its row
 import importlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor
 
 from distilsql.data.benchmark import Benchmark
 from distilsql.inference.loading import Engines
@@ -25,13 +27,15 @@ class Trained:
     """The completions that a tree is trained on: one per question, in order, unless `questions` says whose each is.
 
     `teacher_tokens` counts those of each that the teacher wrote, where either model could have written them.
-    `by_student` says which ones the student wrote; by default none.
+    `by_student` says which ones the student wrote; by default none. `logps` are the log-probabilities with which
+    their tokens were drawn, for a source that weighs positions by them.
     """
 
     completions: list[Completion]
     teacher_tokens: tuple[int, ...] | None = None
     questions: tuple[int, ...] | None = None
     by_student: tuple[bool, ...] | None = None
+    logps: tuple[tuple[float, ...], ...] | None = None
 
     def branches(self) -> list[Branch]:
         if self.questions is None:
@@ -49,6 +53,8 @@ class Trained:
         """Keys that are not its own are passed over."""
         known = {each.name: values[each.name] for each in fields(cls) if values.get(each.name) is not None}
         completions = [tuple(tokens) for tokens in known.pop("completions")]
+        if "logps" in known:
+            known["logps"] = [tuple(logps) for logps in known["logps"]]
         return cls(completions, **{name: tuple(value) for name, value in known.items()})
 
     @property
@@ -59,6 +65,14 @@ class Trained:
     def tokens_written(self) -> int:
         """Tokens that the student or the teacher could have written."""
         return 0 if self.teacher_tokens is None else sum(map(len, self.completions))
+
+
+class PositionWeights(NamedTuple):
+    """Factors of N positions: of the divergence, and of the likelihood of the completion's own tokens. The latter may
+    be of either sign; what it adds is a gradient, and nothing to the loss that is logged."""
+
+    divergence_N: Tensor
+    likelihood_N: Tensor
 
 
 @dataclass(frozen=True)
@@ -79,11 +93,15 @@ class CompletionSource:
 
     `is_fixed`: an example's completion never changes, so what the frozen teacher says of it can be kept.
     `rewrites`: the completions that `write` gives stand for others of the same length, which `rewrite` makes in the
-    pass that trains on them.
+    pass that trains on them. `weighs_positions`: `weigh` gives each position weights of its own.
+
+    `share_done` is the share of the training's steps that are done when a round is written; the rollout keeps it.
     """
 
     is_fixed: ClassVar[bool] = False
     rewrites: ClassVar[bool] = False
+    weighs_positions: ClassVar[bool] = False
+    share_done: float = 0.0
 
     def __init__(self, recipe: Recipe, engines: Engines, ledger: Ledger) -> None:
         self.recipe, self.engines, self.ledger = recipe, engines, ledger
@@ -108,6 +126,11 @@ class CompletionSource:
     def rewrite(self, item: WindowTree, state: PromptState | None) -> list[Completion]:
         """For a source that `rewrites`: the tree's completions, from the prompts that the student has just run.
         `state` is None in the padded layout."""
+        raise NotImplementedError
+
+    def weigh(self, trained: Trained, teacher_logp_N: Tensor, student_logp_N: Tensor) -> PositionWeights:
+        """For a source that `weighs_positions`: from the log-probabilities that both models, the student as it stands,
+        give the tokens of a tree's completions."""
         raise NotImplementedError
 
     def lines_up_with_gold(self) -> bool:

@@ -17,11 +17,13 @@ from distilsql.training.window_tree import Use, WindowTree
 
 
 class Written(NamedTuple):
-    """A completion; `from_teacher` of its tokens are the teacher's, None where the student writes alone."""
+    """A completion; `from_teacher` of its tokens are the teacher's, None where the student writes alone. `logps` as in
+    `Trained`."""
 
     tokens: Completion
     from_teacher: int | None = None
     by_student: bool = True
+    logps: tuple[float, ...] | None = None
 
 
 class Student(CompletionSource):
@@ -87,10 +89,12 @@ class Student(CompletionSource):
 
 def _trained(rows: Sequence[Written]) -> Trained:
     counts = [one.from_teacher for one in rows if one.from_teacher is not None]
+    logps = [one.logps for one in rows if one.logps is not None]
     return Trained(
         [one.tokens for one in rows],
         tuple(counts) if counts else None,
         by_student=tuple(one.by_student for one in rows),
+        logps=tuple(logps) if logps else None,
     )
 
 
