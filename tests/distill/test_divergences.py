@@ -62,6 +62,10 @@ def formula(name: str, p: np.ndarray, q: np.ndarray) -> np.ndarray:
     if name == "contrastive-skewed-kl":
         sides = zip(formula("skewed-forward-kl", p, q), formula("skewed-reverse-kl", p, q), strict=True)
         return np.array([pair[int(own)] for pair, own in zip(sides, POSITIONS.by_student_N, strict=True)])
+    if name == "oracle-likelihood":
+        tokens = zip(POSITIONS.by_student_N, p.argmax(-1), POSITIONS.token_N, strict=True)
+        right = [first if own else token for own, first, token in tokens]
+        return np.array([-math.log(q[row, token]) for row, token in enumerate(right)])
     assert name == "adaptive-teaching"
     return np.array([adaptive_teaching_by_hand(p[row], q[row], row) for row in range(len(p))])
 
@@ -99,7 +103,7 @@ def test_value_equals_the_textbook_formula(name, divergence, seed, scale):
     assert divergence(teacher, student, POSITIONS).numpy() == pytest.approx(expected, abs=1e-12, rel=1e-9)
 
 
-@pytest.mark.parametrize("divergence", ALL, ids=IDS)
+@pytest.mark.parametrize("divergence", [each for each in ALL if each.name != "oracle-likelihood"])
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=15, deadline=None)
 def test_zero_iff_equal_and_never_negative(divergence, seed):

@@ -1,4 +1,4 @@
-"""Methods on two completions of every question: distillm-2, and f-distill as its own paper has it."""
+"""Methods on completions of two sides: distillm-2, and f-distill and imitkd as their own papers have them."""
 
 import json
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from distilsql.training import rollout as rollout_module
+from distilsql.training.sources.student import GoldAndStudent
 from distilsql.training.train import train
 from references import alone
 from run_folders import step_lines
@@ -86,3 +87,36 @@ def test_drawn_sides_take_one_completion_each(recipe, tmp_path, monkeypatch):
     counts.clear()
     train(recipe("imitkd", *ALL, "distill.mixture=both"), tmp_path / "both")
     assert sum(counts) == 10
+
+
+def test_imitkd_as_its_own_code_has_it_begins_with_gold_and_ends_with_the_student(
+    recipe, tmp_path, monkeypatch
+):
+    """1 − 0.005^s: none of the student's in the first step, all but a few in the last. On gold the loss is its own
+    likelihood, as fine-tuning's."""
+    own = ("distill.divergence=oracle-likelihood", "distill.mixture_schedule=exponential")
+    keys = (*ALL, "train.calibration_windows=0", "prompt.max_completion_tokens=24")
+    sft = step_lines(train(recipe("sft", *keys), tmp_path / "sft"))
+    shares = []
+    window = rollout_module.Rollout.window
+
+    def recorded(self, step):
+        ready = window(self, step)
+        shares.append(np.mean([own for trained in ready.trained for own in trained.by_student]))
+        return ready
+
+    monkeypatch.setattr(rollout_module.Rollout, "window", recorded)
+    lines = step_lines(train(recipe("imitkd", *keys, *own, "train.steps=40"), tmp_path / "run"))
+    assert shares[0] == 0
+    assert np.mean(shares[:4]) < 0.5 < 0.9 < np.mean(shares[-20:])
+    assert lines[0]["loss"] == pytest.approx(sft[0]["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "share"), [("constant", 0.3), ("linear", 0.5), ("exponential", 0.929289)]
+)
+def test_the_students_share_follows_its_schedule(recipe, schedule, share):
+    source = GoldAndStudent.__new__(GoldAndStudent)
+    source.recipe = recipe("imitkd", "distill.mixture_share=0.3", f"distill.mixture_schedule={schedule}")
+    source.share_done = 0.5
+    assert source.student_share == pytest.approx(share, rel=1e-4)

@@ -1,4 +1,4 @@
-"""A divergence that differs by who wrote the completion: DistiLLM-2's contrastive pair."""
+"""What differs by who wrote the completion: DistiLLM-2's contrastive pair, and ImitKD's own loss."""
 
 import torch
 from torch import Tensor
@@ -31,3 +31,17 @@ def contrastive_skewed_kl_slope(
     forward_NV = skewed_forward_kl_slope(teacher_NV, student_NV, skew=skew)
     reverse_NV = skewed_reverse_kl_slope(teacher_NV, student_NV, skew=skew)
     return torch.where(positions.by_student_N.unsqueeze(-1), reverse_NV, forward_NV)
+
+
+def oracle_likelihood(teacher_NV: LogProbs, student_NV: LogProbs, positions: Positions) -> PerPosition:
+    """−log q of the token that is right there: gold's own on gold, the teacher's first choice after what the student
+    wrote (ImitKD's optimal-oracle loss, Lin et al. 2020). No divergence: at p = q it is not zero."""
+    return -student_NV.gather(-1, _right_token_N1(teacher_NV, positions)).squeeze(-1)
+
+
+def oracle_likelihood_slope(teacher_NV: LogProbs, student_NV: LogProbs, positions: Positions) -> Tensor:
+    return torch.zeros_like(student_NV).scatter_(-1, _right_token_N1(teacher_NV, positions), -1.0)
+
+
+def _right_token_N1(teacher_NV: Tensor, positions: Positions) -> Tensor:
+    return torch.where(positions.by_student_N, teacher_NV.argmax(-1), positions.token_N).unsqueeze(-1)

@@ -1,7 +1,8 @@
 """Divergences between a teacher p and a student q, per position, summed over the vocabulary.
 
 Shapes: N positions, V vocabulary entries. Inputs are natural-log probabilities in float32 (or float64);
-the teacher always comes first. Every divergence is zero iff p = q and never negative.
+the teacher always comes first. Every divergence is zero iff p = q and never negative, but for `oracle-likelihood`, a
+likelihood in a divergence's place.
 
 Each divergence also states its *slope* q_v · ∂D/∂q_v, which is all that the gradient with respect to the
 student's logits needs: ∂D/∂logit_v = slope_v − q_v · Σ_u slope_u. The chunked loss uses it to avoid building
@@ -20,6 +21,8 @@ from distilsql.distill.adaptive_teaching import adaptive_teaching, adaptive_teac
 from distilsql.distill.contrastive import (
     contrastive_skewed_kl,
     contrastive_skewed_kl_slope,
+    oracle_likelihood,
+    oracle_likelihood_slope,
 )
 from distilsql.distill.divergence import Divergence, LogProbs, PerPosition
 from distilsql.distill.skewed import (
@@ -147,6 +150,13 @@ _MAKERS: dict[str, Callable[[DivergenceParameters], Divergence]] = {
         "contrastive skewed KL",
         partial(contrastive_skewed_kl, skew=given.skew),
         partial(contrastive_skewed_kl_slope, skew=given.skew),
+        reads_positions=True,
+    ),
+    "oracle-likelihood": lambda _: Divergence(
+        "oracle-likelihood",
+        "likelihood of the oracle's token",
+        oracle_likelihood,
+        oracle_likelihood_slope,
         reads_positions=True,
     ),
 }

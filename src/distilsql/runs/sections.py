@@ -18,6 +18,7 @@ DivergenceName = Literal[
     "adaptive-kl",
     "adaptive-teaching",
     "contrastive-skewed-kl",
+    "oracle-likelihood",
 ]
 PUBLISHED_PROMPT_TOKENS = 1024
 
@@ -237,6 +238,11 @@ class DistillOptions(Section):
         ge=0,
         le=1,
         description="chance that f-distill and imitkd take the student's completion (ASSUMED 1/2)",
+    )
+    mixture_schedule: Literal["constant", "linear", "exponential"] = Field(
+        "constant",
+        description="how that chance goes with the share s of steps that are done: as it is (KID names no schedule), "
+        "or s, or 1 − 0.005^s, which ImitKD's own code has",
     )
     mixture: Literal["drawn", "both"] = Field(
         "drawn",

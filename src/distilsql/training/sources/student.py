@@ -15,6 +15,8 @@ from distilsql.training.sources.source import Beforehand, CompletionSource, Trai
 from distilsql.training.sources.writing import vllm_source, write_completions
 from distilsql.training.window_tree import Use, WindowTree
 
+_LAST_GOLD_SHARE = 0.005  # to which ImitKD's exponential schedule falls
+
 
 class Written(NamedTuple):
     """A completion; `from_teacher` of its tokens are the teacher's, None where the student writes alone. `logps` as in
@@ -121,14 +123,23 @@ class Mixture(Student):
             by_student=(False,) * len(fixed) + (True,) * len(own.completions),
         )
 
+    @property
+    def student_share(self) -> float:
+        """The chance that the student writes, by `distill.mixture_schedule`: ImitKD's 1 − β_t (Lin et al. 2020)."""
+        schedule = self.recipe.distill.mixture_schedule
+        if schedule == "linear":
+            return self.share_done
+        if schedule == "exponential":
+            return 1 - _LAST_GOLD_SHARE**self.share_done
+        return self.recipe.distill.mixture_share
+
     def given(self, item: WindowTree) -> list[Written | None]:
         if self.has_both:
             return super().given(item)
+        share = self.student_share
         draws = [item.rng(self.recipe.seed, Use.MIXING, row).random() for row in range(len(item.examples))]
         return [
-            None
-            if draw < self.recipe.distill.mixture_share
-            else Written(self.fixed(example), by_student=False)
+            None if draw < share else Written(self.fixed(example), by_student=False)
             for draw, example in zip(draws, item.examples, strict=True)
         ]
 
