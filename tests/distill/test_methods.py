@@ -7,6 +7,7 @@ from distilsql.distill.methods import (
     IMPERFECT,
     MASKED,
     METHODS,
+    REPLAY,
     STUDENT,
     SWITCH,
     TEACHER,
@@ -34,6 +35,7 @@ def test_the_table_is_the_papers_table_1_switch_and_other_baselines():
         "akl": ("adaptive-kl", GOLD, 1),
         "atkd": ("adaptive-teaching", GOLD, 1),
         "minillm": ("reverse-kl", TEACHER_MIXED, 0),
+        "distillm": ("skewed-reverse-kl", REPLAY, 0),
         "distillm-2": ("contrastive-skewed-kl", TEACHER_BESIDE_STUDENT, 0),
     }
 

@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 
+from distilsql.distill.policy_gradient import policy_gradient_weights
 from distilsql.inference.loading import load_engines
 from distilsql.models.generate import GenerationOptions, generate_trees, uniform_stream
+from distilsql.models.generate_mixed import generate_mixed
 from distilsql.training import rollout as rollout_module
-from distilsql.training.sources.minillm import generate_mixed, policy_gradient_weights
 from distilsql.training.train import train
 from references import alone
 from run_folders import step_lines

@@ -71,6 +71,12 @@ TEACHER_MIXED = SourceSpec(
     is_on_policy=True,
     reads_both_models=True,
 )
+REPLAY = SourceSpec(
+    "replay",
+    "gold, student-generated (online), or a replay of that, the more the less gold helps",
+    f"{_ROOM}.replay:Replay",
+    is_on_policy=True,
+)
 
 
 @dataclass(frozen=True)
@@ -187,6 +193,16 @@ _ROWS = (
         "Policy gradient of the sequences' reverse KL: the next token's exactly, the future's by its mean reward. "
         "Without the language-modelling loss on a pre-training corpus (ASSUMED: a recipe has none; "
         "`distill.gold_weight` adds gold's likelihood).",
+    ),
+    Method(
+        "distillm",
+        "skewed-reverse-kl",
+        REPLAY,
+        0.0,
+        "Ko et al. 2024 (DistiLLM)",
+        "Skewed reverse KL (or forward: `distill.divergence`) on gold, and more and more on what the student writes, "
+        "now or before, as the validation loss asks for it. Without its loss on a pre-training corpus (ASSUMED, as "
+        "minillm).",
     ),
     Method(
         "distillm-2",

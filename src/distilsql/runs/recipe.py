@@ -21,6 +21,7 @@ from distilsql.runs.sections import (
     GenerationSettings,
     MiniLLMSettings,
     PromptSettings,
+    ReplaySettings,
     Section,
     StudentOptions,
     SwitchSettings,
@@ -41,6 +42,7 @@ class Recipe(Section):
     generation: GenerationSettings = GenerationSettings()
     switch: SwitchSettings = SwitchSettings()
     minillm: MiniLLMSettings = MiniLLMSettings()
+    replay: ReplaySettings = ReplaySettings()
     train: TrainOptions = TrainOptions()
 
     @model_validator(mode="after")

@@ -313,6 +313,27 @@ class MiniLLMSettings(Section):
     )
 
 
+class ReplaySettings(Section):
+    initial_share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="φ at the start: share of trees that are about what the student writes; by default 0, as in "
+        "DistiLLM's code, where data.valid makes it grow, and else 1/2 (ASSUMED), where nothing would",
+    )
+    validate_every_steps: int | None = Field(
+        None,
+        ge=1,
+        description="how often the loss on data.valid is taken; by default once an epoch, as in that code",
+    )
+    loss_margin: float = Field(
+        0.1, ge=0, description="by how much that loss has to grow for φ to grow by 0.1, in nats (ASSUMED)"
+    )
+    capacity: int = Field(
+        1000, ge=1, description="completions that the buffer holds; it is replayed from once it is full"
+    )
+
+
 class TrainOptions(Section):
     steps: int | None = Field(None, ge=1, description="optimizer steps; or give epochs")
     epochs: float | None = Field(None, gt=0, description="passes over the data; or give steps")

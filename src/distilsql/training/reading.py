@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from distilsql.distill.divergence import Positions
-from distilsql.distill.head import Head
 from distilsql.distill.masking import masked_count
 from distilsql.models.tree import targets
 from distilsql.training.sources.source import Trained
@@ -58,17 +57,3 @@ def positions_of(
         else (token_logp_N <= hard_below).to(device)
     )
     return Positions(token_N, torch.repeat_interleave(by_student, lengths).to(device), is_hard_N)
-
-
-@torch.no_grad()
-def token_logps(
-    head: Head, hidden_ND: Tensor, token_N: Tensor, vocabulary_size: int, chunk_rows: int
-) -> Tensor:
-    """The log-probabilities (N) of the tokens, in float32 (or float64), `chunk_rows` rows of logits at a time."""
-    parts = [
-        head.log_probs(hidden_RD, vocabulary_size).gather(-1, token_R.unsqueeze(-1)).squeeze(-1)
-        for hidden_RD, token_R in zip(
-            hidden_ND.split(chunk_rows), token_N.to(hidden_ND.device).split(chunk_rows), strict=True
-        )
-    ]
-    return torch.cat(parts) if parts else hidden_ND.new_zeros(0)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from distilsql.distill.divergence import Divergence
 from distilsql.distill.divergences import DivergenceParameters, make_divergence
+from distilsql.distill.head import token_log_probs
 from distilsql.distill.loss import Distillation, Likelihood, LossParts, completion_loss
 from distilsql.distill.reduction import Reduction, position_weights, window_denominator
 from distilsql.inference.loading import Engines
@@ -21,7 +22,7 @@ from distilsql.models.tree_model import PromptState, TreeModel, student_hidden
 from distilsql.runs.recipe import Recipe
 from distilsql.training.frozen_teacher import FrozenTeacher
 from distilsql.training.ledger import Ledger, Phase
-from distilsql.training.reading import Reading, Survey, hard_threshold, positions_of, token_logps
+from distilsql.training.reading import Reading, Survey, hard_threshold, positions_of
 from distilsql.training.sources.source import Trained, source_class
 from distilsql.training.window_tree import WindowTree
 
@@ -209,7 +210,7 @@ class WindowTrainer:
 
     def _token_logps(self, model: TreeModel, hidden_ND: Tensor, branches: Sequence[Branch]) -> Tensor:
         size, chunk_rows = self.engines.vocabulary_size, self.recipe.train.loss_chunk_rows
-        return token_logps(model.head(), hidden_ND.detach(), targets(branches), size, chunk_rows)
+        return token_log_probs(model.head(), hidden_ND.detach(), targets(branches), size, chunk_rows)
 
     def _distillation(
         self, trained: Trained, reading: Reading | None, denominator: int, survey: Survey | None

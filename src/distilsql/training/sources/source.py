@@ -6,11 +6,12 @@ A new source is one file with a subclass of `CompletionSource`, named by its row
 import importlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from distilsql.data.benchmark import Benchmark
+from distilsql.distill.policy_gradient import PositionWeights
 from distilsql.inference.loading import Engines
 from distilsql.inference.prepare import Prepared
 from distilsql.models.generate import GenerationOptions
@@ -19,6 +20,7 @@ from distilsql.models.tree_model import PromptState
 from distilsql.runs.folder import RunFolder
 from distilsql.runs.recipe import Recipe
 from distilsql.training.ledger import Ledger
+from distilsql.training.sampling import TreeOfExamples
 from distilsql.training.window_tree import WindowTree
 
 
@@ -28,7 +30,8 @@ class Trained:
 
     `teacher_tokens` counts those of each that the teacher wrote, where either model could have written them.
     `by_student` says which ones the student wrote; by default none. `logps` are the log-probabilities with which
-    their tokens were drawn, for a source that weighs positions by them.
+    their tokens were drawn, for a source that weighs positions by them. `about` names the examples that the completions
+    are about, where they are others than were asked for.
     """
 
     completions: list[Completion]
@@ -36,6 +39,7 @@ class Trained:
     questions: tuple[int, ...] | None = None
     by_student: tuple[bool, ...] | None = None
     logps: tuple[tuple[float, ...], ...] | None = None
+    about: TreeOfExamples | None = None
 
     def branches(self) -> list[Branch]:
         if self.questions is None:
@@ -46,6 +50,8 @@ class Trained:
     def to_json(self) -> dict[str, Any]:
         """For a checkpoint; `from_json` takes it back. What is None is left out."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
+        if self.about is not None:
+            values["about"] = {"examples": self.about.examples, "epoch": self.about.epoch}
         return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
@@ -53,9 +59,14 @@ class Trained:
         """Keys that are not its own are passed over."""
         known = {each.name: values[each.name] for each in fields(cls) if values.get(each.name) is not None}
         completions = [tuple(tokens) for tokens in known.pop("completions")]
+        about = known.pop("about", None)
         if "logps" in known:
             known["logps"] = [tuple(logps) for logps in known["logps"]]
-        return cls(completions, **{name: tuple(value) for name, value in known.items()})
+        return cls(
+            completions,
+            **{name: tuple(value) for name, value in known.items()},
+            about=None if about is None else TreeOfExamples(tuple(about["examples"]), about["epoch"]),
+        )
 
     @property
     def tokens_from_teacher(self) -> int:
@@ -67,18 +78,10 @@ class Trained:
         return 0 if self.teacher_tokens is None else sum(map(len, self.completions))
 
 
-class PositionWeights(NamedTuple):
-    """Factors of N positions: of the divergence, and of the likelihood of the completion's own tokens. The latter may
-    be of either sign; what it adds is a gradient, and nothing to the loss that is logged."""
-
-    divergence_N: Tensor
-    likelihood_N: Tensor
-
-
 @dataclass(frozen=True)
 class Beforehand:
     """What a source may use before the first step. `examples` are the numbers of those that the training will see;
-    this is process `process` of `processes`."""
+    this is process `process` of `processes`. `steps_per_epoch` is that of the first epoch."""
 
     run: RunFolder
     benchmark: Benchmark
@@ -86,6 +89,7 @@ class Beforehand:
     examples: Collection[int]
     process: int = 0
     processes: int = 1
+    steps_per_epoch: int = 1
 
 
 class CompletionSource:
@@ -120,8 +124,18 @@ class CompletionSource:
         return 0.0
 
     def write(self, items: Sequence[WindowTree]) -> list[Trained]:
-        """What each tree is trained on. `items` may be the trees of several windows: one round of generation."""
+        """What each tree is trained on, one for one. `items` may be the trees of several windows: one round of
+        generation."""
         return [Trained(item.golds) for item in items]
+
+    @property
+    def validates_every(self) -> int | None:
+        """After how many steps it wants to `hear` the validation loss; None for never. It hears it before the first
+        step, too."""
+        return None
+
+    def hear(self, validation_loss: float) -> None:
+        """The mean negative log-likelihood of gold on the validation examples, by the student as it stands."""
 
     def rewrite(self, item: WindowTree, state: PromptState | None) -> list[Completion]:
         """For a source that `rewrites`: the tree's completions, from the prompts that the student has just run.
