@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from distilsql.distill.divergence import Positions
 from distilsql.distill.divergences import DIVERGENCES
 from distilsql.distill.head import Head
 from distilsql.distill.loss import Distillation, Likelihood, completion_loss
@@ -28,12 +29,15 @@ def inputs(dtype=torch.float64, vocabulary=V):
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_equals_the_plain_computation(name, chunk_rows, temperature):
     hidden, weight, bias, teacher_hidden, teacher_weight, weights, targets = inputs()
-    divergence = DIVERGENCES[name]
+    divergence, odd = DIVERGENCES[name], torch.arange(N) % 2 == 1
+    positions = Positions(targets, odd, torch.arange(N) % 3 == 1)
     parts = completion_loss(
         hidden,
         Head(weight, bias),
         vocabulary_size=V,
-        distillation=Distillation(teacher_hidden, Head(teacher_weight), divergence, weights, temperature),
+        distillation=Distillation(
+            teacher_hidden, Head(teacher_weight), divergence, weights, temperature, positions
+        ),
         likelihood=Likelihood(targets, 0.5 * weights),
         chunk_rows=chunk_rows,
     )
@@ -43,7 +47,7 @@ def test_equals_the_plain_computation(name, chunk_rows, temperature):
         tensor.grad = None
     logits = F.linear(hidden, weight, bias)
     teacher = torch.log_softmax(F.linear(teacher_hidden, teacher_weight)[:, :V] / temperature, -1)
-    plain = (divergence(teacher, torch.log_softmax(logits / temperature, -1)) * weights).sum()
+    plain = (divergence(teacher, torch.log_softmax(logits / temperature, -1), positions) * weights).sum()
     plain = plain + 0.5 * (F.cross_entropy(logits, targets, reduction="none") * weights).sum()
     (3 * plain).backward()
     assert parts.total.item() == pytest.approx(plain.item(), rel=1e-12)

@@ -7,13 +7,17 @@ from distilsql.distill.methods import (
     IMPERFECT,
     MASKED,
     METHODS,
+    REPLAY,
     STUDENT,
     SWITCH,
+    TEACHER,
     TEACHER_AND_STUDENT,
+    TEACHER_BESIDE_STUDENT,
+    TEACHER_MIXED,
 )
 
 
-def test_the_table_is_the_papers_table_1_and_switch():
+def test_the_table_is_the_papers_table_1_switch_and_other_baselines():
     rows = {name: (row.divergence, row.source, row.gold_weight) for name, row in METHODS.items()}
     assert rows == {
         "sft": (None, GOLD, 1),
@@ -27,6 +31,12 @@ def test_the_table_is_the_papers_table_1_and_switch():
         "kid": ("reverse-kl", IMPERFECT, 1),
         "kid-mask-only": ("reverse-kl", MASKED, 1),
         "switch": ("reverse-kl", SWITCH, 0),
+        "seqkd": (None, TEACHER, 0),
+        "akl": ("adaptive-kl", GOLD, 1),
+        "atkd": ("adaptive-teaching", GOLD, 1),
+        "minillm": ("reverse-kl", TEACHER_MIXED, 0),
+        "distillm": ("skewed-reverse-kl", REPLAY, 0),
+        "distillm-2": ("contrastive-skewed-kl", TEACHER_BESIDE_STUDENT, 0),
     }
 
 

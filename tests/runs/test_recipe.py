@@ -6,8 +6,8 @@ import pytest
 
 from distilsql.distill.divergences import DIVERGENCES
 from distilsql.errors import RecipeError
+from distilsql.runs.method_sections import DivergenceName
 from distilsql.runs.recipe import known_keys, load_recipe, make_recipe
-from distilsql.runs.sections import DivergenceName
 
 MINIMAL = {"method": "sft", "student": {"path": "m"}, "data": {"train": "demo:train"}, "train": {"steps": 3}}
 

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from distilsql.distill.methods import METHODS
 from distilsql.errors import RunError
 from distilsql.runs.folder import RunFolder
 from distilsql.training import finished_model
@@ -17,7 +18,7 @@ from distilsql.training.train import train
 from run_folders import assert_same_weights, losses, step_lines, train_killed_at
 
 
-@pytest.mark.parametrize("method", ["kid", "gkd-rkl", "f-distill", "switch"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_killed_run_resumes_to_the_same_bits(recipe, tmp_path, method):
     settings = recipe(method, "train.steps=6", "train.save_every_steps=2", "train.precision=bfloat16")
     whole = train(settings, tmp_path / "whole")

@@ -27,12 +27,14 @@ def test_every_method_trains_and_accounts_for_its_cost(recipe, tmp_path, method,
     assert summary["examples_seen"] == 20
     assert summary["x_sft"] > 0
     assert summary["seconds_by_phase"]["student"] > 0
-    assert (summary["seconds_by_phase"]["teacher"] > 0) == METHODS[method].needs_teacher
+    row = METHODS[method]
+    assert (summary["seconds_by_phase"]["teacher"] > 0) == (row.divergence is not None)
+    assert summary["teacher"] == (str(tiny_models["teacher"]) if row.needs_teacher else None)
     log = step_lines(run)
     assert [line["step"] for line in log] == [1, 2, 3, 4]
     assert all(line["loss"] > 0 for line in log)
-    assert (log[0]["divergence"] is not None) == METHODS[method].needs_teacher
-    assert (log[0]["negative_log_likelihood"] is not None) == (METHODS[method].gold_weight > 0)
+    assert (log[0]["divergence"] is not None) == (row.divergence is not None)
+    assert (log[0]["negative_log_likelihood"] is not None) == (row.gold_weight + row.completion_weight > 0)
     start = load_file(tiny_models["student"] / "model.safetensors")
     assert any(not torch.equal(tensor, start[name]) for name, tensor in weights(run).items())
 

@@ -53,5 +53,18 @@ def log_probs(logits_NV: Tensor, temperature: float = 1.0) -> Tensor:
     return torch.log_softmax(logits_NV, dim=-1)
 
 
+@torch.no_grad()
+def token_log_probs(
+    head: Head, hidden_ND: Tensor, token_N: Tensor, vocabulary_size: int, chunk_rows: int
+) -> Tensor:
+    """The log-probabilities (N) of the tokens, in float32 (or float64), `chunk_rows` rows of logits at a time."""
+    token_N1 = token_N.to(hidden_ND.device).unsqueeze(-1)
+    parts = [
+        head.log_probs(hidden_RD, vocabulary_size).gather(-1, token_R1).squeeze(-1)
+        for hidden_RD, token_R1 in zip(hidden_ND.split(chunk_rows), token_N1.split(chunk_rows), strict=True)
+    ]
+    return torch.cat(parts)
+
+
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distilsql.distill.divergences import Divergence
+from distilsql.distill.divergence import Divergence, Positions
 from distilsql.distill.head import Head, _wide
 
 
@@ -24,6 +24,7 @@ from distilsql.distill.head import Head, _wide
 class Distillation:
     """The teacher's side of the loss: its hidden states at the same positions, its head, and the divergence.
 
+    `positions` are for a divergence that reads them.
     `temperature` divides both models' logits inside the divergence only. ASSUMED 1, and no T² factor is ever
     applied: the papers name neither.
     """
@@ -33,14 +34,19 @@ class Distillation:
     divergence: Divergence
     weight_N: Tensor
     temperature: float = 1.0
+    positions: Positions | None = None
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """The gold side of the loss: target tokens and the weight of each position's negative log-likelihood."""
+    """The likelihood side of the loss: target tokens and the weight of each position's negative log-likelihood.
+
+    Without `has_value`, weights are rewards of either sign: the term has its gradient and counts as nothing in the sum.
+    """
 
     target_N: Tensor
     weight_N: Tensor
+    has_value: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,8 @@ def completion_loss(
     likelihood: Likelihood | None = None,
     chunk_rows: int = 128,
 ) -> LossParts:
-    """Σ_n weight_n · D(p_n, q_n) + Σ_n weight_n · (−log q_n[target_n]) over completion positions.
+    """Σ_n weight_n · D(p_n, q_n) + Σ_n weight_n · (−log q_n[target_n]) over completion positions, the latter in value
+    only where the likelihood `has_value`.
 
     Raises:
         ValueError: neither term is given, or the rows of teacher states or targets are not those of `hidden_ND`.
@@ -134,7 +141,7 @@ class _ChunkedLoss(torch.autograd.Function):
         total = divergence_N.new_zeros(())
         if distillation is not None:
             total = total + (divergence_N * distillation.weight_N.to(divergence_N)).sum()
-        if likelihood is not None:
+        if likelihood is not None and likelihood.has_value:
             total = total + (nll_N * likelihood.weight_N.to(nll_N)).sum()
         return total, divergence_N, nll_N
 
@@ -171,10 +178,12 @@ def _chunk(
         temperature = distillation.temperature
         student_RV = head.log_probs(hidden_RD, vocabulary_size, temperature)
         teacher_RV = distillation.head.log_probs(distillation.hidden_NE, vocabulary_size, temperature)
-        divergence_R.copy_(distillation.divergence(teacher_RV, student_RV))
+        divergence_R.copy_(distillation.divergence(teacher_RV, student_RV, distillation.positions))
         if wants_gradient:
             weight_R1 = distillation.weight_N.to(student_RV).unsqueeze(-1)
-            gradient_RV = distillation.divergence.logit_gradient(teacher_RV, student_RV)
+            gradient_RV = distillation.divergence.logit_gradient(
+                teacher_RV, student_RV, distillation.positions
+            )
             gradient_RV.mul_(weight_R1 / temperature)
     if likelihood is not None:
         if distillation is None or distillation.temperature != 1.0:
@@ -198,4 +207,5 @@ def _rows_of(distillation: Distillation | None, rows: slice) -> Distillation | N
         distillation.divergence,
         distillation.weight_N[rows],
         distillation.temperature,
+        None if distillation.positions is None else distillation.positions.rows(rows),
     )

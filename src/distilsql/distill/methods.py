@@ -14,13 +14,15 @@ class SourceSpec:
 
     `implementation` names the class that writes them, `module:Class`, a `training.sources.source.CompletionSource`;
     it is imported when a training needs it. `is_on_policy`: the student generates token by token during training.
-    `reads_both_models`: at every token, so that an engine of one model alone cannot write for it.
+    `teacher_beams`: the beams with which the teacher writes beforehand as published, 1 where it samples, 0 where it
+    writes nothing. `reads_both_models`: at every token, so that an engine of one model alone cannot write for it.
     """
 
     name: str
     description: str
     implementation: str
     is_on_policy: bool = False
+    teacher_beams: int = 0
     reads_both_models: bool = False
 
 
@@ -29,11 +31,25 @@ GOLD = SourceSpec("gold", "gold", f"{_ROOM}.gold:Gold")
 IMPERFECT = SourceSpec("imperfect", "imperfect gold: mask, predict, rewrite", f"{_ROOM}.imperfect:Imperfect")
 MASKED = SourceSpec("masked", "gold with the mask tokens left in", f"{_ROOM}.imperfect:Masked")
 STUDENT = SourceSpec("student", "student-generated, online", f"{_ROOM}.student:Student", is_on_policy=True)
+TEACHER = SourceSpec(
+    "teacher",
+    "teacher-generated (fixed beforehand)",
+    f"{_ROOM}.teacher:Teacher",
+    teacher_beams=5,
+)
 TEACHER_AND_STUDENT = SourceSpec(
     "teacher-and-student",
     "teacher-generated (fixed beforehand) or student-generated (online)",
     f"{_ROOM}.teacher:TeacherAndStudent",
     is_on_policy=True,
+    teacher_beams=1,
+)
+TEACHER_BESIDE_STUDENT = SourceSpec(
+    "teacher-beside-student",
+    "both teacher-generated (fixed beforehand) and student-generated (online)",
+    f"{_ROOM}.teacher:TeacherBesideStudent",
+    is_on_policy=True,
+    teacher_beams=1,
 )
 GOLD_AND_STUDENT = SourceSpec(
     "gold-and-student",
@@ -48,14 +64,28 @@ SWITCH = SourceSpec(
     is_on_policy=True,
     reads_both_models=True,
 )
+TEACHER_MIXED = SourceSpec(
+    "teacher-mixed",
+    "drawn from a mixture of teacher and student, token by token",
+    f"{_ROOM}.minillm:TeacherMixed",
+    is_on_policy=True,
+    reads_both_models=True,
+)
+REPLAY = SourceSpec(
+    "replay",
+    "gold, student-generated (online), or a replay of that, the more the less gold helps",
+    f"{_ROOM}.replay:Replay",
+    is_on_policy=True,
+)
 
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the KID paper's Table 1 (and SWITCH).
+    """One row of the KID paper's Table 1, SWITCH, or another baseline of this line of work.
 
-    `divergence` names an entry of `divergences.DIVERGENCES`, or is None for plain fine-tuning. `gold_weight`
-    multiplies the likelihood term of the gold completion.
+    `divergence` names an entry of `divergences.DIVERGENCES`, or is None where only likelihood is trained.
+    `gold_weight` multiplies the likelihood of the gold completion, `completion_weight` that of the completion that is
+    trained on.
     """
 
     name: str
@@ -64,10 +94,11 @@ class Method:
     gold_weight: float
     paper: str
     summary: str
+    completion_weight: float = 0.0
 
     @property
     def needs_teacher(self) -> bool:
-        return self.divergence is not None
+        return self.divergence is not None or self.source.teacher_beams > 0
 
 
 _ROWS = (
@@ -125,6 +156,62 @@ _ROWS = (
         "Koo et al. 2025 (SWITCH)",
         "On-policy, the teacher supplying the token where JSD exceeds a decaying threshold. Reverse KL without gold "
         "likelihood (ASSUMED: GKD's, so that the two differ in who writes).",
+    ),
+    Method(
+        "seqkd",
+        None,
+        TEACHER,
+        0.0,
+        "Kim and Rush 2016",
+        "Likelihood of what the teacher writes, by beam search as published or sampled (`generation.teacher_beams`).",
+        completion_weight=1.0,
+    ),
+    Method(
+        "akl",
+        "adaptive-kl",
+        GOLD,
+        1.0,
+        "Wu et al. 2024 (AKL)",
+        "Forward and reverse KL, weighted by how far student and teacher are apart in the teacher's head and in its "
+        "tail. The likelihood of gold is KID's addition to baselines on gold (ASSUMED: the paper trains AKL alone).",
+    ),
+    Method(
+        "atkd",
+        "adaptive-teaching",
+        GOLD,
+        1.0,
+        "Zhong et al. 2024 (ATKD)",
+        "Diversity of the teacher's other tokens everywhere, its target token only where it is unsure. With gold's "
+        "likelihood, as KID has it of baselines on gold (ASSUMED).",
+    ),
+    Method(
+        "minillm",
+        "reverse-kl",
+        TEACHER_MIXED,
+        0.0,
+        "Gu et al. 2024 (MiniLLM)",
+        "Policy gradient of the sequences' reverse KL: the next token's exactly, the future's by its mean reward. "
+        "Without the language-modelling loss on a pre-training corpus (ASSUMED: a recipe has none; "
+        "`distill.gold_weight` adds gold's likelihood).",
+    ),
+    Method(
+        "distillm",
+        "skewed-reverse-kl",
+        REPLAY,
+        0.0,
+        "Ko et al. 2024 (DistiLLM)",
+        "Skewed reverse KL (or forward: `distill.divergence`) on gold, and more and more on what the student writes, "
+        "now or before, as the validation loss asks for it. Without its loss on a pre-training corpus (ASSUMED, as "
+        "minillm).",
+    ),
+    Method(
+        "distillm-2",
+        "contrastive-skewed-kl",
+        TEACHER_BESIDE_STUDENT,
+        0.0,
+        "Ko et al. 2025 (DistiLLM-2)",
+        "Skewed forward KL on the teacher's completion and skewed reverse KL on the student's, of every question. Skew "
+        "and weights stay as they are, as in the authors' released settings (ASSUMED; the paper adapts both).",
     ),
 )
 

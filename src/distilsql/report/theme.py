@@ -75,7 +75,9 @@ def method_style(method: str, theme: Theme) -> tuple[str, str, int]:
     """Colour, marker and the marker's size: a method has the same in every figure and every report."""
     names = list(METHODS)
     place = names.index(method) if method in METHODS else len(names)
-    return theme.lines[place % len(theme.lines)], *MARKERS[place % len(MARKERS)]
+    # Methods beyond the first round of colours have one again, with another shape.
+    rounds, color = divmod(place, len(theme.lines))
+    return theme.lines[color], *MARKERS[(color + 4 * rounds) % len(MARKERS)]
 
 
 def new_figure(theme: Theme, width: float, height: float) -> Figure:

@@ -15,14 +15,18 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from distilsql.distill.methods import METHODS, Method
 from distilsql.errors import RecipeError
-from distilsql.runs.sections import (
-    DataOptions,
+from distilsql.runs.method_sections import (
     DistillOptions,
     GenerationSettings,
+    MiniLLMSettings,
+    ReplaySettings,
+    SwitchSettings,
+)
+from distilsql.runs.sections import (
+    DataOptions,
     PromptSettings,
     Section,
     StudentOptions,
-    SwitchSettings,
     TeacherOptions,
     TrainOptions,
 )
@@ -54,6 +58,8 @@ class Recipe(Section):
     distill: DistillOptions = DistillOptions()
     generation: GenerationSettings = GenerationSettings()
     switch: SwitchSettings = SwitchSettings()
+    minillm: MiniLLMSettings = MiniLLMSettings()
+    replay: ReplaySettings = ReplaySettings()
     train: TrainOptions = TrainOptions()
 
     @model_validator(mode="after")
@@ -76,12 +82,18 @@ class Recipe(Section):
                 f"{self.method} reads both models at every token, which generation.engine = vllm cannot do: use "
                 "built-in"
             )
+        if self.generation.engine == "vllm" and self.teacher_beams > 1:
+            raise ValueError(
+                f"{self.method} has its teacher write by beam search, which generation.engine = vllm does not do: "
+                "let it sample (generation.teacher_beams = 1)"
+            )
         if self.generation.engine == "vllm" and self.teacher and self.teacher.quantization != "none":
             raise ValueError(
                 "generation.engine = vllm cannot load a quantised teacher: use the built-in engine, or "
                 "teacher.quantization = none"
             )
-        if not METHODS[self.method].needs_teacher and self.gold_weight == 0:
+        row = METHODS[self.method]
+        if row.divergence is None and not row.completion_weight and self.gold_weight == 0:
             raise ValueError(
                 f"method {self.method} has no loss left with distill.gold_weight = 0: give a weight above 0"
             )
@@ -100,6 +112,12 @@ class Recipe(Section):
     def gold_weight(self) -> float:
         """Weight of the gold likelihood in the loss: the recipe's, else the method's."""
         return self.row.gold_weight if self.distill.gold_weight is None else self.distill.gold_weight
+
+    @property
+    def teacher_beams(self) -> int:
+        """With how many beams the teacher writes beforehand; 1 where it samples, or writes nothing."""
+        published = self.row.source.teacher_beams
+        return self.generation.teacher_beams or published if published else 1
 
     @property
     def steps_per_round(self) -> int:

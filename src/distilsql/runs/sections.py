@@ -9,9 +9,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-DivergenceName = Literal[
-    "forward-kl", "reverse-kl", "jensen-shannon", "total-variation", "skewed-forward-kl", "skewed-reverse-kl"
-]
 PUBLISHED_PROMPT_TOKENS = 1024
 
 
@@ -192,126 +189,6 @@ class PromptSettings(Section):
         if not self.shown_first:
             open_keys.append("shown_first")
         return self.model_copy(update={key: getattr(other, key) for key in open_keys})
-
-
-class DistillOptions(Section):
-    """`[distill]`: the loss, and KID's masking. A value of None takes what the method's row says (docs/methods.md)."""
-
-    divergence: DivergenceName | None = Field(None, description="use this divergence instead of the method's")
-    gold_weight: float | None = Field(
-        None,
-        ge=0,
-        description="use this weight of the gold likelihood instead of the method's (ASSUMED 1 for methods that have "
-        "this term)",
-    )
-    gold_context: Literal["imperfect", "gold"] = Field(
-        "imperfect",
-        description="what KID's likelihood of y is conditioned on: ŷ (ASSUMED), or y itself, which adds a branch",
-    )
-    reduction: Literal["per_completion", "per_token"] = Field(
-        "per_completion", description="mean over completions (KID eq. 2), or over tokens"
-    )
-    temperature: float = Field(
-        1.0, gt=0, description="divides both models' logits in the divergence (ASSUMED 1); no T² factor"
-    )
-    jsd_beta: float = Field(0.5, gt=0, lt=1, description="weight of the teacher's side in JSD")
-    mask_share: float = Field(
-        0.2,
-        ge=0,
-        le=1,
-        description="share of the gold completion's tokens that KID masks; rounded up, never EOS (both ASSUMED)",
-    )
-    mask_share_from: Literal["constant", "error_rate"] = Field(
-        "constant",
-        description="error_rate: mask as many of a gold's tokens as the student's most probable token gets wrong, "
-        "whatever mask_share says (beyond the paper; costs one pass more)",
-    )
-    mask_strategy: Literal["random", "uniform", "hard", "easy", "apart"] = Field(
-        "random",
-        description="which tokens KID masks; uniform: evenly spaced, starting at a random one (ASSUMED); apart: "
-        "random, but never two in a row (beyond the paper)",
-    )
-    mask_token: str = Field(
-        "auto",
-        description="the mask token; auto: the first that exists of BOS (KID's example), UNK, PAD, EOS (ASSUMED)",
-    )
-    rewriting: Literal["greedy", "sampled"] = Field(
-        "greedy", description="how KID predicts the masked tokens (ASSUMED greedy)"
-    )
-    rewriting_temperature: float = Field(
-        1.0, gt=0, description="temperature of sampled rewriting (ASSUMED 1)"
-    )
-    rewriting_context: Literal["masked", "gold"] = Field(
-        "masked",
-        description="what the student reads when it predicts: the masked completion, or the gold one without any mask "
-        "(beyond the paper)",
-    )
-    rewriting_rounds: int = Field(
-        1,
-        ge=1,
-        le=8,
-        description="how often the masked positions are predicted, each time from the last rewriting (more than 1: "
-        "beyond the paper)",
-    )
-    mixture_share: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="probability that f-distill and imitkd use the student's completion (ASSUMED 1/2)",
-    )
-
-
-class GenerationSettings(Section):
-    """`[generation]`: how student and teacher generate completions during training.
-
-    `max_batch_rows` and `vllm_memory_share` change memory and speed; the others also change what is generated.
-    """
-
-    engine: Literal["built-in", "vllm"] = Field(
-        "built-in", description="what generates completions in training; vllm needs a GPU and distilsql[vllm]"
-    )
-    vllm_memory_share: float = Field(
-        0.3, gt=0, le=1, description="share of the GPU's memory for vLLM, beside the models being trained"
-    )
-    temperature: float = Field(
-        1.0,
-        ge=0,
-        description="sampling temperature of on-policy and teacher completions (ASSUMED 1); 0 is greedy",
-    )
-    rollout_window: int = Field(
-        1,
-        ge=1,
-        description="optimizer steps that one round of on-policy generation serves; more than 1 is replay",
-    )
-    max_batch_rows: int = Field(
-        64,
-        ge=1,
-        description="questions answered in one batch, from at most 16 databases; limited by memory",
-    )
-
-
-class SwitchSettings(Section):
-    """`[switch]`: when SWITCH's teacher takes over from the student.
-
-    At position t of a completion the teacher supplies the token if the JSD of the two models, in nats, exceeds τ(t).
-    """
-
-    threshold: float = Field(
-        0.3, ge=0, description="τ0 in nats (ASSUMED); above ln 2 the teacher never takes over"
-    )
-    decay: float = Field(
-        0.1, ge=0, description="λ per token (ASSUMED: our reading of the paper's “decay factor 1/10”)"
-    )
-    schedule: Literal["exponential", "linear", "constant"] = Field(
-        "exponential",
-        description="τ at position t: exponential τ0·exp(−λt), linear max(0, τ0·(1 − λt)) (this form is ASSUMED), or "
-        "constant τ0",
-    )
-    block_length: int | None = Field(
-        None,
-        ge=1,
-        description="tokens drafted before the teacher reads them; changes only the cost (by default adaptive)",
-    )
 
 
 class TrainOptions(Section):

@@ -7,10 +7,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from distilsql.progress import reporting_to
-from distilsql.training.window import WindowLoss
+from distilsql.training.reading import Survey
+from distilsql.training.sources.source import Trained
+from distilsql.training.window import Denominators, WindowLoss, WindowTrainer
+from distilsql.training.window_tree import WindowTree
 
 
 def sum_values(accelerator: Accelerator, values: Sequence[float]) -> list[float]:
@@ -20,6 +24,12 @@ def sum_values(accelerator: Accelerator, values: Sequence[float]) -> list[float]
     tensor = torch.tensor(values, dtype=torch.float64, device=accelerator.device)
     reduced: Any = accelerator.reduce(tensor, reduction="sum")
     return list(reduced.tolist())
+
+
+def sum_denominators(accelerator: Accelerator, own: Denominators) -> Denominators:
+    """Those of the whole window, from each process's share."""
+    trained, gold = sum_values(accelerator, [float(own.trained), float(own.gold)])
+    return Denominators(int(trained), int(gold))
 
 
 def sum_loss(accelerator: Accelerator, loss: WindowLoss) -> WindowLoss:
@@ -50,6 +60,16 @@ def sum_loss(accelerator: Accelerator, loss: WindowLoss) -> WindowLoss:
         tokens_written=int(sums[8]),
         culprits=loss.culprits,
     )
+
+
+def survey_together(
+    trainer: WindowTrainer, items: Sequence[WindowTree], trained: Sequence[Trained]
+) -> Survey | None:
+    """This process's readings of its trees, judged by those of the whole window, for a divergence that asks for it."""
+    survey = trainer.survey(items, trained)
+    if survey is not None:
+        trainer.judge(survey, gather_object(survey.logps))  # type: ignore[arg-type]
+    return survey
 
 
 def sum_gradients(accelerator: Accelerator, gradients: Sequence[Tensor]) -> None:

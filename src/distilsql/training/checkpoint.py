@@ -49,3 +49,10 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
         raise RunError(
             f"The checkpoint {whole} cannot be read: {error}. Delete it to start the run over."
         ) from error
+
+
+def source_state(state: dict[str, Any], process: int, processes: int) -> dict[str, Any]:
+    """A completion source's part of a checkpoint for this process: what it kept itself, or, where there are more or
+    fewer processes than there were, what the first one kept."""
+    everyones: list[dict[str, Any]] = state.get("sources") or [state.get("source", {})]
+    return everyones[process if len(everyones) == processes else 0]

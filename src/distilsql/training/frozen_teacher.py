@@ -6,7 +6,7 @@ from torch import Tensor
 
 from distilsql.inference.loading import Engines
 from distilsql.inference.prepare import Prepared
-from distilsql.models.tree import Completion
+from distilsql.models.tree import Branch
 from distilsql.runs.recipe import Recipe
 from distilsql.training.ledger import Ledger, Phase
 from distilsql.training.teacher_states.states import TeacherHidden, open_teacher_hidden, run_teacher
@@ -46,13 +46,13 @@ class FrozenTeacher:
         """Seconds that computing the kept states took, in whichever run."""
         return self.kept.seconds() if self.kept else 0.0
 
-    def hidden(self, item: WindowTree, completions: Sequence[Completion]) -> Tensor | None:
-        """Hidden states (N, E) that predict the completions of a tree; None without a teacher."""
+    def hidden(self, item: WindowTree, branches: Sequence[Branch]) -> Tensor | None:
+        """Hidden states (N, E) that predict the branches of a tree; None without a teacher."""
         teacher, cache = self._engines.teacher, self._engines.teacher_prefixes
         if teacher is None or cache is None:
             return None
         with self._ledger.phase(Phase.TEACHER):
             if self.kept is not None:
                 return self.kept.of(item.numbers)
-            self._ledger.count("teacher_tokens", sum(map(len, completions)))
-            return run_teacher(teacher, cache, item.prefix_key, item.tree, completions)
+            self._ledger.count("teacher_tokens", sum(len(branch.tokens) for branch in branches))
+            return run_teacher(teacher, cache, item.prefix_key, item.tree, branches)

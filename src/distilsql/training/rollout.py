@@ -60,18 +60,27 @@ class Rollout:
         ledger = self._trainer.ledger
         with ledger.phase(Phase.DATA):
             items = [self._items(step) for step in steps]
+        self._trainer.source.share_done = steps[0] / self._steps
         before = ledger.seconds[Phase.GENERATION]
-        trained = iter(self._trainer.source.write([item for window in items for item in window]))
+        written = iter(self._trainer.source.write([item for window in items for item in window]))
         seconds = ledger.seconds[Phase.GENERATION] - before
         examples = sum(len(item.examples) for window in items for item in window)
         return {
-            step: ReadyWindow(
+            step: self._ready(
                 window,
-                [next(trained) for _ in window],
+                [next(written) for _ in window],
                 seconds * sum(len(item.examples) for item in window) / max(examples, 1),
             )
             for step, window in zip(steps, items, strict=True)
         }
+
+    def _ready(self, items: list[WindowTree], trained: list[Trained], seconds: float) -> ReadyWindow:
+        """The window with the trees that its completions are about."""
+        found = [
+            item if each.about is None else as_window_trees(self._prepared, [each.about])[0]
+            for item, each in zip(items, trained, strict=True)
+        ]
+        return ReadyWindow(found, trained, seconds)
 
     def _items(self, step: int) -> list[WindowTree]:
         trees = self._windows.window(step)[self._process :: self._processes]
@@ -88,9 +97,8 @@ class Rollout:
             {
                 "step": step,
                 "tree": self._process + index * self._processes,
-                "completions": [list(tokens) for tokens in trained.completions],
-                "teacher_tokens": trained.teacher_tokens,
                 "generation_seconds": ready.generation_seconds,
+                **trained.to_json(),
             }
             for step, ready in self._pending.items()
             for index, trained in enumerate(ready.trained)
@@ -104,12 +112,4 @@ class Rollout:
             items = self._items(step)
             own = [by_tree[step, self._process + i * self._processes] for i in range(len(items))]
             seconds = own[0]["generation_seconds"] if own else 0.0
-            self._pending[step] = ReadyWindow(items, [_trained(state) for state in own], seconds)
-
-
-def _trained(state: dict[str, Any]) -> Trained:
-    from_teacher = state["teacher_tokens"]
-    return Trained(
-        [tuple(tokens) for tokens in state["completions"]],
-        None if from_teacher is None else tuple(from_teacher),
-    )
+            self._pending[step] = self._ready(items, [Trained.from_json(state) for state in own], seconds)

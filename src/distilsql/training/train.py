@@ -37,9 +37,16 @@ from distilsql.runs.folder import (
 )
 from distilsql.runs.recipe import Recipe
 from distilsql.runs.records import Summary
-from distilsql.training.across_processes import speaking_for_all, sum_gradients, sum_loss, sum_values
+from distilsql.training.across_processes import (
+    speaking_for_all,
+    sum_denominators,
+    sum_gradients,
+    sum_loss,
+    sum_values,
+    survey_together,
+)
 from distilsql.training.calibration import Calibration
-from distilsql.training.checkpoint import load_checkpoint, save_checkpoint
+from distilsql.training.checkpoint import load_checkpoint, save_checkpoint, source_state
 from distilsql.training.environment import record_environment, reset_peak_memory
 from distilsql.training.finished_model import write_model
 from distilsql.training.ledger import Ledger, Phase
@@ -57,8 +64,8 @@ from distilsql.training.setup import (
 )
 from distilsql.training.sources.source import Beforehand
 from distilsql.training.summary import training_summary
-from distilsql.training.validation import score_during_training
-from distilsql.training.window import Denominators, WindowLoss, WindowTrainer
+from distilsql.training.validation import own_validation_loss, score_during_training
+from distilsql.training.window import WindowLoss, WindowTrainer
 from distilsql.training.window_tree import as_window_trees
 
 log = logging.getLogger(__name__)
@@ -185,6 +192,8 @@ class _Trainer:
     def loop(self) -> None:
         first_step = self._resume()
         self._prepare_source_and_teacher()
+        if first_step == 0 and self.trainer.source.validates_every:
+            self._tell_validation_loss()
         with (
             progress("training", self.steps, done=first_step, unit="step") as advance,
             stopping_when(_STEP_SAVED) as stop,
@@ -209,6 +218,9 @@ class _Trainer:
             stop.when = "this evaluation is finished and its step saved"
             self._evaluate(done)
             stop.when = _STEP_SAVED
+        tell_every = self.trainer.source.validates_every
+        if tell_every and done % tell_every == 0:
+            self._tell_validation_loss()
         is_due = done % every.save_every_steps == 0
         is_last = done < self.steps and self._is_stop_requested(stop)
         if done < self.steps and (is_due or is_last):
@@ -227,9 +239,9 @@ class _Trainer:
     def _prepare_source_and_teacher(self) -> None:
         """What both need before the first step; a resumed run finds most of it there."""
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
-        examples = self.windows.examples(self.steps)
+        examples, epoch = self.windows.examples(self.steps), self.windows.first_epoch_steps
         self.trainer.source.prepare(
-            Beforehand(self.run, self.data.benchmark, self.prepared, examples, process, processes)
+            Beforehand(self.run, self.data.benchmark, self.prepared, examples, process, processes, epoch)
         )
         self.accelerator.wait_for_everyone()
         self.trainer.teacher.keep_states(
@@ -247,9 +259,9 @@ class _Trainer:
         if step in self.calibration.steps:
             self.calibration.time_sft(items, self.optimizer)
         start = self.ledger.training_seconds
-        own = self.trainer.denominators(items, trained)
-        trained_total, gold_total = sum_values(self.accelerator, [float(own.trained), float(own.gold)])
-        loss = self.trainer.accumulate(items, trained, Denominators(int(trained_total), int(gold_total)))
+        survey = survey_together(self.trainer, items, trained)
+        whole = sum_denominators(self.accelerator, self.trainer.denominators(items, trained))
+        loss = self.trainer.accumulate(items, trained, whole, survey)
         loss = sum_loss(self.accelerator, loss)
         if not loss.finite:
             self._stop_on_bad_loss(step, loss)
@@ -310,8 +322,16 @@ class _Trainer:
             append_line(self.run, {"step": done, "valid_accuracy": accuracy})
         self.accelerator.wait_for_everyone()
 
+    def _tell_validation_loss(self) -> None:
+        """The same number in every process; what it takes is part of what the method costs."""
+        with self.ledger.phase(Phase.STUDENT):
+            process = self.accelerator.process_index
+            own = own_validation_loss(self.recipe, self.engines, self.data.valid, process)
+            self.trainer.source.hear(*sum_values(self.accelerator, [own]))
+
     def _save(self, done: int) -> None:
         pending: Any = gather_object(self.rollout.state())
+        sources: Any = gather_object([self.trainer.source.state()])
         if self.accelerator.is_main_process:
             with self.ledger.phase(Phase.CHECKPOINT):
                 state = {
@@ -320,7 +340,7 @@ class _Trainer:
                     "ledger": self.ledger.state(),
                     "calibration": self.calibration.state(),
                     "rollout": pending,
-                    "source": self.trainer.source.state(),
+                    "sources": sources,
                 }
                 save_checkpoint(self.run.checkpoint, self.optimizer.state(), state)
         self._say_kept(done)
@@ -340,7 +360,8 @@ class _Trainer:
             self.ledger.load(state["ledger"])
             self.calibration.load(state["calibration"])
             self.rollout.load(state.get("rollout", []))
-            self.trainer.source.load(state.get("source", {}))
+            own = source_state(state, self.accelerator.process_index, self.accelerator.num_processes)
+            self.trainer.source.load(own)
             self.examples_seen = state["examples_seen"]
             done = int(state["step"])
             log.info(f"resuming {self.run.path} after step {done} of {self.steps}")

@@ -5,21 +5,24 @@ its source (`training/sources`) writes the completions.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from distilsql.distill.divergences import DIVERGENCES, Divergence, jensen_shannon_with
+from distilsql.distill.divergence import Divergence
+from distilsql.distill.divergences import DivergenceParameters, make_divergence
+from distilsql.distill.head import token_log_probs
 from distilsql.distill.loss import Distillation, Likelihood, LossParts, completion_loss
 from distilsql.distill.reduction import Reduction, position_weights, window_denominator
 from distilsql.inference.loading import Engines
-from distilsql.models.tree import Completion, as_branches, targets
-from distilsql.models.tree_model import PromptState, student_hidden
+from distilsql.models.tree import Branch, Completion, as_branches, targets
+from distilsql.models.tree_model import PromptState, TreeModel, student_hidden
 from distilsql.runs.recipe import Recipe
 from distilsql.training.frozen_teacher import FrozenTeacher
 from distilsql.training.ledger import Ledger, Phase
+from distilsql.training.reading import Reading, Survey, hard_threshold, positions_of
 from distilsql.training.sources.source import Trained, source_class
 from distilsql.training.window_tree import WindowTree
 
@@ -39,6 +42,15 @@ class WindowLoss:
     tokens_written: int = 0
     culprits: list[str] = field(default_factory=list)
 
+    def add(self, part: LossParts, *, has_divergence: bool, has_likelihood: bool) -> None:
+        """Count a term's positions for the log."""
+        if has_divergence:
+            self.divergence += float(part.divergence_N.sum())
+            self.divergence_positions += len(part.divergence_N)
+        if has_likelihood:
+            self.negative_log_likelihood += float(part.negative_log_likelihood_N.sum())
+            self.likelihood_positions += len(part.negative_log_likelihood_N)
+
 
 @dataclass(frozen=True)
 class Denominators:
@@ -50,10 +62,11 @@ class Denominators:
 
 def resolve_divergence(recipe: Recipe) -> Divergence | None:
     """The method's divergence, or the one that the recipe sets instead."""
-    name = recipe.distill.divergence or recipe.row.divergence
-    if name is None or not recipe.row.needs_teacher:
+    if recipe.row.divergence is None:
         return None
-    return jensen_shannon_with(recipe.distill.jsd_beta) if name == "jensen-shannon" else DIVERGENCES[name]
+    name = recipe.distill.divergence or recipe.row.divergence
+    chosen = {each.name: getattr(recipe.distill, each.name) for each in fields(DivergenceParameters)}
+    return make_divergence(name, DivergenceParameters(**chosen))
 
 
 class WindowTrainer:
@@ -74,16 +87,29 @@ class WindowTrainer:
             window_denominator(lengths, self.reduction), window_denominator(golds, self.reduction)
         )
 
+    def survey(self, items: Sequence[WindowTree], trained: Sequence[Trained]) -> Survey | None:
+        """This rank's readings of a window, for a divergence that asks which of its positions are hard. None for
+        others, and where completions are not known before they are rewritten: each tree is then judged by itself."""
+        if self.divergence is None or not self.divergence.hard_share or self.source.rewrites:
+            return None
+        readings = [self._read(item, each) for item, each in zip(items, trained, strict=True)]
+        return Survey([reading for reading in readings if reading is not None])
+
+    def judge(self, survey: Survey, logps: Sequence[float]) -> None:
+        """Which positions are hard, from the log-probabilities of all processes."""
+        survey.hard_below = hard_threshold(logps, self.divergence.hard_share if self.divergence else 0.0)
+
     def accumulate(
         self,
         items: Sequence[WindowTree],
         trained: Sequence[Trained],
         denominators: Denominators,
+        survey: Survey | None = None,
     ) -> WindowLoss:
         """Loss and gradients of this rank's trees, one tree at a time."""
         result = WindowLoss()
-        for item, each in zip(items, trained, strict=True):
-            parts = self._tree(item, each.completions, denominators, result)
+        for number, (item, each) in enumerate(zip(items, trained, strict=True)):
+            parts = self._tree(item, each, denominators, result, survey, number)
             result.examples += len(item.examples)
             result.tokens_from_teacher += each.tokens_from_teacher
             result.tokens_written += each.tokens_written
@@ -95,7 +121,13 @@ class WindowTrainer:
         return result
 
     def _tree(
-        self, item: WindowTree, completions: list[Completion], denominators: Denominators, result: WindowLoss
+        self,
+        item: WindowTree,
+        trained: Trained,
+        denominators: Denominators,
+        result: WindowLoss,
+        survey: Survey | None,
+        number: int,
     ) -> list[LossParts]:
         self.ledger.count("prompt_tokens", item.tree.prompt_tokens)
         state: PromptState | None = None
@@ -105,10 +137,11 @@ class WindowTrainer:
                 with self.ledger.phase(Phase.STUDENT):
                     state = self.engines.student.run_prompts(item.tree)
             with self.ledger.phase(Phase.GENERATION):
-                completions = self.source.rewrite(item, state)
-        teacher_hidden = None if self.divergence is None else self.teacher.hidden(item, completions)
+                trained = replace(trained, completions=self.source.rewrite(item, state))
+        reading = self._read(item, trained) if survey is None else survey.readings[number]
         with self.ledger.phase(Phase.STUDENT):
-            parts = self._losses(item, completions, teacher_hidden, denominators, state, result)
+            distillation = self._distillation(trained, reading, denominators.trained, survey)
+            parts = self._losses(item, trained, reading, distillation, denominators, state, result)
             total = torch.stack([part.total for part in parts]).sum()
             if torch.isfinite(total):
                 total.backward()
@@ -117,33 +150,39 @@ class WindowTrainer:
     def _losses(
         self,
         item: WindowTree,
-        completions: list[Completion],
-        teacher_hidden_NE: Tensor | None,
+        trained: Trained,
+        reading: Reading | None,
+        distillation: Distillation | None,
         denominators: Denominators,
         state: PromptState | None,
         result: WindowLoss,
     ) -> list[LossParts]:
-        """The terms of the loss: divergence on the completions; gold likelihood on the same branches or its own."""
-        trained, golds = as_branches(completions), as_branches(item.golds)
-        gold_weight = self.recipe.gold_weight
+        """The method's terms: divergence on what is trained on, likelihood of gold on the same or its own branches."""
+        branches, gold_weight = trained.branches(), self.recipe.gold_weight
         lines_up = self.source.lines_up_with_gold()
-        own_gold = gold_weight > 0 and not lines_up
-        hidden_ND = student_hidden(
-            self.engines.student, item.tree, trained + golds if own_gold else trained, state
-        )
+        if gold_weight > 0 and not lines_up:
+            branches = branches + as_branches(item.golds)
+        hidden_ND = student_hidden(self.engines.student, item.tree, branches, state)
         self.ledger.count("student_tokens", len(hidden_ND))
-        rows = sum(map(len, completions))
-        distillation = self._distillation(teacher_hidden_NE, completions, denominators.trained)
-        likelihood = self._likelihood(item.golds, gold_weight, denominators.gold) if gold_weight > 0 else None
-        parts: list[LossParts] = []
-        if lines_up:
-            parts.append(self._loss(hidden_ND, distillation, likelihood))
-        else:
-            if distillation is not None:
-                parts.append(self._loss(hidden_ND[:rows], distillation, None))
-            if likelihood is not None:
-                parts.append(self._loss(hidden_ND[rows:], None, likelihood))
-        self._log(parts, result, distillation is not None, likelihood is not None)
+        rows = sum(map(len, trained.completions))
+        gold = self._likelihood(item.golds, gold_weight, denominators.gold) if gold_weight > 0 else None
+        likelihood = (
+            gold if lines_up else self._completion_likelihood(trained.completions, denominators.trained)
+        )
+        if self.source.weighs_positions:
+            distillation, likelihood = self._weighed(
+                trained, reading, hidden_ND[:rows], distillation, denominators
+            )
+        terms = [(hidden_ND[:rows], distillation, likelihood)]
+        if gold is not None and not lines_up:
+            terms.append((hidden_ND[rows:], None, gold))
+        parts = []
+        for hidden, divergence, target in terms:
+            if divergence is not None or target is not None:
+                part = self._loss(hidden, divergence, target)
+                has_likelihood = target is not None and target.has_value
+                result.add(part, has_divergence=divergence is not None, has_likelihood=has_likelihood)
+                parts.append(part)
         return parts
 
     def _loss(
@@ -158,32 +197,75 @@ class WindowTrainer:
             chunk_rows=self.recipe.train.loss_chunk_rows,
         )
 
-    def _distillation(
-        self, teacher_hidden_NE: Tensor | None, completions: list[Completion], denominator: int
-    ) -> Distillation | None:
-        if teacher_hidden_NE is None or self.divergence is None or self.engines.teacher is None:
+    def _read(self, item: WindowTree, trained: Trained) -> Reading | None:
+        """None where no divergence reads the teacher."""
+        branches = trained.branches()
+        hidden_NE = None if self.divergence is None else self.teacher.hidden(item, branches)
+        if hidden_NE is None or self.divergence is None or self.engines.teacher is None:
             return None
-        weights = position_weights(
-            [len(completion) for completion in completions], self.reduction, denominator
-        )
+        if not self.divergence.hard_share and not self.source.weighs_positions:
+            return Reading(hidden_NE)
+        with self.ledger.phase(Phase.TEACHER):
+            return Reading(hidden_NE, self._token_logps(self.engines.teacher, hidden_NE, branches))
+
+    def _token_logps(self, model: TreeModel, hidden_ND: Tensor, branches: Sequence[Branch]) -> Tensor:
+        size, chunk_rows = self.engines.vocabulary_size, self.recipe.train.loss_chunk_rows
+        return token_log_probs(model.head(), hidden_ND.detach(), targets(branches), size, chunk_rows)
+
+    def _distillation(
+        self, trained: Trained, reading: Reading | None, denominator: int, survey: Survey | None
+    ) -> Distillation | None:
+        if reading is None or self.divergence is None or self.engines.teacher is None:
+            return None
+        device = reading.hidden_NE.device
+        lengths = [len(completion) for completion in trained.completions]
+        positions = None
+        if self.divergence.reads_positions:
+            hard_below = (
+                survey.hard_below if survey else hard_threshold(reading.logps, self.divergence.hard_share)
+            )
+            positions = positions_of(trained, reading.token_logp_N, hard_below, device)
         return Distillation(
-            teacher_hidden_NE,
+            reading.hidden_NE,
             self.engines.teacher.head(),
             self.divergence,
-            weights.to(teacher_hidden_NE.device),
+            position_weights(lengths, self.reduction, denominator).to(device),
             self.recipe.distill.temperature,
+            positions,
         )
 
-    def _likelihood(self, golds: list[Completion], gold_weight: float, denominator: int) -> Likelihood:
+    def _likelihood(self, completions: list[Completion], weight: float, denominator: int) -> Likelihood:
         device = self.engines.student.device
-        weights = position_weights([len(gold) for gold in golds], self.reduction, denominator) * gold_weight
-        return Likelihood(targets(as_branches(golds)).to(device), weights.to(device))
+        lengths = [len(completion) for completion in completions]
+        weights = position_weights(lengths, self.reduction, denominator) * weight
+        return Likelihood(targets(as_branches(completions)).to(device), weights.to(device))
 
-    @staticmethod
-    def _log(parts: list[LossParts], result: WindowLoss, has_divergence: bool, has_likelihood: bool) -> None:
-        if has_divergence:
-            result.divergence += float(parts[0].divergence_N.sum())
-            result.divergence_positions += len(parts[0].divergence_N)
-        if has_likelihood:
-            result.negative_log_likelihood += float(parts[-1].negative_log_likelihood_N.sum())
-            result.likelihood_positions += len(parts[-1].negative_log_likelihood_N)
+    def _weighed(
+        self,
+        trained: Trained,
+        reading: Reading | None,
+        hidden_ND: Tensor,
+        distillation: Distillation | None,
+        denominators: Denominators,
+    ) -> tuple[Distillation, Likelihood]:
+        """Both terms of a source that weighs positions, with its weights."""
+        assert reading is not None
+        assert reading.token_logp_N is not None
+        assert distillation is not None
+        student_logp_N = self._token_logps(self.engines.student, hidden_ND, trained.branches())
+        factors = self.source.weigh(trained, reading.token_logp_N, student_logp_N)
+        likelihood = self._likelihood(trained.completions, 1.0, denominators.trained)
+        return (
+            replace(
+                distillation, weight_N=distillation.weight_N * factors.divergence_N.to(distillation.weight_N)
+            ),
+            Likelihood(
+                likelihood.target_N,
+                likelihood.weight_N * factors.likelihood_N.to(likelihood.weight_N),
+                has_value=False,
+            ),
+        )
+
+    def _completion_likelihood(self, completions: list[Completion], denominator: int) -> Likelihood | None:
+        weight = self.recipe.row.completion_weight
+        return self._likelihood(completions, weight, denominator) if weight > 0 else None

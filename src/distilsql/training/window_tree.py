@@ -20,6 +20,7 @@ class Use(IntEnum):
     MIXING = 3
     REWRITING = 4
     TEACHER = 5
+    REPLAYING = 6
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,17 @@ from distilsql.training.sources.source import Beforehand, CompletionSource, Trai
 from distilsql.training.sources.writing import vllm_source, write_completions
 from distilsql.training.window_tree import Use, WindowTree
 
+_LAST_GOLD_SHARE = 0.005  # to which ImitKD's exponential schedule falls
+
 
 class Written(NamedTuple):
-    """A completion; `from_teacher` of its tokens are the teacher's, None where the student writes alone."""
+    """A completion; `from_teacher` of its tokens are the teacher's, None where the student writes alone. `logps` as in
+    `Trained`."""
 
     tokens: Completion
     from_teacher: int | None = None
+    by_student: bool = True
+    logps: tuple[float, ...] | None = None
 
 
 class Student(CompletionSource):
@@ -86,16 +91,55 @@ class Student(CompletionSource):
 
 def _trained(rows: Sequence[Written]) -> Trained:
     counts = [one.from_teacher for one in rows if one.from_teacher is not None]
-    return Trained([one.tokens for one in rows], tuple(counts) if counts else None)
+    logps = [one.logps for one in rows if one.logps is not None]
+    return Trained(
+        [one.tokens for one in rows],
+        tuple(counts) if counts else None,
+        by_student=tuple(one.by_student for one in rows),
+        logps=tuple(logps) if logps else None,
+    )
 
 
 class Mixture(Student):
-    """The student writes `distill.mixture_share` of completions, drawn by example and epoch; the others are `fixed`."""
+    """The student writes `distill.mixture_share` of completions, drawn by example and epoch; the others are `fixed`.
+    Or, with `distill.mixture` = both, every question has two completions, the fixed one and the student's."""
+
+    @property
+    def has_both(self) -> bool:
+        return self.recipe.distill.mixture == "both"
+
+    def write(self, items: Sequence[WindowTree]) -> list[Trained]:
+        written = super().write(items)
+        if not self.has_both:
+            return written
+        return [self._beside_fixed(item, own) for item, own in zip(items, written, strict=True)]
+
+    def _beside_fixed(self, item: WindowTree, own: Trained) -> Trained:
+        questions = tuple(range(len(item.examples)))
+        fixed = [self.fixed(example) for example in item.examples]
+        return Trained(
+            fixed + own.completions,
+            questions=questions + questions,
+            by_student=(False,) * len(fixed) + (True,) * len(own.completions),
+        )
+
+    @property
+    def student_share(self) -> float:
+        """The chance that the student writes, by `distill.mixture_schedule`: ImitKD's 1 − β_t (Lin et al. 2020)."""
+        schedule = self.recipe.distill.mixture_schedule
+        if schedule == "linear":
+            return self.share_done
+        if schedule == "exponential":
+            return 1 - _LAST_GOLD_SHARE**self.share_done
+        return self.recipe.distill.mixture_share
 
     def given(self, item: WindowTree) -> list[Written | None]:
+        if self.has_both:
+            return super().given(item)
+        share = self.student_share
         draws = [item.rng(self.recipe.seed, Use.MIXING, row).random() for row in range(len(item.examples))]
         return [
-            None if draw < self.recipe.distill.mixture_share else Written(self.fixed(example))
+            None if draw < share else Written(self.fixed(example), by_student=False)
             for draw, example in zip(draws, item.examples, strict=True)
         ]
 

@@ -1,4 +1,4 @@
-"""Completions that the teacher writes once, before training; they are stored with the run (f-distill).
+"""Completions that the teacher writes once, before training; they are stored with the run (seqkd; half of f-distill's).
 
 `metrics/query_check.py` measures their quality.
 """
@@ -25,9 +25,9 @@ from distilsql.runs.recipe import Recipe
 from distilsql.training.ledger import Ledger, Phase
 from distilsql.training.sampling import TreeOfExamples
 from distilsql.training.sources.decode_batches import decode_batches
-from distilsql.training.sources.source import Beforehand
+from distilsql.training.sources.source import Beforehand, CompletionSource, Trained
 from distilsql.training.sources.student import Mixture
-from distilsql.training.sources.writing import vllm_source, write_completions
+from distilsql.training.sources.writing import search_completions, vllm_source, write_completions
 from distilsql.training.window_tree import Use, WindowTree, as_window_trees
 
 # An engine that forms its own batches wants many questions at a time; a kill loses what one call wrote.
@@ -44,35 +44,86 @@ class TeacherCompletions:
     seconds: float
 
 
+class TeacherWritten:
+    """What the teacher has written, and what its queries are worth: what sources with such completions hold."""
+
+    def __init__(self) -> None:
+        self.completions = TeacherCompletions({}, {}, 0.0)
+        self.check: TeacherCheck | None = None
+
+    def prepare(self, source: CompletionSource, beforehand: Beforehand) -> None:
+        """The teacher writes for `source`; its queries are run before the student is shown them."""
+        with source.ledger.phase(Phase.GENERATION):
+            self.completions = ensure_teacher_completions(
+                source.recipe, source.engines, source.generation_options(), beforehand
+            )
+        if beforehand.process == 0 and isinstance(beforehand.benchmark, SqlBenchmark):
+            with source.ledger.phase(Phase.EVALUATION):
+                self.check = check_once(beforehand.run, self.completions.texts, beforehand.benchmark)
+            self.check.say()
+
+    def of(self, example: TokenizedExample) -> Completion:
+        return self.completions.tokens[example.example.example_id]
+
+    def summary(self) -> dict[str, Any]:
+        return {"teacher_completions": self.check.to_json() if self.check else None}
+
+
+class Teacher(CompletionSource):
+    """The teacher's completion, written once (sequence-level distillation, Kim and Rush 2016 §3.2).
+
+    By beam search: the mode of the teacher's distribution over sequences stands for the distribution. A
+    sample of it (`generation.teacher_beams` = 1) makes the likelihood an unbiased estimate of their L_SEQ-KD.
+    """
+
+    def __init__(self, recipe: Recipe, engines: Engines, ledger: Ledger) -> None:
+        super().__init__(recipe, engines, ledger)
+        self.written = TeacherWritten()
+
+    def prepare(self, beforehand: Beforehand) -> None:
+        self.written.prepare(self, beforehand)
+
+    @property
+    def seconds_beforehand(self) -> float:
+        return self.written.completions.seconds
+
+    def write(self, items: Sequence[WindowTree]) -> list[Trained]:
+        return [Trained([self.written.of(example) for example in item.examples]) for item in items]
+
+    def summary(self) -> dict[str, Any]:
+        return self.written.summary()
+
+
 class TeacherAndStudent(Mixture):
     """The teacher's completion, written once, or the student's own (f-distill, Wen et al. 2023)."""
 
     def __init__(self, recipe: Recipe, engines: Engines, ledger: Ledger) -> None:
         super().__init__(recipe, engines, ledger)
-        self.completions = TeacherCompletions({}, {}, 0.0)
-        self.check: TeacherCheck | None = None
+        self.written = TeacherWritten()
 
     def prepare(self, beforehand: Beforehand) -> None:
-        """Let the teacher write, and run its queries before the student is trained on them."""
-        with self.ledger.phase(Phase.GENERATION):
-            self.completions = ensure_teacher_completions(
-                self.recipe, self.engines, self.generation_options(), beforehand
-            )
-        if beforehand.process == 0 and isinstance(beforehand.benchmark, SqlBenchmark):
-            with self.ledger.phase(Phase.EVALUATION):
-                self.check = check_once(beforehand.run, self.completions.texts, beforehand.benchmark)
-            self.check.say()
+        self.written.prepare(self, beforehand)
         super().prepare(beforehand)
 
     @property
     def seconds_beforehand(self) -> float:
-        return self.completions.seconds
+        return self.written.completions.seconds
 
     def fixed(self, example: TokenizedExample) -> Completion:
-        return self.completions.tokens[example.example.example_id]
+        return self.written.of(example)
 
     def summary(self) -> dict[str, Any]:
-        return {"teacher_completions": self.check.to_json() if self.check else None}
+        return self.written.summary()
+
+
+class TeacherBesideStudent(TeacherAndStudent):
+    """The teacher's completion and the student's own of every question (DistiLLM-2, Ko et al. 2025).
+
+    The paper writes the student's anew before each epoch, and its code once before training; here the student writes
+    in each round, as in the other methods on-policy (ASSUMED).
+    """
+
+    has_both = True
 
 
 def ensure_teacher_completions(
@@ -126,7 +177,8 @@ def _batches(recipe: Recipe, prepared: Prepared, examples: Collection[int]) -> l
     ]
     items = as_window_trees(prepared, trees)
     places = [(tree, row) for tree, item in enumerate(items) for row in range(len(item.examples))]
-    batches = decode_batches(items, places, recipe.generation.max_batch_rows)
+    # Each beam of a question is a row of its own.
+    batches = decode_batches(items, places, max(recipe.generation.max_batch_rows // recipe.teacher_beams, 1))
     return [[part.item for part in batch] for batch in batches]
 
 
@@ -145,15 +197,20 @@ def _written(
     """Records of what the teacher writes for some batches."""
     start = time.perf_counter()
     assert engines.teacher is not None
-    everything = write_completions(
-        engines.teacher,
-        writer,
-        batches,
-        options,
-        seed=recipe.seed,
-        use=Use.TEACHER,
-        prefixes=engines.teacher_prefixes,
-    )
+    if recipe.teacher_beams > 1:
+        everything = search_completions(
+            engines.teacher, batches, options, recipe.teacher_beams, engines.teacher_prefixes
+        )
+    else:
+        everything = write_completions(
+            engines.teacher,
+            writer,
+            batches,
+            options,
+            seed=recipe.seed,
+            use=Use.TEACHER,
+            prefixes=engines.teacher_prefixes,
+        )
     written = [tokens for batch in everything for tree in batch for tokens in tree]
     seconds = (time.perf_counter() - start) / max(len(written), 1)
     examples = [example for batch in batches for item in batch for example in item.examples]

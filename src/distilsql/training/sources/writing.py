@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from distilsql.models.generate import GenerationOptions, generate_trees, split
+from distilsql.models.generate import GenerationOptions, beam_search, generate_trees, split
 from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.tree import Completion
 from distilsql.models.tree_model import TreeModel
@@ -43,6 +43,29 @@ def write_completions(
             if prefixes is None
             else [prefixes.get(item.prefix_key, item.tree.prefix) for item in batch],
         )
+        for batch in batches
+    ]
+
+
+def search_completions(
+    model: TreeModel,
+    batches: Sequence[Sequence[WindowTree]],
+    options: GenerationOptions,
+    beams: int,
+    prefixes: PrefixCache | None = None,
+) -> list[list[list[Completion]]]:
+    """Per batch and tree, the best completion per question by beam search."""
+    return [
+        [
+            beam_search(
+                model,
+                item.tree,
+                options,
+                beams=beams,
+                prefix=None if prefixes is None else prefixes.get(item.prefix_key, item.tree.prefix),
+            )
+            for item in batch
+        ]
         for batch in batches
     ]
 

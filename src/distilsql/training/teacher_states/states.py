@@ -27,7 +27,7 @@ from distilsql.files import default_cache_folder
 from distilsql.inference.prepare import Prepared
 from distilsql.models.fingerprint import model_fingerprint
 from distilsql.models.prefix_cache import PrefixCache
-from distilsql.models.tree import Completion, PromptTree, as_branches
+from distilsql.models.tree import Branch, Completion, PromptTree, as_branches
 from distilsql.models.tree_model import TreeModel
 from distilsql.progress import progress
 from distilsql.runs.recipe import Recipe
@@ -46,10 +46,10 @@ def run_teacher(
     prefixes: PrefixCache,
     prefix_key: str,
     tree: PromptTree,
-    completions: Sequence[Completion],
+    branches: Sequence[Branch],
 ) -> Tensor:
-    """The teacher's final hidden states (N, E) that predict one completion per question of a tree."""
-    return teacher.completion_hidden(tree, as_branches(completions), prefixes.get(prefix_key, tree.prefix))
+    """The teacher's final hidden states (N, E) that predict completions of a tree."""
+    return teacher.completion_hidden(tree, branches, prefixes.get(prefix_key, tree.prefix))
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class TeacherHidden:
     def _compute(self, entry: _Entry, *, must_keep: bool = False) -> Tensor:
         start = time.perf_counter()
         examples = [self._prepared.examples[number] for number in entry.numbers]
-        golds = [example.gold for example in examples]
+        golds = as_branches([example.gold for example in examples])
         tree = self._prepared.tree(examples)
         hidden_NE = run_teacher(self._teacher, self._prefixes, examples[0].prefix_key, tree, golds).cpu()
         self._ledger.count("teacher_hidden_computed", len(examples))

@@ -1,0 +1,224 @@
+"""The sections of a recipe that set a method: divergence, imperfect data, generation, SWITCH, MiniLLM, replay.
+
+`distilsql methods --markdown` prints them. Importing this module does not import torch.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from distilsql.runs.sections import Section
+
+DivergenceName = Literal[
+    "forward-kl",
+    "reverse-kl",
+    "jensen-shannon",
+    "total-variation",
+    "skewed-forward-kl",
+    "skewed-reverse-kl",
+    "adaptive-kl",
+    "adaptive-teaching",
+    "contrastive-skewed-kl",
+    "oracle-likelihood",
+]
+
+
+class DistillOptions(Section):
+    """`[distill]`: the loss, and KID's masking. A value of None takes what the method's row says (docs/methods.md)."""
+
+    divergence: DivergenceName | None = Field(None, description="use this divergence instead of the method's")
+    gold_weight: float | None = Field(
+        None,
+        ge=0,
+        description="use this weight of the gold likelihood instead of the method's (ASSUMED 1 for methods that have "
+        "this term)",
+    )
+    gold_context: Literal["imperfect", "gold"] = Field(
+        "imperfect",
+        description="what KID's likelihood of y is conditioned on: ŷ (ASSUMED), or y itself, which adds a branch",
+    )
+    reduction: Literal["per_completion", "per_token"] = Field(
+        "per_completion", description="mean over completions (KID eq. 2), or over tokens"
+    )
+    temperature: float = Field(
+        1.0, gt=0, description="divides both models' logits in the divergence (ASSUMED 1); no T² factor"
+    )
+    jsd_beta: float = Field(0.5, gt=0, lt=1, description="weight of the teacher's side in JSD")
+    skew: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="of skewed KLs: how much of what stands on the left is mixed into the right (Ko et al. 2024)",
+    )
+    head_mass: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="of adaptive KL: probability of the teacher's head, μ (Wu et al. 2024); the token that crosses it "
+        "is tail (ASSUMED, as in the authors' code) unless it is the first",
+    )
+    hard_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="of adaptive teaching: share of positions that are hard, k (Zhong et al. 2024), those of the "
+        "window's completions whose token the teacher gives least (ASSUMED: the paper ranks a mini-batch)",
+    )
+    easy_weight: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="of adaptive teaching: weight of easy positions, λ; hard ones have 1 − λ (Zhong et al. 2024)",
+    )
+    mask_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="share of the gold completion's tokens that KID masks; rounded up, never EOS (both ASSUMED)",
+    )
+    mask_share_from: Literal["constant", "error_rate"] = Field(
+        "constant",
+        description="error_rate: mask as many of a gold's tokens as the student's most probable token gets wrong, "
+        "whatever mask_share says (beyond the paper; costs one pass more)",
+    )
+    mask_strategy: Literal["random", "uniform", "hard", "easy", "apart"] = Field(
+        "random",
+        description="which tokens KID masks; uniform: evenly spaced, starting at a random one (ASSUMED); apart: "
+        "random, but never two in a row (beyond the paper)",
+    )
+    mask_token: str = Field(
+        "auto",
+        description="the mask token; auto: the first that exists of BOS (KID's example), UNK, PAD, EOS (ASSUMED)",
+    )
+    rewriting: Literal["greedy", "sampled"] = Field(
+        "greedy", description="how KID predicts the masked tokens (ASSUMED greedy)"
+    )
+    rewriting_temperature: float = Field(
+        1.0, gt=0, description="temperature of sampled rewriting (ASSUMED 1)"
+    )
+    rewriting_context: Literal["masked", "gold"] = Field(
+        "masked",
+        description="what the student reads when it predicts: the masked completion, or the gold one without any mask "
+        "(beyond the paper)",
+    )
+    rewriting_rounds: int = Field(
+        1,
+        ge=1,
+        le=8,
+        description="how often the masked positions are predicted, each time from the last rewriting (more than 1: "
+        "beyond the paper)",
+    )
+    mixture_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="probability that f-distill and imitkd use the student's completion (ASSUMED 1/2)",
+    )
+    mixture_schedule: Literal["constant", "linear", "exponential"] = Field(
+        "constant",
+        description="how that chance goes with the share s of steps that are done: as it is (KID names no schedule), "
+        "or s, or 1 − 0.005^s, which ImitKD's own code has",
+    )
+    mixture: Literal["drawn", "both"] = Field(
+        "drawn",
+        description="of f-distill and imitkd: for each question one completion, drawn (ASSUMED), or both sides', each "
+        "with half the weight, as f-distill's own paper has it",
+    )
+
+
+class GenerationSettings(Section):
+    """`[generation]`: how student and teacher generate completions during training.
+
+    `max_batch_rows` and `vllm_memory_share` change memory and speed; the others also change what is generated.
+    """
+
+    engine: Literal["built-in", "vllm"] = Field(
+        "built-in", description="what generates completions in training; vllm needs a GPU and distilsql[vllm]"
+    )
+    vllm_memory_share: float = Field(
+        0.3, gt=0, le=1, description="share of the GPU's memory for vLLM, beside the models being trained"
+    )
+    temperature: float = Field(
+        1.0,
+        ge=0,
+        description="sampling temperature of on-policy and teacher completions (ASSUMED 1); 0 is greedy",
+    )
+    teacher_beams: int | None = Field(
+        None,
+        ge=1,
+        description="beams with which the teacher writes beforehand, the best by mean log-probability (ASSUMED) kept; "
+        "1: it samples; by default 5 for seqkd, as published, and 1 for f-distill",
+    )
+    rollout_window: int = Field(
+        1,
+        ge=1,
+        description="optimizer steps that one round of on-policy generation serves; more than 1 is replay",
+    )
+    max_batch_rows: int = Field(
+        64,
+        ge=1,
+        description="questions answered in one batch, from at most 16 databases; limited by memory",
+    )
+
+
+class SwitchSettings(Section):
+    """`[switch]`: when SWITCH's teacher takes over from the student.
+
+    At position t of a completion the teacher supplies the token if the JSD of the two models, in nats, exceeds τ(t).
+    """
+
+    threshold: float = Field(
+        0.3, ge=0, description="τ0 in nats (ASSUMED); above ln 2 the teacher never takes over"
+    )
+    decay: float = Field(
+        0.1, ge=0, description="λ per token (ASSUMED: our reading of the paper's “decay factor 1/10”)"
+    )
+    schedule: Literal["exponential", "linear", "constant"] = Field(
+        "exponential",
+        description="τ at position t: exponential τ0·exp(−λt), linear max(0, τ0·(1 − λt)) (this form is ASSUMED), or "
+        "constant τ0",
+    )
+    block_length: int | None = Field(
+        None,
+        ge=1,
+        description="tokens drafted before the teacher reads them; changes only the cost (by default adaptive)",
+    )
+
+
+class MiniLLMSettings(Section):
+    teacher_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="α: how much of the teacher's distribution each token is drawn from (Gu et al. 2024)",
+    )
+    length_normalisation: bool = Field(
+        True, description="the mean reward of the tokens that follow, rather than their sum (Gu et al. 2024)"
+    )
+    clip: float | None = Field(
+        0.2,
+        gt=0,
+        description="ε: a token's future reward counts for nothing where its importance weight has left 1 ± ε towards "
+        "it, as PPO has it (ASSUMED: the value of the authors' code)",
+    )
+
+
+class ReplaySettings(Section):
+    initial_share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="φ at the start: share of trees that are about what the student writes; by default 0, as in "
+        "DistiLLM's code, where data.valid makes it grow, and else 1/2 (ASSUMED), where nothing would",
+    )
+    validate_every_steps: int | None = Field(
+        None,
+        ge=1,
+        description="how often the loss on data.valid is taken; by default once an epoch, as in that code",
+    )
+    loss_margin: float = Field(
+        0.1, ge=0, description="by how much that loss has to grow for φ to grow by 0.1, in nats (ASSUMED)"
+    )
+    capacity: int = Field(
+        1000, ge=1, description="completions that the buffer holds; it is replayed from once it is full"
+    )
