@@ -95,8 +95,9 @@ def ask(
     """Answer one question: the SQL that the student writes, and what it returns, read-only and under tight limits."""
     from rich.console import Console
 
+    from distilsql.databases.database import open_database
     from distilsql.inference.ask import ask as ask_student
-    from distilsql.inference.ask import own_database, rows_table
+    from distilsql.inference.ask import rows_table
     from distilsql.inference.predict import load_student, recipe_of
     from distilsql.runs.folder import RunFolder
 
@@ -104,7 +105,7 @@ def ask(
     database = database or recipe_of(folder).data.database_path
     if database is None:
         raise DataError("The run's recipe names no database of its own; give one: --database shop.sqlite.")
-    asked = own_database(database)
+    asked = open_database(database)
     answer = ask_student(load_student(folder, precision="auto"), question, asked, evidence=evidence)
     print(shown(answer.sql, keep_lines=True))
     Console().print(rows_table(answer, rows))
