@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -116,11 +116,11 @@ def running_mariadb() -> Iterator[Server]:
             until = time.monotonic() + START_S
             while True:
                 assert process.poll() is None, (folder / "log").read_text()
-                with suppress(pymysql.err.OperationalError):
-                    root = pymysql.connect(unix_socket=socket, user="root")
+                if Path(socket).exists():  # when it is ready
                     break
                 assert time.monotonic() < until, "MariaDB does not answer"
                 time.sleep(0.1)
+            root = pymysql.connect(unix_socket=socket, user="root")
             with root, root.cursor() as cursor:
                 cursor.execute("CREATE USER owner@localhost IDENTIFIED BY %s", (PASSWORD,))
                 cursor.execute("GRANT ALL PRIVILEGES ON *.* TO owner@localhost WITH GRANT OPTION")

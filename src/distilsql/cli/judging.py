@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited
+from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited, own_place
 from distilsql.errors import DataError
 from distilsql.progress import progress
 from distilsql.shown import shown
 
 if TYPE_CHECKING:
     from distilsql.data.benchmark import Benchmark
+    from distilsql.databases.url import Place
     from distilsql.runs.evaluate import AnyScores
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ def evaluate(
     from distilsql.runs.folder import existing_run
     from distilsql.runs.recipe import load_recipe
 
+    place_asked = own_place(database)
     if target.is_dir():
         _refuse(
             f"this option is for a prediction file, such as one in {target / 'predictions'}",
@@ -79,14 +81,14 @@ def evaluate(
         )
         options = load_recipe(existing_run(target).recipe).data
         data = data or options.root_path
-        database = database or options.database_path
+        place_asked = place_asked or options.database_place
     else:
         _refuse(
             "this option is for a run folder, which knows how each file was sampled", temperature=temperature
         )
     if out is not None:
         refuse_unwritable(out)
-    whole = _load(on, data, database)
+    whole = _load(on, data, place_asked)
     benchmark = limited(whole, limit)
     rules: dict[str, Any] = {
         "keep_distinct": keep_distinct,
@@ -154,14 +156,14 @@ def exposure(
         from distilsql.runs.folder import RunFolder
 
     folder = RunFolder(run)
-    benchmark = limited(benchmark_for(recipe_of(folder), on, data, database), limit)
+    benchmark = limited(benchmark_for(recipe_of(folder), on, data, own_place(database)), limit)
     options = ExposureOptions(length=length, samples_per_prompt=samples, seed=seed)
     result = expose_run(folder, benchmark, options, teacher=teacher)
     low, high = result.interval
     print(f"ExAccErr({length}) on {on}: {result.excess_accumulated_error:.1f} % ({low:.1f} to {high:.1f})")
 
 
-def _load(on: str, data: Path | None, database: Path | None) -> "Benchmark":
+def _load(on: str, data: Path | None, database: "Place | None") -> "Benchmark":
     from distilsql.data.load import load_benchmark
 
     benchmark = load_benchmark(on, root=data, database=database, missing_databases="skip")

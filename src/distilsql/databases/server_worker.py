@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import Any
 
 from distilsql.databases.engines.driver import Denied, Driver
+from distilsql.databases.sqlite_worker import database_state
 from distilsql.databases.worker_process import serve
 
 UNLIMITED_ROWS = 2**31 - 2
@@ -31,6 +32,7 @@ class ServerWorker:
 
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         """One job to one answer; whatever goes wrong is an outcome."""
+        before = self._states(job)
         started, is_late = time.perf_counter(), threading.Event()
         try:
             connection = self._driver.connect(job)
@@ -42,9 +44,14 @@ class ServerWorker:
             started = time.perf_counter()
             answer = self._answer(connection, job, is_late)
         answer["seconds"] = time.perf_counter() - started
+        answer["states"] = list(dict.fromkeys([*before, *self._states(job)]))
         if self._is_at_server:
             answer["cpu_seconds"] = answer["seconds"]
         return answer
+
+    def _states(self, job: dict[str, Any]) -> list[tuple[int, ...]]:
+        """Of DuckDB's file, as SQLite's worker has them."""
+        return [] if self._is_at_server else [database_state(job["url"]["name"], log=".wal")]
 
     def _answer(self, connection: Any, job: dict[str, Any], is_late: threading.Event) -> dict[str, Any]:
         started = time.perf_counter()

@@ -102,14 +102,15 @@ class DatabaseUrl:
 Place = Path | DatabaseUrl
 
 
-def place_of(text: Place | str) -> Place:
-    """The place that a path or a URL names. Raises DataError, which does not repeat it, for a URL that cannot be read
-    or is of a database that this package does not know."""
+def place_of(text: Place | str, folder: Path | None = None) -> Place:
+    """The place that a path or a URL names, a relative path being one in `folder`. Raises DataError, which does not
+    repeat it, for a URL that cannot be read or is of a database that this package does not know."""
     if isinstance(text, DatabaseUrl):
         return text
     found = _SCHEME.match(str(text))
     if found is None:
-        return _duckdb(str(text)) if str(text).endswith(".duckdb") else Path(text)
+        path = Path(text) if folder is None else folder / text
+        return _duckdb(path) if path.suffix == ".duckdb" else path
     scheme = found[1].lower()
     if scheme not in _SCHEMES:
         raise DataError(
@@ -120,7 +121,7 @@ def place_of(text: Place | str) -> Place:
         raise DataError(f"A {scheme} URL has two slashes: {scheme}://. Give it as text, not as a Path.")
     rest = str(text)[found.end() + 1 :]
     engine = _SCHEMES[scheme]
-    return _server(engine, rest) if engine in _PASSWORD_VARIABLES else _file(engine, rest)
+    return _server(engine, rest) if engine in _PASSWORD_VARIABLES else _file(engine, rest, folder or Path())
 
 
 def engine_of(place: Place | str) -> Engine:
@@ -158,18 +159,18 @@ def require_driver(place: Place | None) -> None:
         )
 
 
-def _file(engine: Engine, rest: str) -> Place:
+def _file(engine: Engine, rest: str, folder: Path) -> Place:
     authority, slash, path = rest.partition("/")
     path, _, query = path.partition("?")
     if authority or not slash or not path or path.startswith(":memory:"):
         raise DataError(
             f"A {engine} URL names a file: {engine}:///shop.{engine} in this folder, or {engine}:////data/shop.{engine}."
         )
-    path = _expanded(unquote(path))
-    return Path(path) if engine == "sqlite" else _duckdb(path, query)
+    file = folder / _expanded(unquote(path))
+    return file if engine == "sqlite" else _duckdb(file, query)
 
 
-def _duckdb(path: str, query: str = "") -> DatabaseUrl:
+def _duckdb(path: Path, query: str = "") -> DatabaseUrl:
     name = os.path.abspath(path)
     return DatabaseUrl(
         "duckdb", f"duckdb:///{name}" + (f"?{query}" if query else ""), name, query=_pairs(query)

@@ -6,7 +6,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from distilsql.databases.url import Place, place_of, without_passwords
 
 DivergenceName = Literal[
     "forward-kl", "reverse-kl", "jensen-shannon", "total-variation", "skewed-forward-kl", "skewed-reverse-kl"
@@ -71,7 +73,11 @@ class DataOptions(Section):
         None, description="benchmark for evaluation during training; memory as for train"
     )
     root: str | None = Field(None, description="folder that holds spider/, bird/, …")
-    database: str | None = Field(None, description="SQLite file that own pairs are about")
+    database: str | None = Field(
+        None,
+        description="what own pairs are about: a SQLite file, or a URL (duckdb://, postgresql://, mysql://), its "
+        "password as an environment variable: ${NAME}",
+    )
     train_limit: int | None = Field(None, ge=1, description="train on a seeded subset of this many examples")
     valid_limit: int = Field(100, ge=1, description="examples evaluated during training")
 
@@ -80,8 +86,19 @@ class DataOptions(Section):
         return Path(self.root) if self.root else None
 
     @property
-    def database_path(self) -> Path | None:
-        return Path(self.database) if self.database else None
+    def database_place(self) -> Place | None:
+        """Raises DataError for a URL that cannot be read, or names an environment variable that is not set."""
+        return place_of(self.database) if self.database else None
+
+    @field_validator("database")
+    @classmethod
+    def _holds_no_password(cls, database: str | None) -> str | None:
+        if database is not None and without_passwords(database) != database:
+            raise ValueError(
+                "a recipe is kept in the run's folder, and this URL has a password in it: write ${NAME} in its place, "
+                "and set the environment variable NAME"
+            )
+        return database
 
 
 class PromptSettings(Section):
@@ -120,7 +137,8 @@ class PromptSettings(Section):
     quoting: Literal["auto", "codes", "sqlite"] = Field(
         "auto",
         description="back-ticks around names with unusual characters (codes, as CodeS does) or around all that SQLite "
-        "does not read bare (sqlite); auto: sqlite for own pairs, codes for published benchmarks",
+        "does not read bare (sqlite); auto: sqlite for own pairs, codes for published benchmarks; where the "
+        "database is not SQLite's, names stand as its dialect has them",
     )
     template: Literal["codes", "chatml"] = Field(
         "codes",

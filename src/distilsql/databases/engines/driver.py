@@ -24,3 +24,19 @@ class Driver:
     close: Callable[[Any], Any]
     classify: Callable[[BaseException], str]
     catalogue: Callable[[Any], dict[str, Any]]
+
+
+def driver_arguments(driver_name: str, url: dict[str, Any]) -> dict[str, Any]:
+    """What the driver's `connect` takes, of a URL's parts; `driver_name` is SQLAlchemy's."""
+    from sqlalchemy import URL  # not there, nor needed, for DuckDB
+
+    made = URL.create(
+        driver_name,
+        url["user"] or None,
+        url["password"] or None,
+        url["host"] or None,
+        url["port"],
+        url["name"],
+        url["query"],
+    )
+    return made.get_dialect()().create_connect_args(made)[1]

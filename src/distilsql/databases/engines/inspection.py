@@ -1,29 +1,14 @@
-"""The catalogue of PostgreSQL and MySQL, read by SQLAlchemy's inspector over a connection that is open already."""
+"""PostgreSQL's catalogue, read by SQLAlchemy's inspector over a connection that is open already."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import URL, Enum, create_engine, inspect
+from sqlalchemy import Enum, create_engine, inspect
 from sqlalchemy.engine.reflection import Inspector
-from sqlalchemy.exc import CompileError, DBAPIError, NoSuchTableError, UnreflectableTableError
+from sqlalchemy.exc import CompileError, NoSuchTableError, UnreflectableTableError
 from sqlalchemy.pool import StaticPool
 
 MOST_LABELS = 10  # of an enum that a prompt has room for
-MAY_NOT_SHOW = 1142  # MySQL shows no table of which a user may only read some columns
-
-
-def driver_arguments(driver_name: str, url: dict[str, Any]) -> dict[str, Any]:
-    """What the driver's `connect` takes, of a URL's parts."""
-    made = URL.create(
-        driver_name,
-        url["user"] or None,
-        url["password"] or None,
-        url["host"] or None,
-        url["port"],
-        url["name"],
-        url["query"],
-    )
-    return made.get_dialect()().create_connect_args(made)[1]
 
 
 def inspected(
@@ -38,14 +23,14 @@ def inspected(
     """
     may_read: dict[tuple[str, str], set[str]] = {}
     denied: set[str] = set()
-    for schema, table, column, is_allowed in readable:
-        may_read.setdefault((schema, table), set()).update([column] if is_allowed else [])
+    for schema, table_name, column, is_allowed in readable:
+        may_read.setdefault((schema, table_name), set()).update([column] if is_allowed else [])
     engine = create_engine(f"{driver_name}://", creator=lambda: connection, poolclass=StaticPool)
     inspector = inspect(engine)
     found: dict[str, dict[str, Any]] = {}
     keys: list[dict[str, Any]] = []
     for schema in schemas:
-        views = {*inspector.get_view_names(schema), *_materialised(inspector, schema)}
+        views = {*inspector.get_view_names(schema), *inspector.get_materialized_view_names(schema)}
         names = sorted(name for owner, name in may_read if owner == schema)
         for name in [name for name in names if name not in found]:
             if not may_read[schema, name]:
@@ -55,20 +40,11 @@ def inspected(
                 table, foreign = _table(inspector, engine.dialect, schema, name, name in views)
             except (NoSuchTableError, UnreflectableTableError):  # a view of what is not there any more
                 continue
-            except DBAPIError as error:
-                if error.orig is None or error.orig.args[:1] != (MAY_NOT_SHOW,):
-                    raise (error.orig or error) from error
-                denied.add(name)
-                continue
             table["columns"] = [c for c in table["columns"] if c["name"] in may_read[schema, name]]
             found[name] = table
             keys += foreign
     tables = sorted(found.values(), key=lambda table: table["is_view"])
     return {"tables": tables, "foreign_keys": keys, "denied": sorted(denied - found.keys())}
-
-
-def _materialised(inspector: Inspector, schema: str) -> list[str]:
-    return inspector.get_materialized_view_names(schema) if inspector.dialect.name == "postgresql" else []
 
 
 def _table(
@@ -84,10 +60,7 @@ def _table(
         }
         for column in inspector.get_columns(name, schema)
     ]
-    try:
-        comment = inspector.get_table_comment(name, schema).get("text") or ""
-    except NotImplementedError:
-        comment = ""
+    comment = inspector.get_table_comment(name, schema).get("text") or ""
     places = [column["name"] for column in columns]
     foreign = [
         {
@@ -107,9 +80,8 @@ def _type(kind: Any, dialect: Any) -> str:
     if isinstance(kind, Enum):
         labels = ", ".join(f"'{label}'" for label in kind.enums)
         return f"enum({labels})" if len(kind.enums) <= MOST_LABELS else "enum"
-    for name in ("collation", "charset"):
-        if getattr(kind, name, None):
-            setattr(kind, name, None)
+    if getattr(kind, "collation", None):
+        kind.collation = None
     try:
         return str(kind.compile(dialect=dialect))
     except CompileError:  # of an extension

@@ -15,8 +15,7 @@ from typing import Any
 import pymysql
 from pymysql.cursors import SSCursor
 
-from distilsql.databases.engines.driver import CONNECT_TIMEOUT_S, Denied, Driver
-from distilsql.databases.engines.inspection import driver_arguments, inspected
+from distilsql.databases.engines.driver import CONNECT_TIMEOUT_S, Denied, Driver, driver_arguments
 
 DRIVER_NAME = "mysql+pymysql"
 TIMEOUT = (1969, 3024)
@@ -31,9 +30,24 @@ _EXECUTABLE_COMMENT = re.compile(r"/\*M?!")
 _QUERY = re.compile(r"(?:SELECT|WITH|VALUES|TABLE)\b", re.IGNORECASE)
 # What a query can do to files of the server, if its user may.
 _FILES = re.compile(r"\b(?:outfile|dumpfile|load_file)\b", re.IGNORECASE)
-READABLE = """
-SELECT table_schema, table_name, column_name, privileges LIKE '%select%'
-FROM information_schema.columns WHERE table_schema = DATABASE()
+# SQLAlchemy's inspector reads SHOW CREATE TABLE, which needs more rights than SELECT for a view or half a table, and
+# loses names with a back-tick in them.
+TABLES = """
+SELECT table_name, table_type LIKE '%VIEW', IF(table_type LIKE '%VIEW', '', table_comment)
+FROM information_schema.tables WHERE table_schema = DATABASE() ORDER BY 2, 1
+"""
+COLUMNS = """
+SELECT table_name, column_name, column_type, column_comment, column_key = 'PRI', privileges LIKE '%select%'
+FROM information_schema.columns WHERE table_schema = DATABASE() ORDER BY table_name, ordinal_position
+"""
+# The last declared first, as SQLite lists them, where keys are declared in the order of their columns.
+FOREIGN_KEYS = """
+SELECT k.constraint_name, k.table_name, k.column_name, k.referenced_table_name, k.referenced_column_name
+FROM information_schema.key_column_usage k JOIN information_schema.columns c
+USING (table_schema, table_name, column_name)
+WHERE k.table_schema = DATABASE() AND k.referenced_table_schema = DATABASE()
+ORDER BY k.table_name, MIN(c.ordinal_position) OVER (PARTITION BY k.table_name, k.constraint_name) DESC,
+k.constraint_name, k.ordinal_position
 """
 
 
@@ -112,12 +126,29 @@ def classify(error: BaseException) -> str:
 
 
 def catalogue(connection: Any) -> dict[str, Any]:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT DATABASE()")
-        schemas = [schema for (schema,) in cursor.fetchall()]
-        cursor.execute(READABLE)
-        readable = [(schema, table, column, bool(may)) for schema, table, column, may in cursor.fetchall()]
-    return inspected(DRIVER_NAME, connection, schemas, readable)
+    def rows(sql: str) -> list[Any]:
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+            return list(cursor.fetchall())
+
+    columns: dict[str, list[dict[str, Any]]] = {}
+    for table, name, kind, comment, is_primary, may_read in rows(COLUMNS):
+        known = {"name": name, "type": kind, "comment": comment or "", "is_primary_key": bool(is_primary)}
+        columns.setdefault(table, []).extend([known] if may_read else [])
+    tables = [
+        {"name": name, "comment": comment or "", "is_view": bool(is_view), "columns": columns[name]}
+        for name, is_view, comment in rows(TABLES)
+        if columns.get(name)  # a view of what is not there any more has no columns
+    ]
+    keys: dict[tuple[str, str], dict[str, Any]] = {}
+    for key, table, column, referred, referred_column in rows(FOREIGN_KEYS):
+        found = keys.setdefault(
+            (table, key), {"table": table, "columns": [], "referred_table": referred, "referred_columns": []}
+        )
+        found["columns"].append(column)
+        found["referred_columns"].append(referred_column)
+    denied = sorted(name for name, readable in columns.items() if not readable)
+    return {"tables": tables, "foreign_keys": [*keys.values()], "denied": denied}
 
 
 def close(connection: Any) -> None:

@@ -4,8 +4,8 @@ from typing import Any
 
 import psycopg
 
-from distilsql.databases.engines.driver import CONNECT_TIMEOUT_S, Denied, Driver
-from distilsql.databases.engines.inspection import driver_arguments, inspected
+from distilsql.databases.engines.driver import CONNECT_TIMEOUT_S, Denied, Driver, driver_arguments
+from distilsql.databases.engines.inspection import inspected
 
 DRIVER_NAME = "postgresql+psycopg"
 # Roles that reach beyond the database's own tables.
@@ -84,7 +84,7 @@ def classify(error: BaseException) -> str:
 
 def catalogue(connection: Any) -> dict[str, Any]:
     schemas = list(connection.execute("SELECT current_schemas(false)").fetchone()[0])
-    readable = [tuple(row) for row in connection.execute(READABLE)]
+    readable = connection.execute(READABLE).fetchall()
     elsewhere = sorted({schema for schema, *_, is_allowed in readable if is_allowed} - {*schemas})
     return inspected(DRIVER_NAME, connection, schemas, readable) | {"elsewhere": elsewhere}
 

@@ -98,6 +98,12 @@ def build_suite(
         raise DataError(
             f"Test suites are Spider's and own pairs'; BIRD is judged without them, and so is {benchmark.name}."
         )
+    engines = {database.engine for database in benchmark.databases.values()}
+    if engines != {"sqlite"}:
+        raise DataError(
+            f"Test suites are made of SQLite files, and {benchmark.name} is about {', '.join(sorted(engines))}; judge "
+            "it without one, or on a copy in SQLite."
+        )
     limits = limits or SuiteLimits()
     golds = _golds_by_database(benchmark)
     with hold(folder):
