@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from distilsql.data.golds import is_held_up
 from distilsql.databases.execute import execute
 from distilsql.databases.job import MIB, Outcome, make_job
 from distilsql.databases.pool import ExecutionPool
@@ -195,6 +196,14 @@ def test_even_an_owner_only_reads(engine, request, pool):
     for sql in ("DELETE FROM singer", "DROP TABLE singer", "CREATE TABLE made (a int)"):
         assert pool.run(job(url, sql, mode="evaluation")).outcome in (Outcome.DENIED, Outcome.SQL_ERROR)
     assert pool.run(job(url, "SELECT count(*) FROM singer", mode="evaluation")).rows == ((2,),)
+
+
+@pytest.mark.parametrize(("engine", "sleep"), [("postgresql", "pg_sleep"), ("mysql", "sleep")])
+def test_a_time_out_at_a_server_is_the_querys_own(engine, sleep, request, pool):
+    """What its processor did meanwhile is not to be known, so it is not run again with patience."""
+    late = pool.run(job(url_of(engine, request), f"SELECT {sleep}(100)", timeout_s=TIMEOUT_S))
+    assert late.outcome is Outcome.TIMEOUT
+    assert not is_held_up(late, TIMEOUT_S)
 
 
 def test_the_urls_own_options_are_kept_and_cannot_undo_ours(postgresql, pool):

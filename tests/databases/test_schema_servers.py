@@ -20,7 +20,8 @@ CREATE SCHEMA sales;
 CREATE TABLE country (code char(2) PRIMARY KEY, "Name" text NOT NULL);
 CREATE TYPE mood AS ENUM ('glad', 'sad');
 CREATE TABLE person (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, mood mood, tags text[],
-  country char(2) REFERENCES country, born date, double_id int GENERATED ALWAYS AS (id_plain * 2) STORED, id_plain int, note varchar(9));
+  country char(2) REFERENCES country, born date, double_id int GENERATED ALWAYS AS (id_plain * 2) STORED,
+  id_plain int, note varchar(9));
 COMMENT ON TABLE person IS 'somebody we know';
 COMMENT ON COLUMN person.note IS 'what is said of them';
 CREATE TABLE sales.deal (person_id int, line int, amount double precision, PRIMARY KEY (person_id, line),

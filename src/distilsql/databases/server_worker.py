@@ -34,6 +34,7 @@ class ServerWorker:
         """One job to one answer; whatever goes wrong is an outcome."""
         before = self._states(job)
         started, is_late = time.perf_counter(), threading.Event()
+        answer: dict[str, Any]
         try:
             connection = self._driver.connect(job)
         except Denied as error:

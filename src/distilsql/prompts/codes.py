@@ -40,8 +40,14 @@ _RESERVED = frozenset(
     null on or order outer primary raise references returning right rowid select set table then to transaction true
     union unique update using values when where""".split()  # noqa: SIM905
 )
+_SPOKEN: dict[Engine, str] = {
+    "sqlite": "SQLite",
+    "duckdb": "DuckDB",
+    "postgresql": "PostgreSQL",
+    "mysql": "MySQL",
+}
 _CHATML_BEGIN = (
-    "<|im_start|>system\nAnswer the question with one SQLite query for the database, and nothing else.<|im_end|>\n"
+    "<|im_start|>system\nAnswer the question with one {engine} query for the database, and nothing else.<|im_end|>\n"
     "<|im_start|>user\n"
 )
 _CHATML_END = "<|im_end|>\n<|im_start|>assistant\n"
@@ -110,7 +116,7 @@ def build_prefix(
     lines = ["database schema :"]
     lines += [_table_line(table, samples, options) for table in schema.tables]
     lines += _foreign_key_lines(schema.foreign_keys, options.quoting)
-    opening = _CHATML_BEGIN if options.template == "chatml" else ""
+    opening = _CHATML_BEGIN.format(engine=_SPOKEN[database.engine]) if options.template == "chatml" else ""
     return opening + "\n".join(lines) + "\n"
 
 

@@ -39,4 +39,4 @@ def driver_arguments(driver_name: str, url: dict[str, Any]) -> dict[str, Any]:
         url["name"],
         url["query"],
     )
-    return made.get_dialect()().create_connect_args(made)[1]
+    return dict(made.get_dialect()().create_connect_args(made)[1])
