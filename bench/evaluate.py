@@ -40,7 +40,7 @@ class PlainLoop:
 
     def judge(self, predictions: list[str], benchmark: SqlBenchmark) -> list[bool]:
         return [
-            self._judge_one(prediction, example.gold_sql, benchmark.databases[example.db_id].path)
+            self._judge_one(prediction, example.gold_sql, Path(str(benchmark.databases[example.db_id].path)))
             for prediction, example in zip(predictions, benchmark.examples, strict=True)
         ]
 

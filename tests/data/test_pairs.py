@@ -96,15 +96,46 @@ def test_an_open_quote_is_a_fault_of_the_csv_file(tmp_path: Path, zoo: Path) -> 
             load_benchmark(str(file), database=zoo)
 
 
-def test_a_server_is_refused_as_a_database_of_own_pairs(tmp_path: Path) -> None:
+def test_a_url_given_as_a_path_is_refused(tmp_path: Path) -> None:
+    """pathlib has made one slash of two."""
     file = write_lines(tmp_path / "mine.jsonl", {"question": "?", "sql": "SELECT 1"})
-    with pytest.raises(DataError, match="the address of a server"):
+    with pytest.raises(DataError, match="as text, not as a Path"):
         load_benchmark(str(file), database=Path("postgresql+psycopg://me@host/shop"))
+
+
+def test_records_may_name_databases_by_url(tmp_path: Path, zoo: Path) -> None:
+    duckdb = pytest.importorskip("duckdb", reason="DuckDB is not installed")
+    with duckdb.connect(str(tmp_path / "shop.duckdb")) as connection:
+        connection.execute("CREATE TABLE till (id int)")
+    records = [
+        {"question": "?", "sql": "SELECT 1", "database": "duckdb:///shop.duckdb"},
+        {"question": "!", "sql": "SELECT 2", "database": f"sqlite:///{zoo}"},
+    ]
+    benchmark = load_benchmark(write_lines(tmp_path / "mine.jsonl", *records))
+    assert {name: one.engine for name, one in benchmark.databases.items()} == {
+        "shop": "duckdb",
+        "zoo": "sqlite",
+    }
+    assert benchmark.databases["shop"].path.file == tmp_path / "shop.duckdb"
+
+
+def test_passwords_of_records_are_not_shown(tmp_path: Path) -> None:
+    record = {"question": "?", "sql": "SELECT 1", "database": "mysql://me:s3cr3t@127.0.0.1:1/shop"}
+    with pytest.raises(DataError, match=r"\$\{NAME\}") as in_memory:
+        load_benchmark([record])
+    file = write_lines(tmp_path / "mine.jsonl", record, record | {"database": "oracle://me:s3cr3t@host/shop"})
+    with pytest.raises(DataError, match="record 1, field 'database': oracle://") as in_file:
+        load_benchmark(file)
+    file = write_lines(tmp_path / "mine.jsonl", record)
+    with pytest.raises(DataError, match="check that the server runs") as unreachable:
+        load_benchmark(file)
+    for caught in (in_memory, in_file, unreachable):
+        assert "s3cr3t" not in str(caught.value)
 
 
 def test_a_pair_without_any_database_is_refused(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "mine.jsonl", {"question": "?", "sql": "SELECT 1"})
-    with pytest.raises(DataError, match=r"record 0, field 'database': no database file is known"):
+    with pytest.raises(DataError, match=r"record 0, field 'database': no database is known"):
         load_benchmark(str(file))
 
 

@@ -257,7 +257,7 @@ def test_workers_import_neither_torch_nor_the_parent(file, pool):
 
 
 def test_sqlites_worker_imports_the_standard_library_and_two_files_of_ours():
-    python, *rest = pool_module._command(pool_module._Kind(2**30, ""))
+    python, *rest = pool_module._command(pool_module._Kind(2**30, "sqlite"))
     command = [python, "-X", "importtime", *rest]
     seen = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True

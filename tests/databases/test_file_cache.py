@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from distilsql.data.load import load_benchmark
-from distilsql.databases.file_cache import FileIdentity, derived_files
+from distilsql.databases.file_cache import DatabaseIdentity, derived_files
 from distilsql.errors import DataError
 from distilsql.files import default_cache_folder
 
@@ -21,9 +21,9 @@ def build(folder: Path) -> None:
 
 
 def test_a_state_is_built_once(file: Path, tmp_path: Path) -> None:
-    kept = derived_files(FileIdentity.of(file), build, "1", tmp_path / "cache")
+    kept = derived_files(DatabaseIdentity.of(file), build, "1", tmp_path / "cache")
     (kept / "made").write_text("kept")
-    assert derived_files(FileIdentity.of(file), build, "1", tmp_path / "cache") == kept
+    assert derived_files(DatabaseIdentity.of(file), build, "1", tmp_path / "cache") == kept
     assert (kept / "made").read_text() == "kept"
 
 
@@ -31,7 +31,7 @@ def test_an_old_state_goes_whatever_the_file_is_called(tmp_path: Path) -> None:
     file = tmp_path / "shop [2024]*?.sqlite"
     for content in (b"one", b"two and more"):
         file.write_bytes(content)
-        kept = derived_files(FileIdentity.of(file), build, "1", tmp_path / "cache")
+        kept = derived_files(DatabaseIdentity.of(file), build, "1", tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == [kept]
 
 
@@ -39,14 +39,16 @@ def test_an_old_state_goes_whatever_the_file_is_called(tmp_path: Path) -> None:
 def test_another_state_is_built_anew_and_replaces_the_old_one(
     file: Path, tmp_path: Path, change: str
 ) -> None:
-    old = derived_files(FileIdentity.of(file), build, "1", tmp_path / "cache")
+    old = derived_files(DatabaseIdentity.of(file), build, "1", tmp_path / "cache")
     if change == "content":
         file.write_bytes(b"two and more")
     elif change == "time":
         os.utime(file, ns=(1, 1))
     elif change == "log":
         file.with_name("d.sqlite-wal").write_bytes(b"written")
-    new = derived_files(FileIdentity.of(file), build, "2" if change == "version" else "1", tmp_path / "cache")
+    new = derived_files(
+        DatabaseIdentity.of(file), build, "2" if change == "version" else "1", tmp_path / "cache"
+    )
     assert list((tmp_path / "cache").iterdir()) == [new]
     assert new != old
 
@@ -55,7 +57,9 @@ def test_files_of_the_same_name_do_not_meet(file: Path, tmp_path: Path) -> None:
     other = tmp_path / "elsewhere" / "d.sqlite"
     other.parent.mkdir()
     other.write_bytes(b"one")
-    folders = {derived_files(FileIdentity.of(path), build, "1", tmp_path / "cache") for path in (file, other)}
+    folders = {
+        derived_files(DatabaseIdentity.of(path), build, "1", tmp_path / "cache") for path in (file, other)
+    }
     assert set((tmp_path / "cache").iterdir()) == folders
     assert len(folders) == 2
 
@@ -66,12 +70,12 @@ def test_a_failed_build_leaves_nothing(file: Path, tmp_path: Path) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        derived_files(FileIdentity.of(file), fail, "1", tmp_path / "cache")
+        derived_files(DatabaseIdentity.of(file), fail, "1", tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_another_process_that_finished_first_is_believed(file: Path, tmp_path: Path) -> None:
-    identity = FileIdentity.of(file)
+    identity = DatabaseIdentity.of(file)
 
     def build_late(folder: Path) -> None:
         first = derived_files(identity, build, "1", tmp_path / "cache")
@@ -85,7 +89,7 @@ def test_another_process_that_finished_first_is_believed(file: Path, tmp_path: P
 
 def test_a_cache_that_cannot_be_written_says_what_to_do(file: Path) -> None:
     with pytest.raises(DataError, match=r"cannot be written .* XDG_CACHE_HOME"):
-        derived_files(FileIdentity.of(file), build, "1", file / "below-a-file")
+        derived_files(DatabaseIdentity.of(file), build, "1", file / "below-a-file")
 
 
 def test_without_a_home_it_is_said_what_to_set(monkeypatch, tmp_path):

@@ -8,9 +8,10 @@ import torch
 from transformers import AutoModelForCausalLM, MistralConfig
 
 from distilsql.data.load import load_benchmark
+from distilsql.databases.database import open_database
 from distilsql.databases.execute import execute
 from distilsql.errors import DataError, RunError
-from distilsql.inference.ask import ask, own_database, rows_table
+from distilsql.inference.ask import ask, rows_table
 from distilsql.inference.decoder import Decoder
 from distilsql.inference.exposure import ExposureOptions, expose_run, measure_exposure
 from distilsql.inference.predict import benchmark_for, load_any, load_student, predict
@@ -48,7 +49,7 @@ def test_one_question_is_answered_and_carried_out(recipe, world, tmp_path, bench
     run = train(recipe("sft", "train.steps=120"), tmp_path / "run")
     model, database = load_student(run), world / "singers.sqlite"
     first = benchmark.examples[0]
-    answer = ask(model, first.question, own_database(database))
+    answer = ask(model, first.question, open_database(database))
     assert answer.sql == predict(model, benchmark, tmp_path / "p.jsonl")[0]
     assert answer.result.rows == execute(database, first.gold_sql).rows
     many = replace(answer, result=execute(database, "SELECT name FROM singer", mode="serving"))

@@ -12,7 +12,7 @@ import pytest
 
 from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.example import Example
-from distilsql.databases.database import Database
+from distilsql.databases.database import Database, open_database
 from distilsql.databases.neighbours import constants, neighbours, with_ties_broken
 from distilsql.databases.schema import introspect
 from distilsql.errors import DatabaseUnavailable, DataError
@@ -360,3 +360,13 @@ def test_a_build_goes_on_where_it_stopped_and_refuses_what_does_not_fit(school, 
         suite.databases("school", "SELECT 1")
     with pytest.raises(DataError, match="no databases for zoo"):
         suite.databases("zoo", "SELECT 1")
+
+
+def test_a_suite_is_made_of_sqlite_files_alone(tmp_path):
+    duckdb = pytest.importorskip("duckdb", reason="DuckDB is not installed")
+    with duckdb.connect(str(tmp_path / "own.duckdb")) as connection:
+        connection.execute("CREATE TABLE t (a int)")
+    database = open_database(f"duckdb:///{tmp_path}/own.duckdb")
+    examples = (Example("own/0", "own", "?", "SELECT a FROM t"),)
+    with pytest.raises(DataError, match="made of SQLite files"):
+        build_suite(SqlBenchmark("own", examples, {"own": database}, "plain"), tmp_path / "s", name="s")

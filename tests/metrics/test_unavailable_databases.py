@@ -88,8 +88,8 @@ def test_a_database_that_changes_while_it_is_judged_gives_no_score(file, shop, m
     with Meddler(at, lambda: meddle(file)) as pool, pytest.raises(DatabaseUnavailable) as raised:
         evaluate(RIGHT, shop, pool=pool)
     said = {
-        change: "changed while",
-        replace_by_another: "changed while",
+        change: "changed during",
+        replace_by_another: "changed during",
         damage: "",
         Path.unlink: "no database",
     }

@@ -185,7 +185,7 @@ def test_sampled_sql_is_judged_a_file_at_a_time(recipe, world, tmp_path):
 def test_what_is_of_sql_alone_is_refused(file, tmp_path):
     benchmark = load_benchmark(str(file))
     for option in ({"keep_distinct": True}, {"suite": tmp_path}, {"plug_values": True}, {"column": "sql"}):
-        with pytest.raises(DataError, match="Leave the option out"):
+        with pytest.raises(DataError, match="Leave them out"):
             evaluate_file(file, benchmark, Rules(**option))
 
 

@@ -10,8 +10,8 @@ import torch
 from accelerate import Accelerator
 
 from distilsql.data.load import load_benchmark
+from distilsql.databases.database import open_database
 from distilsql.experiments.state import say_the_same
-from distilsql.inference.ask import own_database
 from distilsql.inference.predict import recipe_of
 from distilsql.inference.prepare import prepare, shown_first
 from distilsql.models.load import load_tokenizer
@@ -125,13 +125,13 @@ def test_a_run_keeps_what_was_chosen(many_tables, recipe, tmp_path, monkeypatch)
         recipe_of(run), given.with_prompt(given.prompt.model_copy(update={"values": False}))
     )
     (many_tables / "pairs.jsonl").unlink()
-    database = own_database(many_tables / "singers.sqlite")
+    database = open_database(many_tables / "singers.sqlite")
     assert shown_first(kept, database) == kept.shown_first["singers"]
 
 
 def test_a_database_by_another_name_is_cut_as_it_was_trained(world, recipe):
     prompt = PromptSettings(schema_filter="fixed", shown_first={"shop": [("singer", "age")]})
-    database = own_database(world / "singers.sqlite")
+    database = open_database(world / "singers.sqlite")
     assert shown_first(prompt, database) == [("singer", "age")]
     other = PromptSettings(schema_filter="fixed", shown_first={"shop": [("gone", "age")]})
     assert shown_first(other, database) == []

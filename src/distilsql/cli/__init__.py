@@ -12,6 +12,7 @@ from distilsql import __version__
 from distilsql.allocator import keep_freed_memory
 from distilsql.cli import answering, data, judging, training
 from distilsql.cli.display import displaying
+from distilsql.databases.url import without_passwords
 from distilsql.errors import DistilSQLError
 from distilsql.interrupt import StopRequest, watched
 from distilsql.shown import shown
@@ -91,7 +92,7 @@ def main() -> None:
 
 def _say_stopped(stop: StopRequest) -> None:
     """Say what is saved, and which command resumes."""
-    words = [word for word in sys.argv[1:] if word != "--overwrite"]
+    words = [without_passwords(word) for word in sys.argv[1:] if word != "--overwrite"]
     kept = f" {stop.kept}" if stop.kept else ""
     if sys.stderr.isatty():
         Console(stderr=True).show_cursor()  # a bar that was cut off has hidden it

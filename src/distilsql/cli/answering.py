@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited
+from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited, own_place
 from distilsql.errors import DataError
 from distilsql.progress import progress
 from distilsql.shown import shown
@@ -53,14 +53,14 @@ def predict(
         )
     if out is not None:
         check_writable(out)
-    folder = RunFolder(run)
+    folder, place = RunFolder(run), own_place(database)
     if recipe is None:
         resolved = recipe_of(folder)
-        benchmark = limited(benchmark_for(resolved, on, data, database), limit)
+        benchmark = limited(benchmark_for(resolved, on, data, place), limit)
         model = load_student(folder, beams=beams, precision=precision, temperature=temperature, seed=seed)
     else:
         resolved = load_recipe(recipe)
-        benchmark = limited(benchmark_for(resolved, on, data, database), limit)
+        benchmark = limited(benchmark_for(resolved, on, data, place), limit)
         model = load_any(
             str(run),
             settled_for_asking(resolved, str(run), Accelerator().device),
@@ -78,7 +78,7 @@ def predict(
     by_file = out is not None or (temperature > 0 and benchmark.task == "sql")
     options = {
         "--data": data,
-        "--database": database or (resolved.data.database_path if by_file else None),
+        "--database": place or (resolved.data.database_place if by_file else None),
         "--limit": limit,
         "--temperature": f"{temperature:g}" if temperature and not by_file else None,
     }
@@ -97,18 +97,19 @@ def ask(
     """Answer one question: print the student's SQL and its result. It is run read-only and under tight limits."""
     from rich.console import Console
 
+    from distilsql.databases.database import open_database
     from distilsql.inference.ask import ask as ask_student
-    from distilsql.inference.ask import own_database, rows_table
+    from distilsql.inference.ask import rows_table
     from distilsql.inference.predict import load_student, recipe_of
     from distilsql.runs.folder import RunFolder
 
     folder = RunFolder(run)
-    database = database or recipe_of(folder).data.database_path
-    if database is None:
+    place = own_place(database) or recipe_of(folder).data.database_place
+    if place is None:
         raise DataError(
-            "The run's recipe names no database (data.database); give one: --database shop.sqlite."
+            "The run's recipe names no database of its own; give one: --database shop.sqlite, or a URL."
         )
-    asked = own_database(database)
+    asked = open_database(place)
     answer = ask_student(load_student(folder, precision="auto"), question, asked, evidence=evidence)
     print(shown(answer.sql, keep_lines=True))
     Console().print(rows_table(answer, rows))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from distilsql.cli.options import On, OwnDatabase, Root
+from distilsql.cli.options import On, OwnDatabase, Root, own_place
 from distilsql.errors import DataError
 
 
@@ -23,7 +23,7 @@ def data_check(
     """
     from distilsql.data.check import check, problem_lines
 
-    report = check(target, data, database=database, timeout_s=gold_timeout)
+    report = check(target, data, database=own_place(database), timeout_s=gold_timeout)
     for checked in report.benchmarks:
         golds = (
             f", {checked.databases} databases, {checked.gold_runs} golds run "
@@ -54,12 +54,13 @@ def suite_build(
     from distilsql.interrupt import say_kept
     from distilsql.metrics.suites.build import build_suite
 
-    benchmark = load_sql_benchmark(on, root=data, database=database, missing_databases="skip")
+    place = own_place(database)
+    benchmark = load_sql_benchmark(on, root=data, database=place, missing_databases="skip")
     say_kept(f"Finished databases are kept in {out}.")
     suite = build_suite(benchmark, out, name=name or out.name, seed=seed)
     for db_id, report in suite.reports.items():
         print(f"{db_id}: {len(report['variants'])} databases for {len(report['golds'])} gold queries")
     if not suite.size:
         print("No variant distinguishes a wrong neighbour from its gold query: on this suite, TS equals EX.")
-    own = f" --database {database}" if database else ""
+    own = f" --database {place}" if place else ""
     print(f"Suite {suite.label} in {out}. Next: distilsql evaluate PREDICTIONS --on {on}{own} --suite {out}")

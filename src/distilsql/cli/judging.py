@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited
+from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited, own_place
 from distilsql.errors import DataError
 from distilsql.progress import progress
 from distilsql.shown import shown
 
 if TYPE_CHECKING:
     from distilsql.data.benchmark import Benchmark
+    from distilsql.databases.url import Place
     from distilsql.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def evaluate(
     _refuse_of_other_kind(target, run, column if against is None else None, plug_values, temperature)
     if out is not None:
         check_writable(out)
-    whole = _load(on, *_places(run, data, database))
+    whole = _load(on, *_places(run, data, own_place(database)))
     benchmark = limited(whole, limit)
     of_run = Rules(keep_distinct, suite, tuple(leave_out or ()), timeout, gold_timeout)
     of_file = replace(of_run, plug_values=plug_values, column=column)
@@ -113,15 +114,15 @@ def _refuse_of_other_kind(
 
 
 def _places(
-    run: "RunFolder | None", data: Path | None, database: Path | None
-) -> tuple[Path | None, Path | None]:
+    run: "RunFolder | None", data: Path | None, database: "Place | None"
+) -> "tuple[Path | None, Place | None]":
     """The data folder and the database that were given, or else those of the run's recipe."""
     from distilsql.runs.recipe import load_recipe
 
     if run is None:
         return data, database
     recipe = load_recipe(run.recipe).data
-    return data or recipe.root_path, database or recipe.database_path
+    return data or recipe.root_path, database or recipe.database_place
 
 
 def compare(
@@ -162,14 +163,14 @@ def exposure(
         from distilsql.runs.folder import RunFolder
 
     folder = RunFolder(run)
-    benchmark = limited(benchmark_for(recipe_of(folder), on, data, database), limit)
+    benchmark = limited(benchmark_for(recipe_of(folder), on, data, own_place(database)), limit)
     options = ExposureOptions(length=length, samples_per_prompt=samples, seed=seed)
     result = expose_run(folder, benchmark, options, teacher=teacher)
     low, high = result.interval
     print(f"ExAccErr({length}) on {on}: {result.excess_accumulated_error:.1f} % ({low:.1f} to {high:.1f})")
 
 
-def _load(on: str, data: Path | None, database: Path | None) -> "Benchmark":
+def _load(on: str, data: Path | None, database: "Place | None") -> "Benchmark":
     from distilsql.data.load import load_benchmark
 
     benchmark = load_benchmark(on, root=data, database=database, missing_databases="skip")

@@ -7,11 +7,18 @@ import typer
 
 if TYPE_CHECKING:
     from distilsql.data.benchmark import Benchmark
+    from distilsql.databases.url import Place
 
 Root = Annotated[
     Path | None, typer.Option("--data", help="Folder that holds spider/, bird/, … [DISTILSQL_DATA]")
 ]
-OwnDatabase = Annotated[Path | None, typer.Option("--database", help="SQLite file that own pairs are about")]
+OwnDatabase = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        help="What own pairs are about: a SQLite file, or a URL: duckdb://, postgresql://, mysql:// (MariaDB too)",
+    ),
+]
 On = Annotated[
     str, typer.Option("--on", help="Benchmark such as spider:dev or dolly:valid, or a file of own examples")
 ]
@@ -26,3 +33,10 @@ Limit = Annotated[
 
 def limited(benchmark: "Benchmark", limit: int | None) -> "Benchmark":
     return benchmark if limit is None else benchmark.take(limit, 0)
+
+
+def own_place(database: str | None) -> "Place | None":
+    """Raises DataError for a URL that cannot be read."""
+    from distilsql.databases.url import place_of
+
+    return None if database is None else place_of(database)

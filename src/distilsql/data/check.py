@@ -31,6 +31,7 @@ from distilsql.databases.job import Execution, Job, Outcome, make_job
 from distilsql.databases.neighbours import with_ties_broken
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.schema import introspect
+from distilsql.databases.url import Place
 from distilsql.errors import DataError
 from distilsql.progress import progress
 
@@ -80,14 +81,14 @@ class _CheckedGold:
     tie: str
 
 
-_Gold = tuple[str, str, Evaluator]  # database file, SQL, evaluator
+_Gold = tuple[Place, str, Evaluator]  # database, SQL, evaluator
 
 
 def check(
     spec_or_folder: str | Path,
     root: Path | None = None,
     *,
-    database: Path | None = None,
+    database: Place | None = None,
     timeout_s: float = GOLD_TIMEOUT_S,
 ) -> CheckReport:
     """Read one benchmark, or every benchmark in a folder, and run its golds.
@@ -129,7 +130,7 @@ def problem_lines(problems: Sequence[Problem]) -> Iterator[str]:
 
 
 def _found(
-    spec_or_folder: str | Path, root: Path | None, database: Path | None
+    spec_or_folder: str | Path, root: Path | None, database: Place | None
 ) -> Iterator[Layout | InstructFile]:
     folder = Path(spec_or_folder)
     if not os.path.isdir(folder):
@@ -166,7 +167,7 @@ def _may_hold_pairs(file: Path) -> bool:
     return isinstance(records, list) and bool(records) and "question" in records[0]
 
 
-def _one(spec: str, root: Path | None, database: Path | None) -> Layout | InstructFile:
+def _one(spec: str, root: Path | None, database: Place | None) -> Layout | InstructFile:
     file = find_instructions(spec, root)
     return (spec, file) if file is not None else find_layout(spec, root=root, database=database)
 
@@ -180,7 +181,7 @@ def _whole_specs() -> list[str]:
 def _run_golds(
     layouts: Sequence[Layout],
     readings: Sequence[Reading],
-    unusable: set[Path],
+    unusable: set[Place],
     timeout_s: float,
     pool: ExecutionPool,
 ) -> dict[_Gold, _CheckedGold]:
@@ -188,7 +189,7 @@ def _run_golds(
     comes out, also with ties broken otherwise."""
     golds = list(
         dict.fromkeys(
-            (str(reading.paths[example.db_id]), example.gold_sql, layout.evaluator)
+            (reading.paths[example.db_id], example.gold_sql, layout.evaluator)
             for layout, reading in zip(layouts, readings, strict=True)
             for example in reading.examples
             if example.example_id not in reading.missing and reading.paths[example.db_id] not in unusable
@@ -214,7 +215,7 @@ def _run_golds(
 def _tie(job: Job, gold: Execution, evaluator: Evaluator, pool: ExecutionPool) -> str:
     if not may_have_ties(job.sql):
         return ""
-    others = [replace(job, reverse_unordered=True)]
+    others = [replace(job, reverse_unordered=True)] if job.engine == "sqlite" else []
     others += [replace(job, sql=with_ties_broken(job.sql, direction)) for direction in ("asc", "desc")]
     ran = [pool.run(other) for other in others]
     return tie(job.sql, gold.rows, [other.rows for other in ran if other.outcome is Outcome.ROWS], evaluator)
@@ -228,7 +229,7 @@ def _checked(
     warnings: list[Problem] = []
     unreadable: dict[str, str] = {}
     for example in reading.examples:
-        gold = golds.get((str(reading.paths[example.db_id]), example.gold_sql, layout.evaluator))
+        gold = golds.get((reading.paths[example.db_id], example.gold_sql, layout.evaluator))
         if example.example_id in reading.missing or gold is None:
             continue
         if gold.execution.outcome is Outcome.UNAVAILABLE:
@@ -279,8 +280,8 @@ def _faults(layout: Layout, reading: Reading) -> list[Problem]:
     ]
 
 
-def _database_faults(layout: Layout, db_id: str, path: Path) -> list[Problem]:
-    """What is wrong with a database file, or with what is said of it elsewhere."""
+def _database_faults(layout: Layout, db_id: str, path: Place) -> list[Problem]:
+    """What is wrong with a database, or with what is said of it elsewhere."""
     try:
         schema, comments = introspect(path), layout.comments(db_id, path)
     except RecordError as error:  # of tables.json

@@ -5,12 +5,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from distilsql.data.example import Example
 from distilsql.data.records import Problem, Record, RecordError, is_there, read_records
 from distilsql.databases.job import Decoding
 from distilsql.databases.schema import Comments
+from distilsql.databases.url import Place, file_of
 
 # Whose rules judge: an official evaluator's, or "plain" for own pairs, whose SQL is run as it stands.
 Evaluator = Literal["spider", "bird", "plain"]
@@ -22,7 +23,7 @@ def _everything(examples: Sequence[Example]) -> Sequence[Example]:
     return examples
 
 
-def _no_comments(db_id: str, path: Path) -> Comments:
+def _no_comments(db_id: str, path: Any) -> Comments:
     return Comments({}, {})
 
 
@@ -30,7 +31,7 @@ def _no_comments(db_id: str, path: Path) -> Comments:
 class Layout:
     """A benchmark not yet read: where its files lie, and what their records look like.
 
-    `locate` gives a record's db_id and database file (which need not exist) or raises RecordError; `comments`
+    `locate` gives a record's db_id and database (whose file need not exist) or raises RecordError; `comments`
     gives what is known of a database beyond its file; `part` picks the examples that belong, from all of them. Without
     `needs_gold` a record may lack its SQL: the example's is then ''. With `ids_by_content` an example is known by its
     record's `example_id`, or else by what it asks, whatever stands before it in the file; without, by its place.
@@ -38,12 +39,12 @@ class Layout:
 
     name: str
     files: tuple[Path, ...]
-    locate: Callable[[Record], tuple[str, Path]]
+    locate: Callable[[Record], tuple[str, Place]]
     question_fields: tuple[str, ...] = ("question",)
     sql_fields: tuple[str, ...] = ("query",)
     with_evidence: bool = False
     evaluator: Evaluator = "spider"
-    comments: Callable[[str, Path], Comments] = _no_comments
+    comments: Callable[[str, Any], Comments] = _no_comments
     part: Callable[[Sequence[Example]], Sequence[Example]] = _everything
     needs_gold: bool = True
     ids_by_content: bool = False
@@ -53,13 +54,13 @@ class Layout:
 class Reading:
     """What reading a benchmark gave. `examples` leaves out faulty records, and keeps those without a database file.
 
-    `found` counts the records, faulty ones too. `paths` maps db_id to the database file, `records` example_id to the
+    `found` counts the records, faulty ones too. `paths` maps db_id to the database, `records` example_id to the
     record it came from; `missing` names the examples whose database file does not exist.
     """
 
     examples: tuple[Example, ...]
     found: int
-    paths: dict[str, Path]
+    paths: dict[str, Place]
     records: dict[str, Record]
     missing: dict[str, Problem] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
@@ -67,7 +68,7 @@ class Reading:
 
 def read_layout(layout: Layout) -> Reading:
     """Read every record of a benchmark; faults become problems, so that all of them can be reported at once."""
-    paths: dict[str, Path] = {}
+    paths: dict[str, Place] = {}
     problems: list[Problem] = []
     read = [pair for file in layout.files for pair in _read_file(layout, file, paths, problems)]
     if layout.ids_by_content:
@@ -119,7 +120,7 @@ def _known_by_content(
 
 
 def _read_file(
-    layout: Layout, file: Path, paths: dict[str, Path], problems: list[Problem]
+    layout: Layout, file: Path, paths: dict[str, Place], problems: list[Problem]
 ) -> Iterator[tuple[Example, Record]]:
     """The good records of one file; enters databases into `paths` and faults into `problems`."""
     is_empty = True
@@ -142,7 +143,7 @@ def _read_file(
         problems.append(error.problem)
 
 
-def _read_example(layout: Layout, row: Record, paths: dict[str, Path]) -> Example:
+def _read_example(layout: Layout, row: Record, paths: dict[str, Place]) -> Example:
     """The Example in `row`; enters its database into `paths`. Raises RecordError."""
     question = row.text(*layout.question_fields)
     fields = layout.sql_fields
@@ -164,14 +165,15 @@ def _read_example(layout: Layout, row: Record, paths: dict[str, Path]) -> Exampl
 
 
 def _missing(
-    examples: Sequence[Example], paths: dict[str, Path], records: dict[str, Record]
+    examples: Sequence[Example], paths: dict[str, Place], records: dict[str, Record]
 ) -> dict[str, Problem]:
-    absent = {db_id for db_id in {example.db_id for example in examples} if not is_there(paths[db_id])}
+    files = {example.db_id: file_of(paths[example.db_id]) for example in examples}
+    absent = {db_id for db_id, file in files.items() if file is not None and not is_there(file)}
     missing = {}
     for example in examples:
         if example.db_id in absent:
             record = records[example.example_id]
-            message = f"database '{example.db_id}' has no file {paths[example.db_id]}"
+            message = f"database '{example.db_id}' has no file {files[example.db_id]}"
             field_name = "db_id" if "db_id" in record.fields else "database"
             missing[example.example_id] = Problem(
                 "missing_database", record.file, record.index, field_name, message

@@ -19,6 +19,7 @@ from distilsql.data.spider import SPIDER_SPECS, spider_layout
 from distilsql.data.text import suffix_of
 from distilsql.databases.database import Database
 from distilsql.databases.schema import describe, introspect
+from distilsql.databases.url import DatabaseUrl, Place, place_of
 from distilsql.errors import DataError
 from distilsql.in_memory import in_memory_message, is_in_memory
 
@@ -53,7 +54,7 @@ def load_benchmark(
     spec: str | Path | Sequence[Example | Mapping[str, Any]],
     *,
     root: Path | str | None = None,
-    database: Path | str | None = None,
+    database: Place | str | None = None,
     missing_databases: Missing = "error",
     needs_gold: bool = True,
 ) -> Benchmark:
@@ -61,12 +62,13 @@ def load_benchmark(
     instructions (see `data.instruct`); or such records themselves, a mapping each, that are in memory.
 
     `root` is the data folder, holding `spider/`, `bird/`, …; without it the environment variable DISTILSQL_DATA
-    says where it is. `database` is the SQLite file that own pairs are about. Only the databases that some example
-    uses are opened. Raises DataError naming file, record and field of the first fault; examples whose database
-    file is missing are such a fault unless `missing_databases` is "skip", which names them in `skipped`. Without
-    `needs_gold`, own pairs may be questions alone.
+    says where it is. `database` is the path or URL of the database that own pairs are about. Only the databases that
+    some example uses are opened. Raises DataError naming file, record and field of the first fault; examples whose
+    database file is missing are such a fault unless `missing_databases` is "skip", which names them in `skipped`.
+    Without `needs_gold`, own pairs may be questions alone.
     """
-    root, database = (None if path is None else Path(path) for path in (root, database))
+    root = None if root is None else Path(root)
+    database = None if database is None else place_of(database)
     if not isinstance(spec, str | Path):
         return _load_records(spec, database, missing_databases, needs_gold)
     spec = str(spec)
@@ -84,7 +86,7 @@ def load_sql_benchmark(
     spec: str,
     *,
     root: Path | None = None,
-    database: Path | None = None,
+    database: Place | None = None,
     missing_databases: Missing = "error",
     needs_gold: bool = True,
 ) -> SqlBenchmark:
@@ -147,7 +149,7 @@ def _load_instructions(spec: str, file: Path) -> InstructBenchmark:
 
 def _load_records(
     records: Sequence[Example | Mapping[str, Any]],
-    database: Path | None,
+    database: Place | None,
     missing_databases: Missing,
     needs_gold: bool,
 ) -> Benchmark:
@@ -166,12 +168,15 @@ def _as_record(record: Example | Mapping[str, Any]) -> Any:
     if isinstance(record, Example):
         fields = {"example_id": record.example_id, "db_id": record.db_id, "question": record.question}
         return fields | {"sql": record.gold_sql, "evidence": record.evidence}
-    if isinstance(record, Mapping) and isinstance(record.get("database"), str | Path):
-        return {**record, "database": str(Path(record["database"]).absolute())}
+    if isinstance(record, Mapping) and isinstance(record.get("database"), str | Path | DatabaseUrl):
+        place = place_of(record["database"])
+        if isinstance(place, DatabaseUrl) and place.holds_password:
+            raise DataError(f"Records are kept, and {place} has a password; put ${{NAME}} in its place.")
+        return {**record, "database": str(place if isinstance(place, DatabaseUrl) else place.absolute())}
     return dict(record) if isinstance(record, Mapping) else record
 
 
-def find_layout(spec: str, *, root: Path | None = None, database: Path | None = None) -> Layout:
+def find_layout(spec: str, *, root: Path | None = None, database: Place | None = None) -> Layout:
     """Where the text-to-SQL benchmark `spec` lies. Raises DataError if there is no such benchmark or no data folder."""
     if spec in DEMO_SPECS:
         # Imported here, as above.

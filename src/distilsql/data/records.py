@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distilsql.data.text import NotText, decode, has_text, read_table, suffix_of
+from distilsql.databases.url import Place
 from distilsql.errors import DataError
 
 ProblemKind = Literal[
@@ -29,7 +30,7 @@ class Problem:
     """One fault of a benchmark: where it is (`record` counts from 0, as the example ids do) and what to do."""
 
     kind: ProblemKind
-    file: Path
+    file: Place
     record: int | None
     field: str
     message: str

@@ -8,17 +8,17 @@ that can be killed. `serving` adds an allow-list of what a statement may do, a r
 import atexit
 import functools
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distilsql.databases.job import Decoding, Execution, Mode, make_job
+from distilsql.databases.url import Place
 
 if TYPE_CHECKING:
     from distilsql.databases.pool import ExecutionPool
 
 
 def execute(
-    path: Path | str,
+    path: Place | str,
     sql: str,
     *,
     mode: Mode = "evaluation",
@@ -29,7 +29,9 @@ def execute(
 ) -> Execution:
     """Run one statement in a worker process that is kept for the next call. Safe to call from several threads.
 
-    Raises DatabaseUnavailable if the file does not exist; whatever the SQL does is an Outcome, not an exception.
+    `path` is that of a SQLite file, or any database's URL (see `databases.url`). Raises DatabaseUnavailable if a file
+    does not exist, DataError if a URL cannot be read or its driver is not installed; whatever the SQL does is an
+    Outcome, not an exception.
     """
     job = make_job(
         path,

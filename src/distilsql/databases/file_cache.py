@@ -5,38 +5,47 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from distilsql.databases.sqlite_worker import database_state
+from distilsql.databases.fingerprint import state_of
+from distilsql.databases.url import DatabaseUrl, Place, file_of, id_of
 from distilsql.errors import DataError
 from distilsql.files import new_folder
 
 
 @dataclass(frozen=True)
-class FileIdentity:
-    """One state of a database file: a write to it, or to its write-ahead log, gives another identity."""
+class DatabaseIdentity:
+    """One state of a database: a write to its file, or to its write-ahead log, gives another identity. Of a server only
+    the day is known."""
 
-    path: Path
+    path: Place
     state: tuple[int, ...]
 
     @classmethod
-    def of(cls, path: Path) -> "FileIdentity":
-        """The identity of the file at `path` now. Raises DataError if it does not exist."""
-        path = path.resolve()
-        if not path.is_file():
-            raise DataError(f"There is no database file {path}; check the data folder or the path given.")
-        return cls(path, database_state(str(path)))
+    def of(cls, path: Place) -> "DatabaseIdentity":
+        """The identity of a database now. Raises DataError if its file does not exist."""
+        file = file_of(path)
+        if file is None:
+            return cls(path, (datetime.now(UTC).date().toordinal(),))
+        file = file.resolve()
+        if not file.is_file():
+            raise DataError(f"There is no database file {file}; check the data folder or the path given.")
+        place = path if isinstance(path, DatabaseUrl) else file
+        return cls(place, state_of(place))
 
 
-def derived_files(file: FileIdentity, build: Callable[[Path], None], version: str, folder: Path) -> Path:
-    """The folder with what `build` made of this state of the file, building it if it is not there.
+def derived_files(
+    database: DatabaseIdentity, build: Callable[[Path], None], version: str, folder: Path
+) -> Path:
+    """The folder with what `build` made of this state of the database, building it if it is not there.
 
     `version` names the format, so that a newer one is built anew. `build` writes into an empty folder, which
-    takes its final name only when it is complete; folders of earlier states of the same file are removed.
+    takes its final name only when it is complete; folders of earlier states of the same database are removed.
     Raises DataError if `folder` cannot be written.
     """
-    name = f"{file.path.stem}-{_digest(file.path)}"
-    kept = folder / f"{name}-{_digest(version, file.state)}"
+    name = f"{id_of(database.path)}-{_digest(database.path)}"
+    kept = folder / f"{name}-{_digest(version, database.state)}"
     if kept.is_dir():
         return kept
     try:

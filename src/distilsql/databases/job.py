@@ -3,9 +3,9 @@
 import os
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Literal
 
+from distilsql.databases.url import DatabaseUrl, Engine, Place, engine_of, place_of
 from distilsql.errors import DatabaseUnavailable
 
 Mode = Literal["evaluation", "serving"]
@@ -58,13 +58,14 @@ LIMITS: dict[Mode, Limits] = {
 
 @dataclass(frozen=True)
 class Job:
-    """One statement for one database. `path` is a SQLite file or a SQLAlchemy URL (`postgresql+psycopg://…`).
+    """One statement for one database. `path` is a SQLite file, or the text of `url`, which has no password.
 
     `decoding` says what happens to text that is not UTF-8: `ignore` drops the bad bytes (Spider), `strict` makes
     it an SQL_ERROR (BIRD). `reverse_unordered` has SQLite return rows whose order a query leaves open the other way
     round (`PRAGMA reverse_unordered_selects`), to find results that hang on it. `max_steps` is a limit that is the same
     on every machine: so many instructions of SQLite's virtual machine, to the next 5,000, and it is a TIMEOUT.
-    The task `fingerprint` runs no SQL: its one cell is the SHA-256 of the file (see `databases.fingerprint`).
+    The task `fingerprint` runs no SQL: its one cell is the SHA-256 of the file (see `databases.fingerprint`). Nor does
+    `catalogue`, for what is no SQLite file: its one cell is JSON (see `databases.catalogue`).
     """
 
     path: str
@@ -74,13 +75,19 @@ class Job:
     decoding: Decoding = "ignore"
     reverse_unordered: bool = False
     max_steps: int | None = None
-    task: Literal["query", "fingerprint"] = "query"
+    task: Literal["query", "fingerprint", "catalogue"] = "query"
+    url: DatabaseUrl | None = None
+
+    @property
+    def engine(self) -> Engine:
+        return "sqlite" if self.url is None else self.url.engine
 
 
 @dataclass(frozen=True)
 class Execution:
     """The result of one statement. `seconds` is the time inside the database, transfers not counted; `cpu_seconds` what
-    of it the worker had the processor for, which a busy machine makes less (at a server, the server's is not in it).
+    of it the worker had the processor for, which a busy machine makes less (at a server, all of it: what its own
+    processor was busy with is not to be known).
 
     `rows` is the whole result where `outcome` is ROWS, the first `max_rows` of it where it is TOO_MANY_ROWS, and
     empty otherwise: read `outcome` first. `message` says why for every outcome but ROWS. `states` are the states of a
@@ -96,11 +103,19 @@ class Execution:
     states: tuple[tuple[int, ...], ...] = ()
 
 
-def require_available(execution: Execution, path: Path | str, meanwhile: str = "") -> Execution:
+_CURES: dict[Engine, str] = {
+    "sqlite": "check that the file is a complete SQLite database",
+    "duckdb": "check that the file is a DuckDB database and that no program has it open to write",
+    "postgresql": "check that the server runs, and the address, the database's name, the role and its password",
+    "mysql": "check that the server runs, and the address, the database's name, the user and its password",
+}
+
+
+def require_available(execution: Execution, path: Place | str, meanwhile: str = "") -> Execution:
     """`execution` itself. Raises DatabaseUnavailable if it says that the database could not be read."""
     if execution.outcome is Outcome.UNAVAILABLE:
         during = f" while {meanwhile}" if meanwhile else ""
-        cure = "check that the file is a complete SQLite database"
+        cure = _CURES[engine_of(path)]
         if "locked" in execution.message:
             cure = "wait until the program that holds it has finished, or use a copy"
         raise DatabaseUnavailable(
@@ -110,7 +125,7 @@ def require_available(execution: Execution, path: Path | str, meanwhile: str = "
 
 
 def make_job(
-    path: Path | str,
+    path: Place | str,
     sql: str,
     *,
     mode: Mode = "evaluation",
@@ -119,7 +134,7 @@ def make_job(
     memory_bytes: int | None = None,
     decoding: Decoding = "ignore",
 ) -> Job:
-    """A Job with the mode's own limits, save those given here."""
+    """A Job with the mode's own limits, save those given here. Raises DataError for a URL that cannot be read."""
     default = LIMITS[mode]
     limits = Limits(
         timeout_s=default.timeout_s if timeout_s is None else timeout_s,
@@ -127,12 +142,7 @@ def make_job(
         max_rows=default.max_rows if max_rows is None else max_rows,
         max_bytes=default.max_bytes,
     )
-    place = str(path)
-    if not is_url(place):
-        place = os.path.abspath(place)
-    return Job(place, sql, mode, limits, decoding)
-
-
-def is_url(path: str) -> bool:
-    """Whether `path` names a database server or a DuckDB file by URL rather than a SQLite file."""
-    return "://" in path
+    place = place_of(path)
+    if isinstance(place, DatabaseUrl):
+        return Job(place.text, sql, mode, limits, decoding, url=place)
+    return Job(os.path.abspath(place), sql, mode, limits, decoding)

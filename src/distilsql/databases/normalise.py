@@ -1,7 +1,8 @@
 """One spelling for a SQL query: keywords upper case, names lower case, aliases t1 … t10 resolved.
 
-The text is changed token by token and otherwise left alone, so the query keeps its meaning in SQLite:
-string literals and double-quoted text (which SQLite may read as a string) are never touched.
+The text is changed token by token and otherwise left alone, so the query keeps its meaning: string literals and
+double-quoted text (which SQLite may read as a string) are never touched, nor the case of MySQL's names, which may tell
+two tables apart.
 """
 
 import re
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from distilsql.databases.sql_tokens import tokenise
+from distilsql.databases.url import Engine
 
 # Words that are keywords wherever a query uses them bare. Function names are not among them.
 _KEYWORDS = frozenset(
@@ -35,7 +37,7 @@ class _Token:
 
     @property
     def is_name(self) -> bool:
-        quoted = self.kind == "name" or self.spelling.startswith('"')
+        quoted = self.kind in ("name", "quoted")
         return quoted or (self.kind == "word" and self.spelling not in _KEYWORDS)
 
     @property
@@ -48,13 +50,13 @@ def lower_name(name: str) -> str:
     return name.translate(_ASCII_LOWER)
 
 
-def without_comments(sql: str) -> str:
+def without_comments(sql: str, engine: Engine = "sqlite") -> str:
     """`sql` without comments and with each run of white space as one space. What is quoted is left as it is, line
     breaks in it too: a name without its line break is another name."""
-    return "".join(" " if token.kind == "gap" else token.text for token in tokenise(sql)).strip(" ")
+    return "".join(" " if token.kind == "gap" else token.text for token in tokenise(sql, engine)).strip(" ")
 
 
-def normalise_sql(sql: str) -> str:
+def normalise_sql(sql: str, engine: Engine = "sqlite") -> str:
     """`sql` in one spelling, without comments and closing semicolons; it gives the same rows.
 
     Keywords are upper case; names, functions included, lower case; runs of white space one space. Aliases
@@ -62,15 +64,15 @@ def normalise_sql(sql: str) -> str:
     refers to, as in a self-join: then the query keeps all its aliases. A qualifier is taken to mean the innermost
     table of that name (SQLite looks further out if that table lacks the column, which no sane query counts on).
     """
-    tokens = _tokens(sql)
+    tokens = _tokens(sql, engine)
     tokens = _without_aliases(tokens) or tokens
     return "".join(" " * token.gap + token.spelling for token in tokens).strip()
 
 
-def _tokens(sql: str) -> list[_Token]:
+def _tokens(sql: str, engine: Engine) -> list[_Token]:
     found: list[_Token] = []
     gap = False
-    for kind, spelling, start in tokenise(sql):
+    for kind, spelling, start in tokenise(sql, engine):
         if kind == "gap":
             gap = True
             continue
@@ -78,7 +80,10 @@ def _tokens(sql: str) -> list[_Token]:
             end = start + len(spelling)
             beside_dot = sql[end : end + 1] == "." or (found and found[-1].spelling == ".")
             is_keyword = kind == "word" and spelling.upper() in _KEYWORDS and not beside_dot
-            spelling = spelling.upper() if is_keyword else lower_name(spelling)
+            if is_keyword:
+                spelling = spelling.upper()
+            elif engine != "mysql" or sql[end : end + 1] == "(":
+                spelling = lower_name(spelling)
         found.append(_Token(kind, spelling, gap))
         gap = False
     while found and found[-1].spelling == ";":
@@ -101,7 +106,7 @@ class _TableUse:
 
     def table_at(self, tokens: list[_Token]) -> int | None:
         """Where the name stands that replaces the alias; None if there is no alias to resolve."""
-        if self.alias_at is None or not _RESOLVED_ALIAS.fullmatch(tokens[self.alias_at].name):
+        if self.alias_at is None or not _RESOLVED_ALIAS.fullmatch(lower_name(tokens[self.alias_at].name)):
             return None
         return self.name_at
 

@@ -11,13 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
 
-from distilsql.databases.job import Execution, Job, Outcome, is_url
+from distilsql.databases.job import Execution, Job, Outcome
+from distilsql.databases.url import HIDDEN, Engine, require_driver
 from distilsql.errors import DatabaseUnavailable, RunError
 
 # Where the package `distilsql` lies.
@@ -27,6 +28,8 @@ GRACE_S = 0.15
 START_TIMEOUT_S = 60.0
 READY_BYTES = 100
 TRANSFER_S = 60.0
+# How long a server may take to let us in, which is not part of a statement's time.
+CONNECT_S = 10.0
 KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 Answer = TypeVar("Answer")
 
@@ -132,14 +135,14 @@ class ExecutionPool:
 
 @dataclass(frozen=True)
 class _Kind:
-    """`driver` is SQLAlchemy's name for a server's driver, '' for a SQLite file."""
-
     memory_bytes: int
-    driver: str
+    engine: Engine
 
 
 def _kind_for(job: Job) -> _Kind:
-    return _Kind(job.limits.memory_bytes, job.path.partition("://")[0] if is_url(job.path) else "")
+    """Raises DataError where a driver is missing: no worker would start."""
+    require_driver(job.url)
+    return _Kind(job.limits.memory_bytes, job.engine)
 
 
 class WorkerProcess:
@@ -175,8 +178,7 @@ class WorkerProcess:
             self.kill()
             raise RunError(
                 f"The process that runs SQL did not start (status {self._process.returncode}). Is this Python, "
-                f"{sys.executable}, complete, and is SQLAlchemy installed (`pip install 'distilsql[sql]'`) if the "
-                "database is on a server?"
+                f"{sys.executable}, complete?"
             ) from error
 
     def is_alive(self) -> bool:
@@ -189,25 +191,29 @@ class WorkerProcess:
         self._stdout.close()
 
     def run(self, job: Job) -> Execution:
-        if not is_url(job.path) and not os.path.exists(job.path):
+        file = job.path if job.url is None else job.url.file
+        if file is not None and not os.path.exists(file):
             raise DatabaseUnavailable(
-                f"There is no database file {job.path}; check the path or fetch the databases first."
+                f"There is no database file {file}; check the path or fetch the databases first."
             )
+        is_at_server = job.url is not None and job.url.is_server
         started, cpu_before = time.perf_counter(), self._cpu_seconds()
-        request = {**vars(job), **vars(job.limits), "limits": None}
+        url = None if job.url is None else job.url.to_worker()
+        request = {**vars(job), **vars(job.limits), "limits": None, "url": url}
         try:
             self._send(json.dumps(request).encode())
-            payload = self._receive(job.limits.timeout_s + GRACE_S, job.limits.max_bytes)
+            grace_s = GRACE_S + (CONNECT_S if is_at_server else 0)
+            payload = self._receive(job.limits.timeout_s + grace_s, job.limits.max_bytes)
         except TimeoutError:
-            cpu_seconds = self._cpu_seconds() - cpu_before
+            seconds = time.perf_counter() - started
+            cpu_seconds = seconds if is_at_server else self._cpu_seconds() - cpu_before
             self.kill()
             message = "killed: it did not stop at its time limit"
-            seconds = time.perf_counter() - started
             return Execution(Outcome.TIMEOUT, message=message, seconds=seconds, cpu_seconds=cpu_seconds)
         except (OSError, EOFError, ValueError):
             return self._died(started, job)
         answer = json.loads(payload, object_hook=_restore_bytes)
-        execution = _decode(answer)
+        execution = _without_password(_decode(answer), job)
         if execution.outcome is Outcome.TOO_LARGE or answer.get("leaves_traces"):
             self.kill()  # the next job gets a process with all of its memory and no settings but ours
         return execution
@@ -260,7 +266,7 @@ def _command(kind: _Kind) -> list[str]:
     """SQLite's worker lives on the standard library, which comes first on its path, and two files of this package; a
     server's needs SQLAlchemy, found where we find it."""
     python = [sys.executable, "-I", "-B", "-X", "utf8"]
-    if not kind.driver:
+    if kind.engine == "sqlite":
         program = (
             f"import sys; sys.path.append({str(PACKAGE_FOLDER)!r}); "
             f"from distilsql.databases.sqlite_worker import main; main({os.getpid()}, {kind.memory_bytes})"
@@ -269,7 +275,7 @@ def _command(kind: _Kind) -> list[str]:
     path = [os.path.abspath(entry) for entry in sys.path if entry]
     program = (
         f"import sys; sys.path = {path!r}; from distilsql.databases.server_worker import main; "
-        f"main({os.getpid()}, {kind.memory_bytes}, {kind.driver!r})"
+        f"main({os.getpid()}, {kind.memory_bytes}, {kind.engine!r})"
     )
     return [*python, "-c", program]
 
@@ -284,6 +290,13 @@ def _decode(answer: dict[str, Any]) -> Execution:
         cpu_seconds=answer.get("cpu_seconds", 0.0),
         states=tuple(map(tuple, answer.get("states", ()))),
     )
+
+
+def _without_password(execution: Execution, job: Job) -> Execution:
+    """A driver's message may repeat what it was given."""
+    if job.url is None or not job.url.password or job.url.password not in execution.message:
+        return execution
+    return replace(execution, message=execution.message.replace(job.url.password, HIDDEN))
 
 
 def _restore_bytes(value: dict[str, Any]) -> Any:

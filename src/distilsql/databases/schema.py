@@ -13,18 +13,28 @@ There is one canonical form, and both readers give it:
 `tables.json` (Spider, BIRD) knows less than the file: it has one of five type families instead of the declared
 type, and of a composite primary key Spider keeps one column. It knows one thing more, the human-readable names.
 So where the file exists it is read for the structure and `tables.json` adds only the comments
-(`describe`); `schema_from_tables_json` alone serves where there is no file. Over all databases of Spider the two
-readers agree but for two foreign keys that `tables.json` lacks and eight types that it gives as number.
+(`describe`); `schema_from_tables_json` alone serves where there is no file. Of what is no SQLite file the catalogue
+says all of it, comments too; its tables come by name, and its types in the shortest words of its dialect (`int`,
+`varchar(20)`, `decimal(8, 2)`).
+
+Over all databases of Spider the two readers agree but for two foreign keys that `tables.json` lacks and eight types
+that it gives as number.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from distilsql.databases.dialect import common_type
 from distilsql.databases.job import Outcome
-from distilsql.databases.reading import quoted_name, quoted_text, read, read_rows
+from distilsql.databases.reading import quoted_name, quoted_text, read, read_catalogue, read_rows
+from distilsql.databases.url import DatabaseUrl, Place
 from distilsql.errors import DataError
+
+log = logging.getLogger(__name__)
+_NAMED = 5  # tables in a sentence
 
 
 @dataclass(frozen=True)
@@ -73,12 +83,65 @@ class Schema:
     foreign_keys: tuple[ForeignKey, ...] = ()
 
 
-def introspect(path: Path) -> Schema:
-    """The Schema of a SQLite file, read from the file alone (so without comments).
+def introspect(path: Place) -> Schema:
+    """The Schema of a database: of a SQLite file from the file alone (so without comments), of any other from its
+    catalogue. Tables that the user may not read are left out, and named in a warning.
 
-    Raises DatabaseUnavailable if the file is missing, locked, damaged or no SQLite database, DataError if it has no
-    table.
+    Raises DatabaseUnavailable if the database is missing, locked, damaged, no SQLite database or not to be reached,
+    DataError if it has no table.
     """
+    return _from_catalogue(path) if isinstance(path, DatabaseUrl) else _from_file(path)
+
+
+def _from_catalogue(url: DatabaseUrl) -> Schema:
+    found = read_catalogue(url)
+    denied = found["denied"]
+    if denied:
+        names = ", ".join(denied[:_NAMED]) + (f" and {len(denied) - _NAMED} more" if denied[_NAMED:] else "")
+        log.warning(
+            f"{url}: its user may not read {names}, so questions cannot be about them; to change that: GRANT SELECT."
+        )
+    if not found["tables"]:
+        cure = "check the URL"
+        if denied:
+            cure = "let its user read them: GRANT SELECT"
+        elif elsewhere := found.get("elsewhere"):
+            cure = f"other schemas have some: write ?search_path={','.join(elsewhere)} behind the URL"
+        raise DataError(f"{url} has no table that can be read, so no question can be asked of it; {cure}.")
+    tables = tuple(
+        Table(
+            table["name"],
+            tuple(
+                Column(
+                    column["name"],
+                    common_type(column["type"], url.engine),
+                    column["is_primary_key"],
+                    column["comment"],
+                )
+                for column in table["columns"]
+            ),
+            table["comment"],
+            table["is_view"],
+        )
+        for table in found["tables"]
+    )
+    shown = {(table.name, column.name) for table in tables for column in table.columns}
+    keys = (
+        ForeignKey(key["table"], column, key["referred_table"], referred)
+        for key in found["foreign_keys"]
+        for column, referred in zip(key["columns"], key["referred_columns"], strict=True)
+    )
+    return Schema(
+        tables,
+        tuple(
+            key
+            for key in dict.fromkeys(keys)
+            if {(key.table, key.column), (key.referred_table, key.referred_column)} <= shown
+        ),
+    )
+
+
+def _from_file(path: Path) -> Schema:
     found = read_rows(
         path,
         "SELECT name, type = 'view' FROM sqlite_master WHERE type IN ('table', 'view') "

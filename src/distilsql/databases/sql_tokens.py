@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
+from distilsql.databases.url import DIALECTS, Engine
+
 Kind = Literal["gap", "text", "quoted", "name", "number", "word", "symbol"]
 
 # An open quote or comment runs to the end, as in SQLite, where it is an error unless it is a comment.
@@ -40,15 +42,45 @@ class Token(NamedTuple):
         return self.text.upper() if self.kind == "word" else ""
 
 
-def tokenise(sql: str) -> Iterator[Token]:
-    """Every piece of `sql`, gaps too: put together they are `sql` again."""
+def tokenise(sql: str, engine: Engine = "sqlite") -> Iterator[Token]:
+    """Every piece of `sql`, gaps too: put together they are `sql` again. Another engine's SQL is cut by sqlglot, which
+    knows its quotes and comments; what it cannot cut is one text."""
+    if engine != "sqlite":
+        yield from _cut_by_sqlglot(sql, engine)
+        return
     for match in _TOKEN.finditer(sql):
         yield Token(match.lastgroup, match.group(), match.start())  # type: ignore[arg-type]
 
 
-def tokens_of(sql: str) -> list[Token]:
+def _cut_by_sqlglot(sql: str, engine: Engine) -> Iterator[Token]:
+    from sqlglot import tokenize  # slow to load, and not needed for SQLite
+    from sqlglot.errors import TokenError
+
+    try:
+        cut = tokenize(sql, read=DIALECTS[engine])
+    except TokenError:
+        yield Token("text", sql, 0)
+        return
+    end = 0
+    for token in cut:
+        if token.start > end:
+            yield Token("gap", sql[end : token.start], end)
+        end = token.end + 1
+        text, kind = sql[token.start : end], token.token_type.name
+        if kind == "IDENTIFIER":
+            yield Token("quoted" if text[0] == '"' else "name", text, token.start)
+        elif kind.endswith("STRING"):
+            yield Token("text", text, token.start)
+        else:  # `ORDER BY` is one of sqlglot's tokens
+            for part in tokenise(text):
+                yield part._replace(start=token.start + part.start)
+    if end < len(sql):
+        yield Token("gap", sql[end:], end)
+
+
+def tokens_of(sql: str, engine: Engine = "sqlite") -> list[Token]:
     """The tokens without the gaps between them."""
-    return [token for token in tokenise(sql) if token.kind != "gap"]
+    return [token for token in tokenise(sql, engine) if token.kind != "gap"]
 
 
 def dotted_tokens(sql: str) -> list[str]:
@@ -68,10 +100,10 @@ def dotted_tokens(sql: str) -> list[str]:
     return found
 
 
-def orders_its_rows(sql: str) -> bool:
+def orders_its_rows(sql: str, engine: Engine = "sqlite") -> bool:
     """Whether ORDER BY is said of the result itself, not of a subquery or a window."""
     depth = 0
-    tokens = tokens_of(sql)
+    tokens = tokens_of(sql, engine)
     for token, following in pairwise(tokens):
         depth += (token.text == "(") - (token.text == ")")
         if depth == 0 and token.keyword == "ORDER" and following.keyword == "BY":

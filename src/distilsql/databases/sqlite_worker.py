@@ -259,12 +259,12 @@ class Worker:
         database.connection.close()
 
 
-def database_state(path: str) -> tuple[int, ...]:
+def database_state(path: str, log: str = "-wal") -> tuple[int, ...]:
     """What tells one state of a database from another: inode, size in bytes and time of change in ns, of its file and
-    of its write-ahead log. Nothing of one that is not there. Opens nothing: in a process with SQLite connections of its
-    own, closing any descriptor of the file would drop their locks."""
+    of its write-ahead log, called as the file with `log` behind it. Nothing of one that is not there. Opens nothing: in
+    a process with SQLite connections of its own, closing any descriptor of the file would drop their locks."""
     path = os.path.realpath(path)
-    return _file_state(path) + _file_state(path + "-wal")
+    return _file_state(path) + _file_state(path + log)
 
 
 def _file_state(path: str) -> tuple[int, ...]:

@@ -22,17 +22,15 @@ import regex
 from bm25s.stopwords import STOPWORDS_EN_PLUS
 from rapidfuzz import fuzz, process
 
-from distilsql.databases.file_cache import FileIdentity, derived_files
+from distilsql.databases.cells import first_cells, short_texts
+from distilsql.databases.file_cache import DatabaseIdentity, derived_files
 from distilsql.databases.inner_values import folded, inner_values
-from distilsql.databases.job import Outcome
-from distilsql.databases.reading import quoted_name, read
 from distilsql.databases.schema import Schema, introspect
-from distilsql.errors import DatabaseUnavailable, DataError
+from distilsql.databases.url import Place
 from distilsql.files import default_cache_folder
 
 MAX_VALUE_CHARACTERS = 25
 MOST_VALUES_PER_COLUMN = 100_000  # indexed: a column of millions of names would take minutes and gigabytes
-VIEW_STEPS = 10_000_000  # of SQLite's virtual machine, not seconds: the same samples on every machine
 _LONGEST_GRAM = 4
 _CANDIDATES_PER_GRAM = 10
 _SIMILARITY = 0.9
@@ -47,51 +45,24 @@ _WORD = regex.compile(
 ColumnName = tuple[str, str]  # (table, column) as the database spells them
 
 
-def sample_values(path: Path, schema: Schema, count: int) -> Mapping[ColumnName, tuple[str, ...]]:
-    """The first `count` distinct values of each column, as text on one line; null, empty and binary left out.
+def sample_values(path: Place, schema: Schema, count: int) -> Mapping[ColumnName, tuple[str, ...]]:
+    """The first `count` distinct values of each column, as text on one line; null, empty and binary left out. See
+    `databases.cells` for how far a large table is read.
 
     A view that is slow to compute, or fails on its rows, has none. Raises DataError if a table cannot be read.
     """
-    return _sample_values(FileIdentity.of(path), schema, count)
+    return _sample_values(DatabaseIdentity.of(path), schema, count)
 
 
 @lru_cache(maxsize=512)
-def _sample_values(file: FileIdentity, schema: Schema, count: int) -> Mapping[ColumnName, tuple[str, ...]]:
-    samples = {}
-    for table in schema.tables:
-        steps = VIEW_STEPS if table.is_view else None
-        for column in table.columns:
-            try:
-                cells = _distinct(
-                    file.path, table.name, column.name, "IS NOT NULL", f"LIMIT {count:d}", max_steps=steps
-                )
-            except DatabaseUnavailable:
-                raise
-            except DataError:
-                if not table.is_view:
-                    raise
-                cells = []
-            samples[table.name, column.name] = tuple(filter(None, map(_one_line, cells)))
-    return samples
-
-
-def _distinct(
-    path: Path, table: str, column: str, condition: str, limit: str, *, max_steps: int | None = None
-) -> list[Any]:
-    """The distinct cells of a column; none where they are larger than a worker can hand over."""
-    name, source = quoted_name(column), quoted_name(table)
-    found = read(
-        path, f"SELECT DISTINCT {name} FROM {source} WHERE {name} {condition} {limit}", max_steps=max_steps
-    )
-    if "no such collation" in found.message:  # one that only the database's own program knows
-        sql = f"SELECT DISTINCT {name} COLLATE BINARY FROM {source} WHERE {name} {condition} {limit}"
-        found = read(path, sql, max_steps=max_steps)
-    if found.outcome not in (Outcome.ROWS, Outcome.TOO_LARGE):
-        raise DataError(
-            f"The values of {table}.{column} cannot be read ({found.message}); check the database, or write prompts "
-            "without them (prompt.values = false, prompt.matched_values = false)."
-        )
-    return [cell for (cell,) in found.rows]
+def _sample_values(
+    database: DatabaseIdentity, schema: Schema, count: int
+) -> Mapping[ColumnName, tuple[str, ...]]:
+    return {
+        (table.name, column): tuple(filter(None, map(_one_line, cells)))
+        for table in schema.tables
+        for column, cells in first_cells(database.path, table, count).items()
+    }
 
 
 def _one_line(cell: Any) -> str:
@@ -147,7 +118,7 @@ def _highest(scores: np.ndarray) -> list[int]:
 
 
 def matched_values(
-    path: Path, text: str, *, most_per_column: int = 25, cache_folder: Path | None = None
+    path: Place, text: str, *, most_per_column: int = 25, cache_folder: Path | None = None
 ) -> dict[ColumnName, tuple[str, ...]]:
     """The values of each column that `text` spells out, best match first; columns without one are left out.
 
@@ -242,33 +213,30 @@ def _words(text: str) -> list[str]:
     return [word[:-1] if len(word) > 3 and word.endswith("s") else word for word in words]
 
 
-def load_value_index(path: Path, cache_folder: Path | None = None) -> ValueIndex:
-    """The value index of a database, built once for each state of its file. Raises DataError."""
-    return _load_value_index(FileIdentity.of(path), cache_folder or default_cache_folder() / "values")
+def load_value_index(path: Place, cache_folder: Path | None = None) -> ValueIndex:
+    """The value index of a database, built once for each state of its file; at a server, once a day (by UTC), as what
+    changes there is not to be seen from here. Raises DataError."""
+    return _load_value_index(DatabaseIdentity.of(path), cache_folder or default_cache_folder() / "values")
 
 
 @lru_cache(maxsize=64)
-def _load_value_index(file: FileIdentity, cache_folder: Path) -> ValueIndex:
-    folder = derived_files(file, partial(_build, file.path), _INDEX_VERSION, cache_folder)
+def _load_value_index(database: DatabaseIdentity, cache_folder: Path) -> ValueIndex:
+    folder = derived_files(database, partial(_build, database.path), _INDEX_VERSION, cache_folder)
     content = json.loads((folder / "values.json").read_text())
     columns = [tuple((table, column) for table, column in held) for held in content["columns"]]
     retriever = bm25s.BM25.load(folder, show_progress=False) if content["values"] else None
     return ValueIndex(tuple(content["values"]), tuple(columns), retriever)
 
 
-def _build(path: Path, folder: Path) -> None:
-    """Read the values of the database at `path` and write their index into `folder`."""
+def _build(path: Place, folder: Path) -> None:
+    """Read the values of a database and write their index into `folder`."""
     columns_of: dict[str, list[ColumnName]] = defaultdict(list)
-    # A view's values are those of its tables.
-    for table in (table for table in introspect(path).tables if not table.is_view):
-        for column in table.columns:
-            name = quoted_name(column.name)
-            condition = (
-                f"IS NOT NULL AND typeof({name}) = 'text' AND length({name}) <= {MAX_VALUE_CHARACTERS}"
-            )
-            cells = _distinct(path, table.name, column.name, condition, f"LIMIT {MOST_VALUES_PER_COLUMN}")
-            for value in dict.fromkeys(filter(None, map(_one_line, cells))):
-                columns_of[value].append((table.name, column.name))
+    found = short_texts(
+        path, introspect(path).tables, most=MOST_VALUES_PER_COLUMN, longest=MAX_VALUE_CHARACTERS
+    )
+    for column, cells in found.items():
+        for value in dict.fromkeys(filter(None, map(_one_line, cells))):
+            columns_of[value].append(column)
     values = sorted(value for value in columns_of if _words(value))
     content = {"values": values, "columns": [columns_of[value] for value in values]}
     (folder / "values.json").write_text(json.dumps(content))

@@ -112,6 +112,6 @@ def serve(parent_id: int, memory_bytes: int, run: Callable[[dict[str, Any]], dic
         allow_cpu_seconds(job["timeout_s"] if job["cpu_s"] is None else job["cpu_s"])
         started_cpu = time.process_time()
         answer = run(job)
-        answer["cpu_seconds"] = time.process_time() - started_cpu
+        answer.setdefault("cpu_seconds", time.process_time() - started_cpu)
         output.write(encode(answer, job["max_bytes"]))
         output.flush()

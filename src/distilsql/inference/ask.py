@@ -1,7 +1,6 @@
 """One question to a student about one database: the SQL it writes, and what that returns."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from rich.table import Table
@@ -9,10 +8,10 @@ from rich.text import Text
 
 from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.example import Example
-from distilsql.databases.database import Database
+from distilsql.databases.database import Database, open_database
 from distilsql.databases.execute import execute
 from distilsql.databases.job import Execution, Outcome, require_available
-from distilsql.databases.schema import introspect
+from distilsql.databases.url import Place
 from distilsql.errors import DataError
 from distilsql.inference.decoder import answer_all
 from distilsql.inference.predict import Model
@@ -28,20 +27,15 @@ class Answer:
     result: Execution
 
 
-def own_database(path: Path) -> Database:
-    """The SQLite file at `path`. Raises DataError if it is no database."""
-    return Database(path.stem, path, introspect(path))
-
-
-def ask(model: Model, question: str, database: Database | Path | str, *, evidence: str = "") -> Answer:
-    """Ask by the prompt that the model was trained on, about a database or the SQLite file at a path; `evidence` is
-    what the question takes for granted, as BIRD's is.
+def ask(model: Model, question: str, database: Database | Place | str, *, evidence: str = "") -> Answer:
+    """Ask by the prompt that the model was trained on, about a database, or the one at a path or URL (see
+    `databases.url`); `evidence` is what the question takes for granted, as BIRD's is.
 
     Raises:
-        DataError: there is no database at the path, or it cannot be read.
+        DataError: there is no database at the path or URL, or it cannot be read.
     """
     if not isinstance(database, Database):
-        database = own_database(Path(database))
+        database = open_database(database)
     example = Example("question", database.db_id, question, gold_sql="", evidence=evidence)
     benchmark = SqlBenchmark("the question", (example,), {database.db_id: database}, "plain")
     prepared = prepare(benchmark, model.decoder.tokenizer, model.prompt, training=False)

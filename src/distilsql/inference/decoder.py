@@ -7,6 +7,7 @@ from typing import Any
 
 from distilsql.data.benchmark import Task
 from distilsql.databases.normalise import without_comments
+from distilsql.databases.url import Engine
 from distilsql.databases.written_sql import Wrapping, query_in
 from distilsql.inference.prepare import Prepared, TokenizedExample
 from distilsql.models.batches import fill_batches
@@ -49,13 +50,13 @@ class Decoder:
         digest = hashlib.sha256(example_id.encode()).digest()
         return uniform_stream(self.seed, int.from_bytes(digest[:8], "big"))
 
-    def answer(self, completion: Completion, task: Task) -> DecodedAnswer:
+    def answer(self, completion: Completion, task: Task, engine: Engine = "sqlite") -> DecodedAnswer:
         """SQL without what chat models put around it, comments and extra white space; a response as it was written."""
         text = str(self.tokenizer.decode(completion, skip_special_tokens=True))
         if task != "sql":
             return DecodedAnswer(text.strip())
         found = query_in(text)
-        return DecodedAnswer(without_comments(found.sql), found.stripped, text)
+        return DecodedAnswer(without_comments(found.sql, engine), found.stripped, text)
 
 
 def answer_all(decoder: Decoder, prepared: Prepared) -> Iterator[tuple[TokenizedExample, DecodedAnswer]]:
@@ -74,4 +75,4 @@ def answer_all(decoder: Decoder, prepared: Prepared) -> Iterator[tuple[Tokenized
             written = generate_trees(decoder.model, trees, decoder.options(), streams=streams)
         for examples, completions in zip(batch, written, strict=True):
             for example, completion in zip(examples, completions, strict=True):
-                yield example, decoder.answer(completion, prepared.task)
+                yield example, decoder.answer(completion, prepared.task, prepared.engine_of(example))

@@ -157,7 +157,7 @@ def as_benchmark(examples: Examples | None, recipe: Recipe) -> Benchmark | None:
     """Examples as a benchmark, about the database of the recipe. Raises DataError as `load_benchmark` does."""
     if examples is None or isinstance(examples, Benchmark):
         return examples
-    return load_benchmark(examples, database=recipe.data.database_path)
+    return load_benchmark(examples, database=recipe.data.database_place)
 
 
 def refuse_others(recipe: Recipe, begun: Recipe, folder: Path) -> None:

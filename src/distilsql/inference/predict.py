@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from distilsql.data.benchmark import Benchmark
 from distilsql.data.example import Example, Instruction
 from distilsql.data.load import load_benchmark
+from distilsql.databases.url import Place
 from distilsql.errors import RunError
 from distilsql.files import lines_of, write_text
 from distilsql.inference.decoder import DecodedAnswer, Decoder, answer_all
@@ -149,13 +150,13 @@ def recipe_of(run: RunFolder) -> Recipe:
     return load_recipe(existing_run(run.path).recipe)
 
 
-def benchmark_for(recipe: Recipe, spec: str, root: Path | None, database: Path | None) -> Benchmark:
+def benchmark_for(recipe: Recipe, spec: str, root: Path | None, database: Place | None) -> Benchmark:
     """A benchmark to be asked, looked for where the recipe's own data is unless told otherwise. Own questions need no
     SQL."""
     return load_benchmark(
         spec,
         root=root or recipe.data.root_path,
-        database=database or recipe.data.database_path,
+        database=database or recipe.data.database_place,
         missing_databases="skip",
         needs_gold=False,
     )

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from distilsql.data.benchmark import Benchmark, InstructBenchmark, SqlBenchmark, Task
@@ -10,6 +10,7 @@ from distilsql.data.example import Example, Instruction
 from distilsql.data.load import load_benchmark
 from distilsql.databases.database import Database
 from distilsql.databases.normalise import normalise_sql
+from distilsql.databases.url import Engine
 from distilsql.databases.values import ColumnName
 from distilsql.errors import DataError
 from distilsql.inference.given import NOTHING_GIVEN, Given
@@ -57,12 +58,18 @@ class LengthReport:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Tokenised examples and their prefixes."""
+    """Tokenised examples and their prefixes; `engines` are those of the databases, by db_id."""
 
     examples: tuple[TokenizedExample, ...]
     prefixes: dict[str, tuple[int, ...]]
     lengths: LengthReport
     task: Task
+    engines: Mapping[str, Engine] = field(default_factory=dict)
+
+    def engine_of(self, example: TokenizedExample) -> Engine:
+        """What runs the SQL that answers `example`."""
+        asked = example.example
+        return self.engines.get(asked.db_id, "sqlite") if isinstance(asked, Example) else "sqlite"
 
     def tree(self, examples: Sequence[TokenizedExample]) -> PromptTree:
         """The tree of examples that share one prefix."""
@@ -88,7 +95,7 @@ def load_data(recipe: Recipe, given: Given = NOTHING_GIVEN) -> tuple[Benchmark, 
 
     def load(spec: str) -> Benchmark:
         return load_benchmark(
-            spec, root=options.root_path, database=options.database_path, missing_databases="skip"
+            spec, root=options.root_path, database=options.database_place, missing_databases="skip"
         )
 
     train_set = given.train_set or load(options.train)
@@ -170,7 +177,10 @@ def prepare(
             f"No example of {benchmark.name} fits prompt.max_prompt_tokens = {settings.budget_tokens} and "
             f"prompt.max_completion_tokens = {settings.max_completion_tokens}: raise them."
         )
-    return Prepared(tuple(examples), prefixes, report, benchmark.task)
+    engines: dict[str, Engine] = {}
+    if isinstance(benchmark, SqlBenchmark):
+        engines = {db_id: database.engine for db_id, database in benchmark.databases.items()}
+    return Prepared(tuple(examples), prefixes, report, benchmark.task, engines)
 
 
 class _Asked(NamedTuple):
@@ -218,9 +228,11 @@ def _asked_in_sql(
 ) -> Iterator[_Asked]:
     options = prompt_options(settings, special_tokens=text.special)
     for example in benchmark.examples:
+        database = benchmark.databases[example.db_id]
+        engine = database.engine
         prompt = fit_prompt(
             example,
-            benchmark.databases[example.db_id],
+            database,
             options,
             text.count,
             settings.budget_tokens - text.special,
@@ -228,7 +240,7 @@ def _asked_in_sql(
             training_seed=training_seed,
         )
         shared_name = example.db_id if prompt.rule == "whole" else ""
-        yield _Asked(example, prompt, shared_name, normalise_sql(example.gold_sql))
+        yield _Asked(example, prompt, shared_name, normalise_sql(example.gold_sql, engine))
 
 
 def _asked_instructions(

@@ -11,9 +11,9 @@ from typing import Any
 
 from distilsql.data.golds import gold_fault, is_held_up, with_patience
 from distilsql.data.layout import Evaluator
+from distilsql.databases.fingerprint import state_of
 from distilsql.databases.job import Execution, Job, Outcome, require_available
 from distilsql.databases.pool import ExecutionPool
-from distilsql.databases.sqlite_worker import database_state
 from distilsql.errors import DataError
 from distilsql.files import write_text
 from distilsql.progress import progress
@@ -54,8 +54,9 @@ class BrokenGolds(DataError):
 class GoldResults:
     """Remembers executions for as long as the object lives, and across processes if given a `directory`.
 
-    A result is known by its database (path and `database_state`), its SQL and the text decoding. A gold that a busy
-    machine held up is run again by itself.
+    A result is known by its database (path and `database_state`), its SQL and the text decoding; those of a server,
+    whose state is not to be known, are not kept across processes. A gold that a busy machine held up is run again by
+    itself.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -74,7 +75,7 @@ class GoldResults:
     ) -> list[Execution]:
         """The execution of each job. Raises BrokenGolds with the names of all whose gold cannot judge anything,
         DatabaseUnavailable naming the first whose database cannot be read."""
-        states = {path: database_state(path) for path in {job.path for job in jobs}}
+        states = {job.path: state_of(job.url or Path(job.path)) for job in jobs}
         keys = [_key(job, states[job.path]) for job in jobs]
         missing = {
             key: job for key, job in zip(keys, jobs, strict=True) if not self._load(key, states[job.path])
@@ -98,7 +99,7 @@ class GoldResults:
         def keep(index: int, execution: Execution) -> None:
             with self._lock:
                 self._known[keys[index]] = execution
-            if not gold_fault(execution, evaluator):
+            if not gold_fault(execution, evaluator) and execution.states:
                 self._store(keys[index], execution)
 
         with progress("running gold queries", len(jobs)) as advance:
@@ -115,7 +116,7 @@ class GoldResults:
     def _load(self, key: str, state: tuple[int, ...]) -> bool:
         if key in self._known and self._known[key].outcome is Outcome.ROWS:
             return True
-        if self._directory is None:
+        if self._directory is None or not state:
             return False
         try:
             stored = json.loads((self._directory / f"{key}.json").read_text(), object_hook=_restore_bytes)

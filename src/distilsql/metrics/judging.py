@@ -5,7 +5,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from distilsql.data.benchmark import Evaluator, SqlBenchmark
 from distilsql.data.example import Example
@@ -14,6 +13,7 @@ from distilsql.data.layout import DECODING
 from distilsql.databases.fingerprint import take_fingerprint
 from distilsql.databases.job import Execution, Job, Outcome, make_job, require_available
 from distilsql.databases.pool import ExecutionPool
+from distilsql.databases.url import Place, engine_of, file_of
 from distilsql.errors import DatabaseUnavailable, DataError
 from distilsql.metrics import bird
 from distilsql.metrics.golds import GoldResults
@@ -34,10 +34,10 @@ _OUTCOMES = {
 
 @dataclass(frozen=True)
 class PendingVerdict:
-    """One prediction on one database file, read and ready to run. `draft` is its verdict if it is not run."""
+    """One prediction on one database, read and ready to run. `draft` is its verdict if it is not run."""
 
     draft: Verdict
-    path: Path
+    path: Place
     gold_sql: str
     sql: str
 
@@ -52,7 +52,7 @@ class Session:
     pool: ExecutionPool
     golds: GoldResults
     places: Mapping[str, str]  # of own pairs, by id: what a person finds in the file
-    states: dict[Path, tuple[int, ...]] = field(default_factory=dict)
+    states: dict[Place, tuple[int, ...]] = field(default_factory=dict)
 
     def check(self, execution: Execution, one: PendingVerdict, what: str) -> Execution:
         """`execution` itself. Raises DatabaseUnavailable if the database could not be read, or is in another state than
@@ -62,18 +62,21 @@ class Session:
             self.check_state(one.path, state)
         return execution
 
-    def check_state(self, path: Path, state: tuple[int, ...]) -> None:
+    def check_state(self, path: Place, state: tuple[int, ...]) -> None:
         if self.states.setdefault(path, state) != state:
+            copy = f': sqlite3 {path.name} ".backup copy.sqlite"' if engine_of(path) == "sqlite" else ""
             raise DatabaseUnavailable(
                 f"{path} changed during judging, so golds and predictions ran on different contents. Judge a copy "
-                f'that does not change: sqlite3 {path.name} ".backup copy.sqlite".'
+                f"that does not change{copy}."
             )
 
     def fingerprints(self, benchmark: SqlBenchmark) -> dict[str, str]:
-        """The fingerprint of each database that was judged on, by db_id."""
+        """The fingerprint of each database that was judged on, by db_id; a database on a server has none."""
         taken = {}
         for db_id in sorted({example.db_id for example in benchmark.examples}):
             path = benchmark.databases[db_id].path
+            if file_of(path) is None:
+                continue
             fingerprint = take_fingerprint(path, self.pool)
             self.check_state(path, fingerprint.state)
             taken[db_id] = fingerprint.short
@@ -156,7 +159,7 @@ def _gold_executions(pending: Sequence[PendingVerdict], session: Session) -> lis
     return session.golds.fetch(jobs, names, session.pool, session.evaluator)
 
 
-def gold_job(path: Path, gold_sql: str, evaluator: Evaluator, timeout_s: float) -> Job:
+def gold_job(path: Place, gold_sql: str, evaluator: Evaluator, timeout_s: float) -> Job:
     """The job of a gold query, the same wherever it is run, so that its result is found again."""
     return make_job(path, gold_sql, timeout_s=timeout_s, decoding=DECODING[evaluator])
 
@@ -189,7 +192,7 @@ def _verdict(one: PendingVerdict, gold: Execution, predicted: Execution, session
         return replace(draft, outcome=_OUTCOMES[predicted.outcome])
     if not is_result(predicted.columns, session.evaluator):
         return replace(draft, outcome=VerdictOutcome.EMPTY)
-    is_equal = results_equal(one.gold_sql, gold.rows, predicted.rows, session.evaluator)
+    is_equal = results_equal(one.gold_sql, gold.rows, predicted.rows, session.evaluator, engine_of(one.path))
     if is_equal:
         return replace(draft, outcome=VerdictOutcome.CORRECT)
     message = near_miss(gold.rows, predicted.rows, session.evaluator)

@@ -14,14 +14,13 @@ from distilsql.data.layout import DECODING
 from distilsql.databases.job import Execution, Job, Outcome, make_job, require_available
 from distilsql.databases.normalise import without_comments
 from distilsql.databases.pool import ExecutionPool
+from distilsql.databases.url import DIALECTS, Engine
 from distilsql.databases.written_sql import query_in
 from distilsql.metrics.rules import read_queries, results_equal
 from distilsql.progress import progress
 
 log = logging.getLogger(__name__)
 
-# Databases that are trained on are SQLite files.
-DIALECT = "sqlite"
 TIMEOUT_S = 10.0
 # A teacher is expected to write SQL that runs; below this share something is wrong with it or with its prompt.
 LOW_SHARE_THAT_RUNS = 0.8
@@ -78,7 +77,11 @@ def check_teacher_queries(
     read."""
     examples = [example for example in benchmark.examples if example.example_id in queries]
     # As a prediction is read.
-    texts = [without_comments(query_in(queries[example.example_id]).sql) for example in examples]
+    engines = [benchmark.databases[example.db_id].engine for example in examples]
+    texts = [
+        without_comments(query_in(queries[example.example_id]).sql, engine)
+        for example, engine in zip(examples, engines, strict=True)
+    ]
     read = [
         read_queries(text, example.gold_sql, benchmark.evaluator)
         for example, text in zip(examples, texts, strict=True)
@@ -96,23 +99,23 @@ def check_teacher_queries(
             if gold.outcome is not Outcome.ROWS:
                 return runs, None
             return runs, found is not None and runs and results_equal(
-                gold_jobs[index].sql, gold.rows, found.rows, benchmark.evaluator
+                gold_jobs[index].sql, gold.rows, found.rows, benchmark.evaluator, gold_jobs[index].engine
             )
 
         verdicts = pool.map(gold_jobs, judge)
     judged = [matches for _, matches in verdicts if matches is not None]
     return TeacherCheck(
         completions=len(examples),
-        parse=sum(map(parses, texts)),
+        parse=sum(map(parses, texts, engines)),
         run=sum(runs for runs, _ in verdicts),
         judged=len(judged),
         match_gold=sum(judged),
     )
 
 
-def parses(sql: str) -> bool:
+def parses(sql: str, engine: Engine = "sqlite") -> bool:
     try:
-        return sqlglot.parse_one(sql, dialect=DIALECT) is not None
+        return sqlglot.parse_one(sql, dialect=DIALECTS[engine]) is not None
     except (SqlglotError, RecursionError):
         return False
 

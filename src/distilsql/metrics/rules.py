@@ -11,6 +11,7 @@ from distilsql.data.golds import rounded
 from distilsql.data.layout import Evaluator
 from distilsql.databases.job import Row
 from distilsql.databases.sql_tokens import orders_its_rows
+from distilsql.databases.url import Engine
 from distilsql.databases.written_sql import query_in
 from distilsql.metrics import bird, execution
 
@@ -31,14 +32,21 @@ def read_gold(gold_sql: str, evaluator: Evaluator, *, keep_distinct: bool = Fals
     return execution.read_gold(gold_sql, keep_distinct=keep_distinct) if evaluator == "spider" else gold_sql
 
 
-def results_equal(gold_sql: str, gold: Sequence[Row], predicted: Sequence[Row], evaluator: Evaluator) -> bool:
-    """Whether two whole results are equal; `gold_sql`, as `read_gold` gives it, says if the order of rows counts
-    (never BIRD's)."""
+def results_equal(
+    gold_sql: str,
+    gold: Sequence[Row],
+    predicted: Sequence[Row],
+    evaluator: Evaluator,
+    engine: Engine = "sqlite",
+) -> bool:
+    """Whether two whole results are equal; `gold_sql`, as `read_gold` gives it and `engine` reads it, says if the order
+    of rows counts (never BIRD's)."""
     if evaluator == "bird":
         return bird.results_equal(gold, predicted)
     if evaluator == "spider":
         return execution.results_equal(gold, predicted, ordered=execution.order_matters(gold_sql))
-    return execution.results_equal(gold, predicted, ordered=orders_its_rows(gold_sql), official=False)
+    ordered = orders_its_rows(gold_sql, engine)
+    return execution.results_equal(gold, predicted, ordered=ordered, official=False)
 
 
 def near_miss(gold: Sequence[Row], predicted: Sequence[Row], evaluator: Evaluator) -> str:

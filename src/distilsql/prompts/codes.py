@@ -15,19 +15,21 @@ CodeS repeats in every column's name, stand here once, after the table's name.
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from distilsql.data.example import Example
 from distilsql.databases.database import Database
+from distilsql.databases.dialect import name_in
 from distilsql.databases.normalise import lower_name
 from distilsql.databases.schema import Column, ForeignKey, Schema, Table
+from distilsql.databases.url import Engine
 from distilsql.databases.values import ColumnName, matched_values, sample_values
 
 SchemaFilter = Literal["fixed", "never", "when_needed", "always"]
 Template = Literal["codes", "chatml"]
-Quoting = Literal["codes", "sqlite"]
+Quoting = Literal["codes"] | Engine
 
 _QUOTED = re.compile(r"\W")  # CodeS quotes a name for the five characters ( - ) / and space
 # What SQLite does not take, bare, for a table's or column's name. Others of its keywords, such as `key`, it does.
@@ -38,8 +40,14 @@ _RESERVED = frozenset(
     null on or order outer primary raise references returning right rowid select set table then to transaction true
     union unique update using values when where""".split()  # noqa: SIM905
 )
+_SPOKEN: dict[Engine, str] = {
+    "sqlite": "SQLite",
+    "duckdb": "DuckDB",
+    "postgresql": "PostgreSQL",
+    "mysql": "MySQL",
+}
 _CHATML_BEGIN = (
-    "<|im_start|>system\nAnswer the question with one SQLite query for the database, and nothing else.<|im_end|>\n"
+    "<|im_start|>system\nAnswer the question with one {engine} query for the database, and nothing else.<|im_end|>\n"
     "<|im_start|>user\n"
 )
 _CHATML_END = "<|im_end|>\n<|im_start|>assistant\n"
@@ -53,7 +61,8 @@ class PromptOptions:
     (both cut the same for every question of a database, by what training uses and by the schema alone), "when_needed"
     (if the whole schema exceeds `max_prefix_tokens`) or "always" (as CodeS does; then no two questions share a
     prefix). `quoting` says which names stand in back-ticks: with "codes" those with an unusual character, with
-    "sqlite" all that SQLite does not read bare. `template` "chatml" wraps the same text in the chat markup of Qwen and
+    "sqlite" all that SQLite does not read bare; of a database of another engine they stand as that has them (see
+    `options_for`). `template` "chatml" wraps the same text in the chat markup of Qwen and
     SmolLM instruction models.
     """
 
@@ -87,13 +96,18 @@ class Prompt:
         return self.prefix + self.suffix
 
 
+def options_for(database: Database, options: PromptOptions) -> PromptOptions:
+    """`options` with the quotes of the database's dialect, where that is not SQLite's."""
+    return options if database.engine == "sqlite" else replace(options, quoting=database.engine)
+
+
 def build_prefix(
     database: Database, options: PromptOptions, *, with_values: Collection[ColumnName] | None = None
 ) -> str:
     """The part of the prompt that depends on the database alone: its schema, sample values and foreign keys.
 
     `with_values` are the columns whose sample values are shown, by default all."""
-    schema = database.schema
+    schema, options = database.schema, options_for(database, options)
     samples: Mapping[ColumnName, tuple[str, ...]] = {}
     if options.include_values and options.values_per_column:
         samples = sample_values(database.path, schema, options.values_per_column)
@@ -102,7 +116,7 @@ def build_prefix(
     lines = ["database schema :"]
     lines += [_table_line(table, samples, options) for table in schema.tables]
     lines += _foreign_key_lines(schema.foreign_keys, options.quoting)
-    opening = _CHATML_BEGIN if options.template == "chatml" else ""
+    opening = _CHATML_BEGIN.format(engine=_SPOKEN[database.engine]) if options.template == "chatml" else ""
     return opening + "\n".join(lines) + "\n"
 
 
@@ -113,7 +127,7 @@ def build_suffix(
 
     Only values of columns in `database.schema` are shown. `cache_folder` is where the value index is kept.
     """
-    text = question_text(example)
+    text, options = question_text(example), options_for(database, options)
     matches: Mapping[ColumnName, tuple[str, ...]] = {}
     if options.include_matched_values:
         matches = matched_in(database, text, options, cache_folder)
@@ -195,7 +209,10 @@ def _dotted(table: str, column: str, quoting: Quoting) -> str:
 def shown_name(name: str, quoting: Quoting = "codes") -> str:
     """Lower case; in back-ticks if a character is no letter, digit or underscore. Keywords and names that begin with a
     digit are bare as in CodeS, or, with `quoting` "sqlite", in back-ticks too: then every name runs as it is shown.
+    With another engine's `quoting` it is as it would stand in that one's SQL.
     """
+    if quoting not in ("codes", "sqlite"):
+        return name_in(name, quoting)
     lower = lower_name(name)
     if quoting == "codes":
         return f"`{lower}`" if _QUOTED.search(lower) else lower

@@ -32,6 +32,7 @@ from distilsql.prompts.codes import (
     PromptOptions,
     build_prefix,
     matched_in,
+    options_for,
     question_text,
     suffix_of,
 )
@@ -101,7 +102,7 @@ def fit_prompt(
     "never", that of a question too long to stand beside the shared prefix. A prompt that no rule can make short enough
     comes out as short as the rules go. `cache_folder` is where value indexes are kept.
     """
-    text = question_text(example)
+    text, options = question_text(example), options_for(database, options)
     matched = matched_in(database, text, options, cache_folder) if options.include_matched_values else {}
 
     def suffix(shown: Schema, matches: Matches = matched) -> str:

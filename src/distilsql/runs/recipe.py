@@ -13,6 +13,7 @@ from typing import Any, Literal
 import tomlkit
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from distilsql.databases.url import without_passwords
 from distilsql.distill.methods import METHODS, Method
 from distilsql.errors import RecipeError
 from distilsql.runs.method_sections import (
@@ -228,7 +229,8 @@ def _explain(error: Any) -> str:
     if error["type"] == "missing":
         return f"{key} is missing"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{key}: {message} (given: {error['input']!r})" if key else message
+    given = without_passwords(repr(error["input"]))
+    return f"{key}: {message} (given: {given})" if key else message
 
 
 def _nearest(word: str, known: Mapping[str, Any]) -> str:

@@ -7,7 +7,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from distilsql.databases.url import Place, place_of, without_passwords
 
 PUBLISHED_PROMPT_TOKENS = 1024
 
@@ -88,7 +90,11 @@ class DataOptions(Section):
         None, description="benchmark for evaluation during training; memory: as for train"
     )
     root: str | None = Field(None, description="folder that holds spider/, bird/, …")
-    database: str | None = Field(None, description="SQLite file that own pairs are about")
+    database: str | None = Field(
+        None,
+        description="what own pairs are about: a SQLite file, or a URL (duckdb://, postgresql://, mysql://) with its "
+        "password as an environment variable, ${NAME}",
+    )
     train_limit: int | None = Field(
         None, ge=1, description="train on a random subset of this many examples, drawn with the seed"
     )
@@ -99,8 +105,19 @@ class DataOptions(Section):
         return Path(self.root) if self.root else None
 
     @property
-    def database_path(self) -> Path | None:
-        return Path(self.database) if self.database else None
+    def database_place(self) -> Place | None:
+        """Raises DataError for a URL that cannot be read, or names an environment variable that is not set."""
+        return place_of(self.database) if self.database else None
+
+    @field_validator("database")
+    @classmethod
+    def _holds_no_password(cls, database: str | None) -> str | None:
+        if database is not None and without_passwords(database) != database:
+            raise ValueError(
+                "a recipe is kept in the run's folder, and this URL has a password in it: write ${NAME} in its place, "
+                "and set the environment variable NAME"
+            )
+        return database
 
 
 class PromptSettings(Section):
@@ -147,7 +164,8 @@ class PromptSettings(Section):
     quoting: Literal["auto", "codes", "sqlite"] = Field(
         "auto",
         description="put back-ticks around names with unusual characters, as CodeS does (codes), or around every name "
-        "that SQLite needs quoted (sqlite); auto: sqlite for own pairs, codes for published benchmarks",
+        "that SQLite needs quoted (sqlite); auto: sqlite for own pairs, codes for published benchmarks; other "
+        "engines' names are quoted as their dialect has it",
     )
     template: Literal["codes", "chatml"] = Field(
         "codes",

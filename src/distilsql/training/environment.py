@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from distilsql.data.benchmark import Benchmark, data_checksum
+from distilsql.databases.url import without_passwords
 from distilsql.errors import RunError
 from distilsql.files import write_json
 from distilsql.runs.folder import RunFolder
@@ -38,7 +39,7 @@ def environment(
         threads_set_by={name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
         processes=processes,
         git_commit=_git_commit(),
-        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=without_passwords(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         data={benchmark.name: DataChecksum(**data_checksum(benchmark)) for benchmark in benchmarks},
         **({"in_memory": in_memory} if in_memory else {}),
     )

@@ -20,6 +20,7 @@ from distilsql.databases.job import Execution, Outcome, make_job, require_availa
 from distilsql.databases.neighbours import constants, join, neighbours, with_ties_broken
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.sql_tokens import dotted_tokens
+from distilsql.databases.url import DatabaseUrl
 from distilsql.errors import DatabaseUnavailable, DataError
 from distilsql.files import write_text
 from distilsql.lock import hold
@@ -99,20 +100,20 @@ def build_suite(
             f"Test suites are Spider's and own pairs'; BIRD is judged without them, and so is {benchmark.name}."
         )
     limits = limits or SuiteLimits()
-    golds = _golds_by_database(benchmark)
+    golds, paths = _golds_by_database(benchmark), _sqlite_files(benchmark)
     with hold(folder):
         _claim(folder, {"name": name, "seed": seed, "limits": vars(limits), "databases": sorted(golds)})
         workers = workers or os.cpu_count() or 1
         with ExecutionPool(workers) as pool:
             judge = _Judge(pool, benchmark.evaluator)
             for db_id, queries in golds.items():
-                _check_finished(folder / db_id, queries, benchmark.databases[db_id].path, judge)
-            _build_unfinished(benchmark, golds, folder, seed, limits, judge)
+                _check_finished(folder / db_id, queries, paths[db_id], judge)
+            _build_unfinished(paths, golds, folder, seed, limits, judge)
         return load_suite(folder)
 
 
 def _build_unfinished(
-    benchmark: SqlBenchmark,
+    paths: Mapping[str, Path],
     golds: Mapping[str, Sequence[str]],
     folder: Path,
     seed: int,
@@ -123,8 +124,7 @@ def _build_unfinished(
     todo = [db_id for db_id in sorted(golds) if not (folder / db_id / REPORT_FILE).is_file()]
 
     def build(db_id: str) -> None:
-        path = benchmark.databases[db_id].path
-        _build_database(path, golds[db_id], folder / db_id, f"{seed}/{db_id}", limits, judge)
+        _build_database(paths[db_id], golds[db_id], folder / db_id, f"{seed}/{db_id}", limits, judge)
         advance()
 
     done = len(golds) - len(todo)
@@ -138,6 +138,19 @@ def _build_unfinished(
             threads.shutdown(wait=False, cancel_futures=True)
             judge.pool.close()
             raise
+
+
+def _sqlite_files(benchmark: SqlBenchmark) -> dict[str, Path]:
+    """By db_id. Raises DataError for any other database: variants are made of SQLite's files."""
+    paths: dict[str, Path] = {}
+    for db_id, database in benchmark.databases.items():
+        if isinstance(database.path, DatabaseUrl):
+            raise DataError(
+                f"Test suites are made of SQLite files, and {db_id} is {database.path}; judge it without a suite, or "
+                "on a copy in SQLite."
+            )
+        paths[db_id] = database.path
+    return paths
 
 
 def _golds_by_database(benchmark: SqlBenchmark) -> dict[str, list[str]]:

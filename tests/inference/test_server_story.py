@@ -1,0 +1,97 @@
+"""A run about a database at a server: trained, asked and judged by its URL, and its password nowhere on disk."""
+
+import json
+import sys
+
+import pytest
+
+from distilsql import cli
+from distilsql.data.load import load_benchmark
+from distilsql.errors import RecipeError
+from distilsql.inference.ask import ask
+from distilsql.inference.predict import benchmark_for, load_student, predict
+from distilsql.metrics.scores import Scores
+from distilsql.runs.evaluate import evaluate_run
+from distilsql.runs.recipe import load_recipe
+from distilsql.training.train import train
+from servers import PASSWORD
+
+SINGERS = (
+    "CREATE TABLE singer (id int PRIMARY KEY, name varchar(20), age int, country varchar(20))",
+    "INSERT INTO singer VALUES (1, 'Ann', 31, 'France'), (2, 'Bob', 24, 'Spain'), (3, 'Cho', 45, 'France'), "
+    "(4, 'Dee', 22, 'Peru')",
+)
+
+
+@pytest.fixture(params=["postgresql", "mysql"])
+def url(request, monkeypatch):
+    """Of the tiny world's singers, with a variable for the password."""
+    monkeypatch.setenv("SINGERS_PASSWORD", PASSWORD)
+    if request.param == "mysql":
+        server, base, account = request.getfixturevalue("mariadb_server"), "mysql", "fan@localhost"
+        server.run(base, "CREATE DATABASE story")
+        server.run("story", *SINGERS, f"CREATE USER {account} IDENTIFIED BY '{PASSWORD}'")
+        server.run("story", f"GRANT SELECT ON story.* TO {account}")
+        drop = ("DROP DATABASE story", f"DROP USER {account}")
+    else:
+        server, base = request.getfixturevalue("postgresql_server"), "postgres"
+        server.run(base, "CREATE DATABASE story")
+        server.run("story", *SINGERS, f"CREATE ROLE fan LOGIN PASSWORD '{PASSWORD}'")
+        server.run("story", "GRANT SELECT ON singer TO fan")
+        drop = ("DROP DATABASE story WITH (FORCE)", "DROP ROLE fan")
+    yield f"{server.engine}://fan:${{SINGERS_PASSWORD}}@/story?{server.query}"
+    server.run(base, *drop)
+
+
+def command(capsys, monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["distilsql", *map(str, words)])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return f"status {stop.code}: {capsys.readouterr().err}"
+    return capsys.readouterr().out
+
+
+def test_trained_asked_and_judged_by_a_url(recipe, world, tmp_path, url, monkeypatch, capsys):
+    pairs = world / "pairs.jsonl"
+    given = recipe("sft", "train.steps=120", f"data.database={url}", "data.valid=" + str(pairs))
+    run = train(given, tmp_path / "run")
+    assert load_recipe(run.recipe).data.database == url
+    spec = benchmark_for(given, str(pairs), None, None)
+    predict(load_student(run), spec, run.predictions(spec.name))
+    scores = evaluate_run(run, spec)
+    assert scores.accuracy >= 0.7
+    assert Scores.from_json(run.scores(spec.name).read_text()).databases == {}
+    answer = ask(load_student(run), "How many singers are there?", url)
+    assert answer.result.rows == ((4,),)
+    asked = command(capsys, monkeypatch, "ask", run.path, "How many singers are there?")
+    assert "SELECT" in asked
+    literal = url.replace("${SINGERS_PASSWORD}", "p@ss:w%2Frd%3F%25")
+    out = tmp_path / "written.jsonl"
+    said = command(
+        capsys, monkeypatch, "predict", run.path, "--on", pairs, "--database", literal, "--out", out
+    )
+    said += command(capsys, monkeypatch, "evaluate", out, "--on", pairs, "--database", literal)
+    said += command(capsys, monkeypatch, "data", "check", pairs, "--database", literal)
+    assert "10 golds run" in said
+    texts = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    for secret in (b"p@ss", b"w/rd", b"w%2Frd"):
+        assert not any(secret in text for text in texts)
+        assert secret.decode() not in said
+
+
+def test_a_password_in_a_recipe_is_refused_and_not_shown(recipe, tmp_path):
+    for override in (
+        "data.database=mysql://me:s3@cr3t@host/shop",
+        'data={"database": "mysql://me:s3@cr3t@host/shop"}',
+    ):
+        with pytest.raises(RecipeError) as caught:
+            recipe("sft", override)
+        assert "cr3t" not in str(caught.value)
+    assert recipe("sft", "data.database=mysql://me:${SHOP}@host/shop").data.database.count("${SHOP}") == 1
+
+
+def test_pairs_are_about_the_url_that_is_given(world, url):
+    benchmark = load_benchmark(world / "pairs.jsonl", database=url)
+    (database,) = benchmark.databases.values()
+    assert (database.db_id, json.dumps(str(database.path))) == ("story", json.dumps(url))
