@@ -10,7 +10,7 @@ from rich.console import Console
 
 from distilsql import __version__
 from distilsql.allocator import keep_freed_memory
-from distilsql.cli import answering, data, judging, training
+from distilsql.cli import answering, data, judging, serving, training
 from distilsql.cli.display import displaying
 from distilsql.errors import DistilSQLError
 from distilsql.interrupt import StopRequest, watched
@@ -33,6 +33,8 @@ for command in (
     training.train,
     answering.predict,
     answering.ask,
+    serving.serve,
+    serving.mcp,
     judging.evaluate,
     judging.compare,
     judging.exposure,

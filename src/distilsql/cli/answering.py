@@ -86,7 +86,7 @@ def predict(
 
 
 def ask(
-    run: Annotated[Path, typer.Argument(help="A finished run")],
+    run: Annotated[str, typer.Argument(help="A finished run, or demo:teacher")],
     question: Annotated[str, typer.Argument(help="In quotes")],
     database: OwnDatabase = None,
     evidence: Annotated[str, typer.Option(help="What the question takes for granted")] = "",
@@ -97,14 +97,15 @@ def ask(
 
     from distilsql.inference.ask import ask as ask_student
     from distilsql.inference.ask import own_database, rows_table
-    from distilsql.inference.predict import load_student, recipe_of
+    from distilsql.inference.predict import load_named, recipe_of
     from distilsql.runs.folder import RunFolder
 
-    folder = RunFolder(run)
-    database = database or recipe_of(folder).data.database_path
+    if database is None and not run.startswith("demo:"):
+        database = recipe_of(RunFolder(Path(run))).data.database_path
     if database is None:
         raise DataError("The run's recipe names no database of its own; give one: --database shop.sqlite.")
     asked = own_database(database)
-    answer = ask_student(load_student(folder, precision="auto"), question, asked, evidence=evidence)
+    model, _ = load_named(run)
+    answer = ask_student(model, question, asked, evidence=evidence)
     print(shown(answer.sql, keep_lines=True))
     Console().print(rows_table(answer, rows))

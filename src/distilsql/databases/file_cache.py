@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distilsql.databases.sqlite_worker import database_state
-from distilsql.errors import DataError
+from distilsql.errors import DatabaseUnavailable, DataError
 from distilsql.files import new_folder
 
 
@@ -21,10 +21,12 @@ class FileIdentity:
 
     @classmethod
     def of(cls, path: Path) -> "FileIdentity":
-        """The identity of the file at `path` now. Raises DataError if it does not exist."""
+        """The identity of the file at `path` now. Raises DatabaseUnavailable if it does not exist."""
         path = path.resolve()
         if not path.is_file():
-            raise DataError(f"There is no database file {path}; check the data folder or the path given.")
+            raise DatabaseUnavailable(
+                f"There is no database file {path}; check the data folder or the path given."
+            )
         return cls(path, database_state(str(path)))
 
 
