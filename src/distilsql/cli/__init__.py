@@ -35,6 +35,7 @@ for command in (
     answering.ask,
     serving.serve,
     serving.mcp,
+    serving.export,
     judging.evaluate,
     judging.compare,
     judging.exposure,

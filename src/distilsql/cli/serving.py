@@ -1,4 +1,4 @@
-"""Commands that put a model where people ask: a server with a page, and MCP for agents."""
+"""Commands that put a model where people ask: a server with a page, MCP for agents, files for other programs."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distilsql.cli.options import Limit, OwnDatabase, Root
 from distilsql.errors import DataError, RunError
 from distilsql.progress import duration, progress
 
@@ -96,6 +97,47 @@ def mcp(run: Served, database: ServedDatabase = None) -> None:
     with Service(model, served, name=recipe.name) as service:
         service.warm()
         asyncio.run(serve_stdio(mcp_server(service)))
+
+
+def export(
+    run: Served,
+    out: Annotated[Path, typer.Option(help="Folder to be made")],
+    gguf: Annotated[
+        list[str] | None, typer.Option(help="f16, bf16, q8_0, q5_1 or q4_0; may be given several times")
+    ] = None,
+    on: Annotated[
+        str | None, typer.Option("--on", help="Benchmark, or file of own pairs, that the files are proved on")
+    ] = None,
+    data: Root = None,
+    database: OwnDatabase = None,
+    limit: Limit = None,
+) -> None:
+    """Write a run's student for other programs: safetensors, and GGUF for llama.cpp and Ollama, scored again."""
+    from distilsql.export.kinds import QUANTIZATIONS
+
+    for wanted in gguf or ():
+        if wanted not in QUANTIZATIONS:
+            raise RunError(f"There is no --gguf {wanted} here; use {', '.join(QUANTIZATIONS)}.")
+    if out.exists():
+        raise RunError(f"{out} is there already; name another folder, or remove it.")
+    if gguf:
+        _require("export", "gguf")
+    benchmark = None
+    if on is not None:
+        from distilsql.data.load import load_sql_benchmark
+
+        benchmark = load_sql_benchmark(on, root=data, database=database, missing_databases="skip")
+        benchmark = benchmark if limit is None else benchmark.take(limit, 0)
+    with progress("starting"):
+        from distilsql.export.export import export as export_model
+        from distilsql.inference.predict import load_named
+    model, recipe = load_named(run)
+    exported = export_model(model, out, name=recipe.name, gguf=list(gguf or ()), benchmark=benchmark)
+    for quantization, proof in exported.proofs.items():
+        print(f"{quantization}: {proof.sentence()}")
+    if exported.files and exported.unproved:
+        print(f"Not proved: {exported.unproved}.")
+    print(f"Wrote {out}. What is in it, and how to use it, is in {out / 'README.md'}.")
 
 
 def _loaded(run: str, database: str | None) -> "tuple[Model, Recipe, Database]":
