@@ -72,7 +72,14 @@ class DataOptions(Section):
     )
     root: str | None = Field(None, description="folder that holds spider/, bird/, …")
     database: str | None = Field(None, description="SQLite file that own pairs are about")
-    train_limit: int | None = Field(None, ge=1, description="train on a seeded subset of this many examples")
+    extra: str | None = Field(
+        None,
+        description="file of own pairs that are trained on too, such as what a server's users called right; of the "
+        "same question about the same database the last one counts",
+    )
+    train_limit: int | None = Field(
+        None, ge=1, description="train on a seeded subset of this many examples, and all extra ones"
+    )
     valid_limit: int = Field(100, ge=1, description="examples evaluated during training")
 
     @property
