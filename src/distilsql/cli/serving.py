@@ -115,6 +115,7 @@ def export(
     """Write a run's student for other programs: safetensors, and GGUF for llama.cpp and Ollama, scored again."""
     from distilsql.export.kinds import QUANTIZATIONS
 
+    quantizations = [known for known in QUANTIZATIONS if known in (gguf or ())]
     for wanted in gguf or ():
         if wanted not in QUANTIZATIONS:
             raise RunError(f"There is no --gguf {wanted} here; use {', '.join(QUANTIZATIONS)}.")
@@ -132,7 +133,7 @@ def export(
         from distilsql.export.export import export as export_model
         from distilsql.inference.predict import load_named
     model, recipe = load_named(run)
-    exported = export_model(model, out, name=recipe.name, gguf=list(gguf or ()), benchmark=benchmark)
+    exported = export_model(model, out, name=recipe.name, gguf=quantizations, benchmark=benchmark)
     for quantization, proof in exported.proofs.items():
         print(f"{quantization}: {proof.sentence()}")
     if exported.files and exported.unproved:

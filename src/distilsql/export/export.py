@@ -57,7 +57,7 @@ def export(
             with progress("writing safetensors"), model.decoder.model.own_attention():
                 weights.save_pretrained(folder)
                 tokenizer.save_pretrained(folder)
-            files = {}
+            files: dict[str, Path] = {}
             for quantization in gguf:
                 with progress(f"writing {quantization}"):
                     path = folder / f"{name}-{quantization}.gguf"

@@ -1,6 +1,7 @@
 // Draws the chart that the server chose, as SVG. Everything that comes from the database is a text node or a number.
 
-const WIDTH = 640;
+const WIDEST = 900, NARROWEST = 300;
+let width = NARROWEST; // as wide as there is room, so that texts keep their size on a phone
 const SVG = "http://www.w3.org/2000/svg";
 
 function make(name, attributes, text) {
@@ -23,13 +24,13 @@ function scale(from, to, start, end) {
 }
 
 function bars(result, labels, values) {
-  const row = 22, left = 150, right = 70;
+  const row = 22, left = Math.min(150, width / 3), right = 50;
   const height = values.length * row + 8;
-  const picture = make("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img" });
-  const at = scale(Math.min(0, ...values), Math.max(0, ...values), left, WIDTH - right);
+  const picture = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
+  const at = scale(Math.min(0, ...values), Math.max(0, ...values), left, width - right);
   values.forEach((value, index) => {
     const top = index * row + 4;
-    picture.append(make("text", { x: left - 8, y: top + 13, "text-anchor": "end" }, short(labels[index], 22)));
+    picture.append(make("text", { x: left - 8, y: top + 13, "text-anchor": "end" }, short(labels[index], Math.floor(left / 7))));
     const bar = make("rect", {
       class: "bar", x: Math.min(at(0), at(value)), y: top, height: row - 6, rx: 2,
       width: Math.max(Math.abs(at(value) - at(0)), 1),
@@ -43,10 +44,10 @@ function bars(result, labels, values) {
 
 function plane(xs, ys, xLabel, yLabel, ticks) {
   const height = 260, left = 60, bottom = 40, top = 24, right = 20;
-  const picture = make("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img" });
-  const x = scale(Math.min(...xs), Math.max(...xs), left, WIDTH - right);
+  const picture = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
+  const x = scale(Math.min(...xs), Math.max(...xs), left, width - right);
   const y = scale(Math.min(...ys), Math.max(...ys), height - bottom, top);
-  picture.append(make("line", { class: "axis", x1: left, x2: WIDTH - right, y1: height - bottom, y2: height - bottom }));
+  picture.append(make("line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }));
   picture.append(make("line", { class: "axis", x1: left, x2: left, y1: top, y2: height - bottom }));
   for (const value of [Math.min(...ys), Math.max(...ys)]) {
     picture.append(make("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, compact.format(value)));
@@ -54,7 +55,7 @@ function plane(xs, ys, xLabel, yLabel, ticks) {
   for (const [value, text, anchor] of ticks) {
     picture.append(make("text", { x: x(value), y: height - bottom + 16, "text-anchor": anchor }, text));
   }
-  picture.append(make("text", { x: (left + WIDTH - right) / 2, y: height - 6, "text-anchor": "middle" }, short(xLabel, 60)));
+  picture.append(make("text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, short(xLabel, 60)));
   picture.append(make("text", { x: left, y: 14 }, short(yLabel, 60)));
   return [picture, x, y];
 }
@@ -85,6 +86,7 @@ export function drawChart(figure, result) {
   figure.replaceChildren();
   figure.hidden = !result.chart;
   if (!result.chart) return;
+  width = Math.min(Math.max(figure.clientWidth, NARROWEST), WIDEST);
   const labels = result.rows.map((row) => row[result.chart.x]);
   const values = result.rows.map((row) => Number(row[result.chart.y]));
   const draw = { bar: bars, line, points }[result.chart.kind];
