@@ -23,6 +23,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runs": {"data", "databases", "metrics", "distill"},
     "report": {"runs", "metrics", "distill"},
     "inference": {"data", "databases", "prompts", "metrics", "models", "distill", "runs"},
+    "export": {"data", "metrics", "models", "inference"},
+    "serve": {"data", "databases", "models", "runs", "inference"},
     "training": {"data", "databases", "prompts", "metrics", "models", "distill", "runs", "inference"},
     "experiments": {
         "data",

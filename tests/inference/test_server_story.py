@@ -45,11 +45,11 @@ def url(request, monkeypatch):
 
 def command(capsys, monkeypatch, *words):
     monkeypatch.setattr(sys, "argv", ["distilsql", *map(str, words)])
-    try:
+    with pytest.raises(SystemExit) as stop:
         cli.main()
-    except SystemExit as stop:
-        return f"status {stop.code}: {capsys.readouterr().err}"
-    return capsys.readouterr().out
+    said = capsys.readouterr()
+    assert stop.value.code == 0, said.err
+    return said.out
 
 
 def test_trained_asked_and_judged_by_a_url(recipe, world, tmp_path, url, monkeypatch, capsys):

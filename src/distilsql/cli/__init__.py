@@ -10,7 +10,7 @@ from rich.console import Console
 
 from distilsql import __version__
 from distilsql.allocator import keep_freed_memory
-from distilsql.cli import answering, data, judging, training
+from distilsql.cli import answering, data, judging, serving, training
 from distilsql.cli.display import displaying
 from distilsql.databases.url import without_passwords
 from distilsql.errors import DistilSQLError
@@ -35,6 +35,9 @@ for command in (
     training.train,
     answering.predict,
     answering.ask,
+    serving.serve,
+    serving.mcp,
+    serving.export,
     judging.evaluate,
     judging.compare,
     judging.exposure,

@@ -88,7 +88,7 @@ def predict(
 
 
 def ask(
-    run: Annotated[Path, typer.Argument(help="A finished run")],
+    run: Annotated[str, typer.Argument(help="A finished run, or demo:teacher")],
     question: Annotated[str, typer.Argument(help="The question, in quotes")],
     database: OwnDatabase = None,
     evidence: Annotated[str, typer.Option(help="Background knowledge that the question needs")] = "",
@@ -100,16 +100,18 @@ def ask(
     from distilsql.databases.database import open_database
     from distilsql.inference.ask import ask as ask_student
     from distilsql.inference.ask import rows_table
-    from distilsql.inference.predict import load_student, recipe_of
+    from distilsql.inference.predict import load_named, recipe_of
     from distilsql.runs.folder import RunFolder
 
-    folder = RunFolder(run)
-    place = own_place(database) or recipe_of(folder).data.database_place
+    place = own_place(database)
+    if place is None and not run.startswith("demo:"):
+        place = recipe_of(RunFolder(Path(run))).data.database_place
     if place is None:
         raise DataError(
             "The run's recipe names no database of its own; give one: --database shop.sqlite, or a URL."
         )
     asked = open_database(place)
-    answer = ask_student(load_student(folder, precision="auto"), question, asked, evidence=evidence)
+    model, _ = load_named(run)
+    answer = ask_student(model, question, asked, evidence=evidence)
     print(shown(answer.sql, keep_lines=True))
     Console().print(rows_table(answer, rows))

@@ -74,8 +74,8 @@ def evaluate(
     )
     from distilsql.runs.folder import existing_run
 
+    _refuse_of_other_kind(target, column if against is None else None, plug_values, temperature)
     run = existing_run(target) if target.is_dir() else None
-    _refuse_of_other_kind(target, run, column if against is None else None, plug_values, temperature)
     if out is not None:
         check_writable(out)
     whole = _load(on, *_places(run, data, own_place(database)))
@@ -101,11 +101,9 @@ def evaluate(
         print(shown(f"\nfrom {against} to {target}: {compare_scores(other, scores)}", keep_lines=True))
 
 
-def _refuse_of_other_kind(
-    target: Path, run: "RunFolder | None", column: str | None, plug_values: bool, temperature: float
-) -> None:
+def _refuse_of_other_kind(target: Path, column: str | None, plug_values: bool, temperature: float) -> None:
     """Raises DataError for an option that is for a prediction file and was given with a run, or the reverse."""
-    if run is not None:
+    if target.is_dir():
         reason = f"this option is for a prediction file, such as one in {target / 'predictions'}"
         _refuse(reason, column=column, plug_values=plug_values)
     else:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from distilsql.databases.fingerprint import state_of
 from distilsql.databases.url import DatabaseUrl, Place, file_of, id_of
-from distilsql.errors import DataError
+from distilsql.errors import DatabaseUnavailable, DataError
 from distilsql.files import new_folder
 
 
@@ -24,13 +24,15 @@ class DatabaseIdentity:
 
     @classmethod
     def of(cls, path: Place) -> "DatabaseIdentity":
-        """The identity of a database now. Raises DataError if its file does not exist."""
+        """The identity of a database now. Raises DatabaseUnavailable if its file does not exist."""
         file = file_of(path)
         if file is None:
             return cls(path, (datetime.now(UTC).date().toordinal(),))
         file = file.resolve()
         if not file.is_file():
-            raise DataError(f"There is no database file {file}; check the data folder or the path given.")
+            raise DatabaseUnavailable(
+                f"There is no database file {file}; check the data folder or the path given."
+            )
         place = path if isinstance(path, DatabaseUrl) else file
         return cls(place, state_of(place))
 

@@ -137,6 +137,11 @@ def file_of(place: Place) -> Path | None:
     return place.file if isinstance(place, DatabaseUrl) else place
 
 
+def absolute(place: Place) -> Place:
+    """The same place from any folder, with links followed; a URL is that already."""
+    return place if isinstance(place, DatabaseUrl) else place.resolve()
+
+
 def id_of(place: Place) -> str:
     """What a database is called that has no name of its own: its file's, or its name at the server."""
     file = file_of(place)

@@ -1,7 +1,7 @@
 """Generate answers to a benchmark's examples, and score a student with them while it trains."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from distilsql.databases.written_sql import Wrapping, query_in
 from distilsql.inference.prepare import Prepared, TokenizedExample
 from distilsql.models.batches import fill_batches
 from distilsql.models.generate import GenerationOptions, Stream, beam_search, generate_trees, uniform_stream
-from distilsql.models.tree import Completion
+from distilsql.models.tree import Completion, PromptTree
 from distilsql.models.tree_model import TreeModel
 
 
@@ -66,13 +66,26 @@ def answer_all(decoder: Decoder, prepared: Prepared) -> Iterator[tuple[Tokenized
     ]
     for batch in fill_batches(groups, decoder.questions_per_batch):
         trees = [prepared.tree(examples) for examples in batch]
-        if decoder.beams > 1:
-            written = [
-                beam_search(decoder.model, tree, decoder.options(), beams=decoder.beams) for tree in trees
-            ]
-        else:
-            streams = [[decoder.stream(each.example.example_id) for each in examples] for examples in batch]
-            written = generate_trees(decoder.model, trees, decoder.options(), streams=streams)
+        written = _write(
+            decoder, trees, [[each.example.example_id for each in examples] for examples in batch]
+        )
         for examples, completions in zip(batch, written, strict=True):
             for example, completion in zip(examples, completions, strict=True):
                 yield example, decoder.answer(completion, prepared.task, prepared.engine_of(example))
+
+
+def write_answer(
+    decoder: Decoder, tree: PromptTree, example_id: str, engine: Engine = "sqlite"
+) -> DecodedAnswer:
+    """The SQL for the one question of `tree`, about a database of this `engine`."""
+    ((completion,),) = _write(decoder, [tree], [[example_id]])
+    return decoder.answer(completion, "sql", engine)
+
+
+def _write(
+    decoder: Decoder, trees: Sequence[PromptTree], example_ids: Sequence[Sequence[str]]
+) -> list[list[Completion]]:
+    if decoder.beams > 1:
+        return [beam_search(decoder.model, tree, decoder.options(), beams=decoder.beams) for tree in trees]
+    streams = [[decoder.stream(example_id) for example_id in each] for each in example_ids]
+    return generate_trees(decoder.model, trees, decoder.options(), streams=streams)

@@ -21,6 +21,7 @@ from distilsql.inference.loading import check_asked_model
 from distilsql.inference.prepare import TokenizedExample, prepare
 from distilsql.interrupt import say_kept
 from distilsql.metrics.predictions import ANSWER_FIELDS
+from distilsql.models.embedded import resolve
 from distilsql.models.load import load_model, load_tokenizer, shared_vocabulary_size
 from distilsql.models.precision import AskedPrecision, choose_precision, settled_precision
 from distilsql.models.tree_model import TreeModel
@@ -124,6 +125,21 @@ def load_any(
         seed=seed,
     )
     return Model(decoder, prompt, origin=f"{Path(path).absolute()} {adapter or ''} {tree_model.precision}")
+
+
+def load_named(run: str) -> tuple[Model, Recipe]:
+    """The student of the run folder `run`, or the embedded model of that name, as people ask it: never in a precision
+    that is slow here; with the recipe that trained it.
+
+    Raises:
+        RunError: this is no run folder, or the run has no model yet.
+        ModelError: no embedded model is called so.
+    """
+    if not run.startswith("demo:"):
+        folder = RunFolder(Path(run))
+        return load_student(folder, precision="auto"), recipe_of(folder)
+    recipe = load_recipe(Path(resolve(run)) / "recipe.toml")
+    return load_any(run, recipe.prompt, precision=recipe.train.precision), recipe
 
 
 def _asked_precision(asked: AskedPrecision | None, recipe: Recipe, path: str) -> AskedPrecision:

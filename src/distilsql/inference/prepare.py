@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from distilsql.data.benchmark import Benchmark, InstructBenchmark, SqlBenchmark, Task
 from distilsql.data.example import Example, Instruction
+from distilsql.data.extra import with_extra
 from distilsql.data.load import load_benchmark
 from distilsql.databases.database import Database
 from distilsql.databases.normalise import normalise_sql
@@ -101,6 +102,8 @@ def load_data(recipe: Recipe, given: Given = NOTHING_GIVEN) -> tuple[Benchmark, 
     train_set = given.train_set or load(options.train)
     if options.train_limit:
         train_set = train_set.take(options.train_limit, recipe.seed)
+    if options.extra is not None:
+        train_set = with_extra(train_set, load(options.extra))
     valid = given.valid_set or (load(options.valid) if options.valid else None)
     return train_set, valid.take(options.valid_limit, 0) if valid else None
 

@@ -64,6 +64,20 @@ class Decoding:
         self.keys = [buffer[rows_B] for buffer in self.keys]
         self.values = [buffer[rows_B] for buffer in self.values]
 
+    def join(self, other: "Decoding") -> None:
+        """Write the rows of `other`, of the same model, after these from now on. Rows that continue the same prefix, as
+        one object, go on sharing it. `other` must not be used any more."""
+        states = [self._prefixes[state] for state in self._state_of_row]
+        states += [other._prefixes[state] for state in other._state_of_row]
+        # Prefixes whose last row has left go, too: rows may join without end.
+        self._prefixes = list({id(layers): layers for layers in states}.values())
+        numbers = {id(layers): number for number, layers in enumerate(self._prefixes)}
+        self._set_states([numbers[id(layers)] for layers in states])
+        self._prefix_length_B = torch.cat([self._prefix_length_B, other._prefix_length_B])
+        self.length_B = torch.cat([self.length_B, other.length_B])
+        self.keys = _stacked(self.keys, other.keys)
+        self.values = _stacked(self.values, other.values)
+
     def _set_states(self, state_of_row: list[int]) -> None:
         """Which state each row continues, and runs of rows (state, count) that continue the same one."""
         self._state_of_row = state_of_row
@@ -262,6 +276,13 @@ def _rest_rows(state: PromptState, question: int) -> np.ndarray:
 
 def _additive(hidden: Tensor, dtype: torch.dtype, lowest: float) -> Tensor:
     return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, lowest)
+
+
+def _stacked(one: Sequence[Tensor], other: Sequence[Tensor]) -> list[Tensor]:
+    """Buffers (B, K, C, D) of each layer below one another, as wide as the wider ones."""
+    width = max(one[0].shape[2], other[0].shape[2])
+    padded = ([F.pad(buffer, (0, 0, 0, width - buffer.shape[2])) for buffer in each] for each in (one, other))
+    return [torch.cat(both) for both in zip(*padded, strict=True)]
 
 
 def _buffer(tensors: Sequence[Tensor], indices: Sequence[Tensor], capacity: int) -> Tensor:

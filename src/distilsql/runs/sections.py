@@ -95,8 +95,15 @@ class DataOptions(Section):
         description="what own pairs are about: a SQLite file, or a URL (duckdb://, postgresql://, mysql://) with its "
         "password as an environment variable, ${NAME}",
     )
+    extra: str | None = Field(
+        None,
+        description="file of additional own pairs to train on, such as a server's feedback.jsonl; of several answers "
+        "to one question about one database, the last one counts",
+    )
     train_limit: int | None = Field(
-        None, ge=1, description="train on a random subset of this many examples, drawn with the seed"
+        None,
+        ge=1,
+        description="train on a random subset of this many examples, and all extra ones, drawn with the seed",
     )
     valid_limit: int = Field(100, ge=1, description="number of examples evaluated during training")
 

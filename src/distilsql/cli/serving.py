@@ -1,0 +1,175 @@
+"""Commands that put a model where people ask: a server with a page, MCP for agents, files for other programs."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from distilsql.cli.options import Limit, OwnDatabase, Root, own_place
+from distilsql.errors import DataError, RunError
+from distilsql.progress import duration, progress
+
+if TYPE_CHECKING:
+    from distilsql.databases.database import Database
+    from distilsql.inference.predict import Model
+    from distilsql.runs.recipe import Recipe
+
+KEY_VARIABLE = "DISTILSQL_API_KEY"
+Served = Annotated[str, typer.Argument(help="A finished run, or demo:teacher")]
+ServedDatabase = Annotated[
+    str | None,
+    typer.Option("--database", help="SQLite file or URL that questions are about; default: the run's own"),
+]
+
+
+def serve(
+    run: Served,
+    database: ServedDatabase = None,
+    host: Annotated[str, typer.Option(help="Beyond this machine an API key is needed")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8642,
+    allow_host: Annotated[
+        list[str] | None, typer.Option("--allow-host", help="A name that clients call this server by")
+    ] = None,
+    feedback: Annotated[Path, typer.Option(help="File that right and corrected answers are added to")] = Path(
+        "feedback.jsonl"
+    ),
+    at_once: Annotated[int, typer.Option(min=1, help="Questions that are decoded together")] = 32,
+    waiting: Annotated[int, typer.Option(min=0, help="Questions that may wait; others get status 429")] = 64,
+) -> None:
+    """Serve a page, the OpenAI API and MCP: questions about a database, answered by a run's student.
+
+    The database is only read. With the variable DISTILSQL_API_KEY set, clients need that key.
+    """
+    _require("serve", "fastapi", "uvicorn")
+    from distilsql.files import check_writable
+    from distilsql.serve.browse import suggested_questions
+    from distilsql.serve.feedback import Feedback
+    from distilsql.serve.guard import is_loopback, names_of
+    from distilsql.serve.server import listen, url_of
+    from distilsql.serve.server import serve as serve_app
+
+    key = os.environ.get(KEY_VARIABLE, "")
+    if not is_loopback(host) and not key:
+        raise RunError(
+            f"{host} is reached from other machines, so clients need a key: set {KEY_VARIABLE} to a long random text, "
+            "or serve this machine alone (--host 127.0.0.1)."
+        )
+    _refuse_other_ending(feedback)
+    check_writable(feedback)
+    bound = listen(host, port)
+    with bound:
+        model, recipe, served = _loaded(run, database)
+        with progress("starting"):
+            from distilsql.serve.app import make_app
+            from distilsql.serve.service import Limits, Service
+
+        with Service(model, served, name=recipe.name, limits=Limits(at_once, waiting)) as service:
+            with progress("reading the database's prompt"):
+                warm_s = service.warm()
+            app = make_app(
+                service,
+                feedback=Feedback(feedback),
+                suggestions=suggested_questions(served, recipe),
+                names=names_of(host, allow_host or ()),
+                api_key=key,
+            )
+
+            def ready() -> None:
+                url = url_of(bound)
+                print(
+                    f"{recipe.name} answers about {served.db_id}; its prompt was read in {duration(warm_s)}."
+                )
+                print(f"Page {url}   OpenAI API {url}v1   MCP {url}mcp   Ctrl-C stops.", flush=True)
+
+            serve_app(app, bound, ready=ready)
+
+
+def mcp(run: Served, database: ServedDatabase = None) -> None:
+    """Serve MCP on standard input and output, for agents on this machine. (`serve` has it over HTTP.)"""
+    _require("mcp", "mcp")
+    import asyncio
+
+    model, recipe, served = _loaded(run, database)
+    from distilsql.serve.mcp_server import mcp_server, serve_stdio
+    from distilsql.serve.service import Service
+
+    with Service(model, served, name=recipe.name) as service:
+        service.warm()
+        asyncio.run(serve_stdio(mcp_server(service)))
+
+
+def export(
+    run: Served,
+    out: Annotated[Path, typer.Option(help="Folder to be made")],
+    gguf: Annotated[
+        list[str] | None, typer.Option(help="f16, bf16, q8_0, q5_1 or q4_0; may be given several times")
+    ] = None,
+    on: Annotated[
+        str | None, typer.Option("--on", help="Benchmark, or file of own pairs, that the files are proved on")
+    ] = None,
+    data: Root = None,
+    database: OwnDatabase = None,
+    limit: Limit = None,
+) -> None:
+    """Write a run's student for other programs: safetensors, and GGUF for llama.cpp and Ollama, scored again."""
+    from distilsql.export.kinds import QUANTIZATIONS
+
+    quantizations = [known for known in QUANTIZATIONS if known in (gguf or ())]
+    for wanted in gguf or ():
+        if wanted not in QUANTIZATIONS:
+            raise RunError(f"There is no --gguf {wanted} here; use {', '.join(QUANTIZATIONS)}.")
+    if out.exists():
+        raise RunError(f"{out} is there already; name another folder, or remove it.")
+    if gguf:
+        _require("export", "gguf")
+    benchmark = None
+    if on is not None:
+        from distilsql.data.load import load_sql_benchmark
+
+        benchmark = load_sql_benchmark(on, root=data, database=own_place(database), missing_databases="skip")
+        benchmark = benchmark if limit is None else benchmark.take(limit, 0)
+    with progress("starting"):
+        from distilsql.export.export import export as export_model
+        from distilsql.inference.predict import load_named
+    model, recipe = load_named(run)
+    exported = export_model(model, out, name=recipe.name, gguf=quantizations, benchmark=benchmark)
+    for quantization, proof in exported.proofs.items():
+        print(f"{quantization}: {proof.sentence()}")
+    if exported.files and exported.unproved:
+        print(f"Not proved: {exported.unproved}.")
+    print(f"Wrote {out}. What is in it, and how to use it, is in {out / 'README.md'}.")
+
+
+def _loaded(run: str, database: str | None) -> "tuple[Model, Recipe, Database]":
+    """The model, its recipe and the database: first what is quick to refuse."""
+    from distilsql.runs.folder import existing_run
+
+    folder = None if run.startswith("demo:") else existing_run(Path(run))
+    with progress("starting"):
+        from distilsql.databases.database import open_database
+        from distilsql.inference.predict import load_named, recipe_of
+
+    place = own_place(database) or (recipe_of(folder).data.database_place if folder else None)
+    if place is None:
+        raise DataError(
+            "The run's recipe names no database of its own; give one: --database shop.sqlite, or a URL."
+        )
+    served = open_database(place)
+    model, recipe = load_named(run)
+    return model, recipe, served
+
+
+def _refuse_other_ending(feedback: Path) -> None:
+    """Raises RunError unless pairs can be read from it again."""
+    if feedback.suffix != ".jsonl":
+        raise RunError(f"{feedback} is to hold pairs, one a line; give it the ending .jsonl.")
+
+
+def _require(extra: str, *modules: str) -> None:
+    """Raises RunError where an extra is not installed."""
+    import importlib.util
+
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise RunError(f"This needs the package {missing[0]}: pip install 'distilsql[{extra}]'.")

@@ -1,0 +1,1 @@
+"""One answering service and its faces: the page, the OpenAI API, MCP."""

@@ -1,0 +1,227 @@
+"""Writes completions of questions that arrive at any time: all that are under way are decoded together.
+
+A thread of its own holds the model. Between two tokens it lets finished rows go and takes waiting questions in, whose
+prefix, the database's, has been run before and is shared. So a question waits for one step of those before it, not for
+their ends, and what it is answered does not depend on who else asks (but for rounding).
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from contextlib import suppress
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distilsql.errors import DistilSQLError
+from distilsql.models.decoding import Decoding, StockDecoding, start_writing
+from distilsql.models.generate import choose_tokens
+from distilsql.models.prefix_cache import PrefixCache
+from distilsql.models.tree import Completion, PromptTree
+from distilsql.models.tree_model import TreeModel
+from distilsql.threads import fit_threads
+
+log = logging.getLogger(__name__)
+PREFIX_BYTES = 1024 * 2**20
+
+
+class Overloaded(DistilSQLError):
+    """More is asked than may wait."""
+
+
+class Writing:
+    """A completion under way; `done` is its future, to be cancelled by whoever does not want it any more.
+
+    `told` is called with each token as it is written, in the writer's thread.
+    """
+
+    def __init__(
+        self,
+        tree: PromptTree,
+        max_new_tokens: int,
+        temperature: float,
+        uniforms: Sequence[float],
+        told: Callable[[int], object] | None,
+    ) -> None:
+        self.tree = tree
+        self.max_new_tokens = max_new_tokens
+        self.temperature = temperature
+        self.uniforms = uniforms
+        self.told = told
+        self.tokens: list[int] = []
+        self.done: Future[Completion] = Future()
+
+    def take(self, token: int) -> None:
+        self.tokens.append(token)
+        if self.told is not None:
+            with suppress(RuntimeError):  # the loop that was listening is closed
+                self.told(token)
+
+    def finish(self) -> None:
+        with suppress(InvalidStateError):
+            self.done.set_result(tuple(self.tokens))
+
+    def fail(self, error: BaseException) -> None:
+        with suppress(InvalidStateError):
+            self.done.set_exception(error)
+
+
+class Writer:
+    """A context manager. At most `most_rows` completions are written at a time, and `most_waiting` more may wait."""
+
+    def __init__(
+        self,
+        model: TreeModel,
+        *,
+        eos_token_id: int,
+        vocabulary_size: int,
+        most_rows: int = 32,
+        most_waiting: int = 64,
+    ) -> None:
+        self.model = model
+        self.most_rows = 1 if model.layout == "padded" else most_rows
+        self.most_waiting = most_waiting
+        self._eos_token_id = eos_token_id
+        self._vocabulary_size = vocabulary_size
+        self._prefixes = PrefixCache(model, PREFIX_BYTES)
+        self._waiting: deque[Writing] = deque()
+        self._rows: list[Writing] = []
+        self._decoding: Decoding | StockDecoding | None = None
+        self._hidden_BD: Tensor | None = None
+        self._news = threading.Condition()
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
+
+    def __enter__(self) -> "Writer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Ends after the step under way; what is not finished fails."""
+        with self._news:
+            self._is_closed = True
+            self._news.notify()
+        self._thread.join()
+
+    def write(
+        self,
+        tree: PromptTree,
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        uniforms: Sequence[float] = (),
+        told: Callable[[int], object] | None = None,
+    ) -> Writing:
+        """Begin the completion of the one question of `tree`: greedy, or sampled with a uniform number for each token.
+
+        Raises:
+            Overloaded: too many wait already.
+        """
+        writing = Writing(tree, max_new_tokens, temperature, uniforms, told)
+        with self._news:
+            if self._is_closed:
+                raise Overloaded("The server is stopping; ask again when it is back.")
+            under_way = len(self._waiting) + len(self._rows)
+            if under_way >= self.most_rows + self.most_waiting:
+                raise Overloaded(f"{under_way} questions are under way already; ask again in a few seconds.")
+            self._waiting.append(writing)
+            self._news.notify()
+        return writing
+
+    # ---- in the writer's thread --------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _work(self) -> None:
+        fit_threads(self.model.model)  # of OpenMP, each thread has settings of its own
+        while (arrived := self._arrived()) is not None:
+            try:
+                self._leave([not row.done.cancelled() for row in self._rows])
+                if arrived:
+                    self._begin(arrived)
+                if self._rows:
+                    self._step()
+            except Exception as error:
+                log.warning(f"A batch of {len(self._rows) or len(arrived)} questions failed: {error}")
+                for writing in {*self._rows, *arrived}:
+                    writing.fail(error)
+                self._rows, self._decoding, self._hidden_BD = [], None, None
+        for writing in [*self._rows, *self._waiting]:
+            writing.fail(CancelledError("the server is stopping"))
+
+    def _arrived(self) -> list[Writing] | None:
+        """Questions that there is room for now, after waiting for one if nothing is under way; None at the end."""
+        with self._news:
+            while not (self._waiting or self._rows or self._is_closed):
+                self._news.wait()
+            if self._is_closed:
+                return None
+            arrived: list[Writing] = []
+            while self._waiting and len(self._rows) + len(arrived) < self.most_rows:
+                writing = self._waiting.popleft()
+                if not writing.done.cancelled():
+                    arrived.append(writing)
+            return arrived
+
+    def _begin(self, arrived: list[Writing]) -> None:
+        """Run the prompts of new rows, those of one prefix together, and let them join the others."""
+        by_prefix: dict[tuple[int, ...], list[Writing]] = {}
+        for writing in arrived:
+            by_prefix.setdefault(writing.tree.prefix, []).append(writing)
+        trees = [
+            PromptTree(prefix, tuple(question for each in group for question in each.tree.questions))
+            for prefix, group in by_prefix.items()
+        ]
+        prefixes = [self._prefixes.get(tree.prefix, tree.prefix) for tree in trees]
+        longest = max(writing.max_new_tokens for writing in arrived)
+        decoding, hidden_BD = start_writing(self.model, trees, prefixes, longest)
+        self._rows += [writing for group in by_prefix.values() for writing in group]
+        if self._decoding is None or self._hidden_BD is None:
+            self._decoding, self._hidden_BD = decoding, hidden_BD
+        else:
+            assert isinstance(
+                self._decoding, Decoding
+            )  # a model in the padded layout writes one row at a time
+            assert isinstance(decoding, Decoding)
+            self._decoding.join(decoding)
+            self._hidden_BD = torch.cat([self._hidden_BD, hidden_BD])
+
+    def _step(self) -> None:
+        """One token more of every row; rows that are finished leave."""
+        assert self._decoding is not None
+        assert self._hidden_BD is not None
+        logp_BV = self._decoding.log_probs(self._hidden_BD, self._vocabulary_size)
+        tokens = logp_BV.argmax(-1).tolist()
+        for number, row in enumerate(self._rows):
+            if row.temperature:
+                uniform_B = np.array([row.uniforms[len(row.tokens)]])
+                chosen_B = choose_tokens(logp_BV[number : number + 1], row.temperature, uniform_B)
+                tokens[number] = int(chosen_B)
+        goes_on = []
+        for row, token in zip(self._rows, tokens, strict=True):
+            row.take(token)
+            goes_on.append(token != self._eos_token_id and len(row.tokens) < row.max_new_tokens)
+        finished = [row for row, stays in zip(self._rows, goes_on, strict=True) if not stays]
+        fed = [token for token, stays in zip(tokens, goes_on, strict=True) if stays]
+        self._leave(goes_on)
+        for row in finished:
+            row.finish()  # now that there is room for another
+        if fed:
+            self._hidden_BD = self._decoding.step(torch.tensor(fed, device=self.model.device))
+
+    def _leave(self, goes_on: Sequence[bool]) -> None:
+        """Go on with these rows alone."""
+        if all(goes_on):
+            return
+        kept = torch.tensor([number for number, stays in enumerate(goes_on) if stays], dtype=torch.int64)
+        self._rows = [row for row, stays in zip(self._rows, goes_on, strict=True) if stays]
+        if not self._rows:
+            self._decoding = self._hidden_BD = None
+            return
+        assert self._decoding is not None
+        assert self._hidden_BD is not None
+        kept_B = kept.to(self.model.device)
+        self._decoding.keep(kept_B)
+        self._hidden_BD = self._hidden_BD[kept_B]

@@ -1,0 +1,129 @@
+"""Questions that arrive at any time are decoded together, and answered as if each were asked alone."""
+
+import threading
+
+import pytest
+
+from distilsql.inference.ask import Asker
+from distilsql.inference.prepare import prepare
+from distilsql.models.generate import GenerationOptions, generate_trees, uniform_stream
+from distilsql.models.load import load_model
+from distilsql.models.tree import PromptTree
+from distilsql.models.tree_model import TreeModel
+from distilsql.serve.writer import Overloaded, Writer
+
+EOS, SIZE, LONGEST = 0, 300, 12
+
+
+@pytest.fixture
+def tree_model(tiny_models):
+    """In float64, so that what shares a batch changes no token."""
+    return TreeModel(load_model(str(tiny_models["student"]), "float32").double())
+
+
+def questions(count, prefix=(5, 6, 7, 8)):
+    return [PromptTree(prefix, ((20 + number, 30, 40 + number % 3),)) for number in range(count)]
+
+
+def alone(model, tree, longest=LONGEST):
+    return generate_trees(model, [tree], GenerationOptions(EOS, SIZE, longest))[0][0]
+
+
+def test_rows_that_join_while_others_are_written_change_nothing(tree_model):
+    trees = [*questions(6), *questions(3, prefix=(9, 9, 10)), *questions(2)]
+    expected = [alone(tree_model, tree) for tree in trees]
+    arrived, order = threading.Event(), []
+
+    def told(token):
+        order.append(token)
+        arrived.set()
+
+    with Writer(tree_model, eos_token_id=EOS, vocabulary_size=SIZE, most_rows=4) as writer:
+        first = writer.write(trees[0], max_new_tokens=LONGEST, told=told)
+        assert arrived.wait(60)
+        others = [writer.write(tree, max_new_tokens=LONGEST) for tree in trees[1:]]
+        found = [writing.done.result(60) for writing in (first, *others)]
+    assert found == expected
+    assert tuple(order) == expected[0]
+
+
+def test_each_row_has_its_own_length_and_randomness(tree_model):
+    (tree,) = questions(1)
+    sampled = GenerationOptions(EOS, SIZE, LONGEST, temperature=1.0)
+    expected = generate_trees(tree_model, [tree], sampled, streams=[[uniform_stream(3)]])[0][0]
+    with Writer(tree_model, eos_token_id=EOS, vocabulary_size=SIZE) as writer:
+        short = writer.write(tree, max_new_tokens=2)
+        uniforms = uniform_stream(3)(LONGEST).tolist()
+        drawn = writer.write(tree, max_new_tokens=LONGEST, temperature=1.0, uniforms=uniforms)
+        whole = writer.write(tree, max_new_tokens=LONGEST)
+        assert short.done.result(60) == alone(tree_model, tree)[:2]
+        assert drawn.done.result(60) == expected
+        assert whole.done.result(60) == alone(tree_model, tree)
+
+
+def test_a_padded_model_writes_one_at_a_time(tree_model):
+    tree_model.layout = "padded"
+    trees = questions(3)
+    expected = [alone(tree_model, tree) for tree in trees]
+    with Writer(tree_model, eos_token_id=EOS, vocabulary_size=SIZE) as writer:
+        writings = [writer.write(tree, max_new_tokens=LONGEST) for tree in trees]
+        assert [writing.done.result(60) for writing in writings] == expected
+
+
+def test_more_than_may_wait_are_turned_away_and_whoever_goes_makes_room(tree_model):
+    held, begun = threading.Event(), threading.Event()
+
+    def hold(token):
+        begun.set()
+        held.wait(60)
+
+    trees = questions(4)
+    with Writer(tree_model, eos_token_id=EOS, vocabulary_size=SIZE, most_rows=1, most_waiting=2) as writer:
+        first = writer.write(trees[0], max_new_tokens=LONGEST, told=hold)
+        assert begun.wait(60)
+        left, stays = (writer.write(tree, max_new_tokens=LONGEST) for tree in trees[1:3])
+        with pytest.raises(Overloaded, match="3 questions are under way"):
+            writer.write(trees[3], max_new_tokens=LONGEST)
+        assert left.done.cancel()
+        first.done.cancel()
+        held.set()
+        assert stays.done.result(60) == alone(tree_model, trees[2])
+    assert first.done.cancelled()
+    assert len(first.tokens) < LONGEST or first.tokens[-1] == EOS
+
+
+def test_a_failure_is_told_to_those_it_met_and_to_no_other(tree_model):
+    with Writer(tree_model, eos_token_id=EOS, vocabulary_size=SIZE) as writer:
+        broken = writer.write(PromptTree((5,), ((10**9,),)), max_new_tokens=LONGEST)
+        with pytest.raises((IndexError, RuntimeError)):
+            broken.done.result(60)
+        (tree,) = questions(1)
+        assert writer.write(tree, max_new_tokens=LONGEST).done.result(60) == alone(tree_model, tree)
+    with pytest.raises(Overloaded, match="stopping"):
+        writer.write(tree, max_new_tokens=LONGEST)
+
+
+def test_prefixes_of_rows_that_left_are_not_kept(tree_model):
+    trees = [PromptTree((number, 5, 6), ((20,),)) for number in range(1, 9)]
+    with Writer(tree_model, eos_token_id=EOS, vocabulary_size=SIZE, most_rows=2) as writer:
+        sizes = []
+
+        def told(token):
+            if writer._decoding is not None:
+                sizes.append(len(writer._decoding._prefixes))
+
+        writings = [writer.write(tree, max_new_tokens=3 + n, told=told) for n, tree in enumerate(trees)]
+        for writing in writings:
+            writing.done.result(60)
+    assert max(sizes) <= 3
+
+
+def test_a_question_is_prompted_as_a_benchmark_is(model, benchmark, examples):
+    prepared = prepare(benchmark, model.decoder.tokenizer, model.prompt, training=False)
+    by_id = {example.example.example_id: example for example in prepared.examples}
+    asker = Asker(model, benchmark.databases["shop"])
+    for example in examples[:20]:
+        expected = by_id[example.example_id]
+        asked = asker.asked(example.question)
+        assert asked.tree.prefix == prepared.prefixes[expected.prefix_key]
+        assert asked.tree.questions == (expected.question,)

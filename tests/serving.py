@@ -1,0 +1,24 @@
+"""An application on a real socket, for clients that need one."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from distilsql.serve.server import _Server, listen, url_of
+
+
+@contextlib.contextmanager
+def running(app: object) -> Iterator[str]:
+    """Serves `app` on a free port of loopback; yields its URL."""
+    import uvicorn
+
+    with listen("127.0.0.1", 0) as bound:
+        server = _Server(uvicorn.Config(app, log_config=None, lifespan="on"))
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[bound])), daemon=True)
+        thread.start()
+        try:
+            yield url_of(bound)
+        finally:
+            server.should_exit = True
+            thread.join()
