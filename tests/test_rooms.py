@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"databases"},
     "prompts": {"data", "databases"},
     "metrics": {"data", "databases"},
+    "synthesis": {"data", "databases", "metrics"},
     "models": {"distill"},
     "runs": {"data", "databases", "metrics", "distill"},
     "report": {"runs", "metrics", "distill"},
@@ -38,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
 }
 ABOVE_ALL = "cli"
-LIGHT = ("databases", "data", "prompts", "metrics", "runs", "report", "cli")
+LIGHT = ("databases", "data", "prompts", "metrics", "synthesis", "runs", "report", "cli")
 LARGEST_ROOM_SHARE = 0.15
 LONGEST_FILE_LINES = 400
 
