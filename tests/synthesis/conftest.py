@@ -22,6 +22,7 @@ def make_shop(path: Path, orders: int = 240) -> Path:
                 ordered_on TEXT, status TEXT, amount REAL);
             CREATE TABLE order_lines (order_id INTEGER REFERENCES orders, product_id INTEGER REFERENCES products,
                 quantity INTEGER, PRIMARY KEY (order_id, product_id));
+            CREATE TABLE wishes (customer_id INTEGER REFERENCES customers, product_id INTEGER REFERENCES products);
             """
         )
         customers = [
@@ -46,6 +47,8 @@ def make_shop(path: Path, orders: int = 240) -> Path:
         connection.executemany("INSERT INTO products VALUES (?, ?, ?, ?)", products)
         connection.executemany("INSERT INTO orders VALUES (?, ?, ?, ?, ?)", made)
         connection.executemany("INSERT OR IGNORE INTO order_lines VALUES (?, ?, ?)", lines)
+        wishes = [(1 + n % 31, 1 + n * n % 29) for n in range(70)]
+        connection.executemany("INSERT INTO wishes VALUES (?, ?)", dict.fromkeys(wishes))
         connection.commit()
     return path
 

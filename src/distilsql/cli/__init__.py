@@ -10,7 +10,7 @@ from rich.console import Console
 
 from distilsql import __version__
 from distilsql.allocator import keep_freed_memory
-from distilsql.cli import answering, data, judging, training
+from distilsql.cli import answering, data, judging, synthesis, training
 from distilsql.cli.display import displaying
 from distilsql.errors import DistilSQLError
 from distilsql.interrupt import StopRequest, watched
@@ -30,6 +30,7 @@ suite_app = typer.Typer(
 # In the order in which help lists them.
 for command in (
     training.demo,
+    synthesis.synth,
     training.train,
     answering.predict,
     answering.ask,

@@ -17,6 +17,7 @@ ABBREVIATIONS: dict[str, str] = _LISTS["abbreviations"]
 _WORDS = frozenset(_LISTS["words"].split())
 _IRREGULAR: dict[str, str] = _LISTS["irregular"]
 _SAME = frozenset(_LISTS["unchanging"].split())
+_RESERVED = frozenset(_LISTS["reserved"].split())
 _SINGULAR_IN_S = re.compile(r"(ss|us|is|status|address|gas|bus|lens|campus|bonus|business|class|process)$")
 _PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|[^\W\d_]+|\d+")
 
@@ -106,3 +107,8 @@ def singular_of(noun: str) -> str:
         else:
             last = last[:-1]
     return f"{first}{space}{last}{of}{rest}"
+
+
+def is_bare(name: str) -> bool:
+    """Whether a name needs no quotes in any dialect that there is."""
+    return bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)) and name.lower() not in _RESERVED

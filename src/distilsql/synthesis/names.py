@@ -32,7 +32,7 @@ What questions call this database's tables and columns: a draft, to be edited.
 _LONGEST_NAME_WORDS = 4
 _TABLE_PREFIXES = word_list("table_prefix")
 _TABLE_SUFFIXES = word_list("table_suffix")
-_UNITS = word_list("unit")
+_UNITS, _DEGREES = word_list("unit"), word_list("degree")
 
 
 class _Strict(BaseModel):
@@ -129,6 +129,8 @@ def _column_words(column: ColumnProfile, table: TableProfile, vocabulary: Collec
         if siblings[tuple(words[:-1])] == 1:
             words = words[:-1]
     full = expanded(words, vocabulary)
+    if len(full) == 1 and full[0] in _DEGREES:  # "the highest of the stadium" is no question
+        return [*full, "value"]
     if len(full) > 1 and full[-1] in _UNITS:
         return [*full[:-1], "in", full[-1]]
     return (
