@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"distill"},
     "runs": {"data", "databases", "metrics", "distill"},
     "report": {"runs", "metrics", "distill"},
-    "inference": {"data", "databases", "prompts", "metrics", "models", "distill", "runs"},
+    "inference": {"data", "databases", "prompts", "metrics", "synthesis", "models", "distill", "runs"},
     "training": {"data", "databases", "prompts", "metrics", "models", "distill", "runs", "inference"},
     "experiments": {
         "data",

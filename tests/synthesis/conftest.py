@@ -17,7 +17,8 @@ def make_shop(path: Path, orders: int = 240) -> Path:
             """
             CREATE TABLE customers (customer_id INTEGER PRIMARY KEY, name TEXT, city TEXT, age INTEGER,
                 is_member INTEGER, joined DATE);
-            CREATE TABLE products (product_id INTEGER PRIMARY KEY, product_name TEXT, category TEXT, price REAL);
+            CREATE TABLE products (product_id INTEGER PRIMARY KEY, product_name TEXT, category TEXT, colour TEXT,
+                city TEXT, price REAL);
             CREATE TABLE orders (order_id INTEGER PRIMARY KEY, customer_id INTEGER REFERENCES customers (customer_id),
                 ordered_on TEXT, status TEXT, amount REAL);
             CREATE TABLE order_lines (order_id INTEGER REFERENCES orders, product_id INTEGER REFERENCES products,
@@ -31,8 +32,10 @@ def make_shop(path: Path, orders: int = 240) -> Path:
             for n in range(1, 41)
         ]  # fmt: skip
         products = [
-            (n, f"Lamp {n}", ("light", "wood", "metal")[n % 3], 5.5 + n * 13 % 97) for n in range(1, 31)
-        ]
+            (n, f"Lamp {n}", ("light", "wood", "metal")[n % 3], ("red", "blue")[n * n % 5 % 2], CITIES[n * n % 4],
+             5.5 + n * 13 % 97)
+            for n in range(1, 31)
+        ]  # fmt: skip
         made = [
             (n, 1 + n * n % 37, f"{2019 + n % 4}-{1 + n % 12:02d}-{1 + n * 3 % 28:02d}",
              ("open", "paid", "sent", "returned")[n * n * n % 7 % 4], round(10 + n * 37 % 301 + n / 7, 2))
@@ -44,7 +47,7 @@ def make_shop(path: Path, orders: int = 240) -> Path:
             for k in range(1 + o % 3)
         ]
         connection.executemany("INSERT INTO customers VALUES (?, ?, ?, ?, ?, ?)", customers)
-        connection.executemany("INSERT INTO products VALUES (?, ?, ?, ?)", products)
+        connection.executemany("INSERT INTO products VALUES (?, ?, ?, ?, ?, ?)", products)
         connection.executemany("INSERT INTO orders VALUES (?, ?, ?, ?, ?)", made)
         connection.executemany("INSERT OR IGNORE INTO order_lines VALUES (?, ?, ?)", lines)
         wishes = [(1 + n % 31, 1 + n * n % 29) for n in range(70)]

@@ -17,6 +17,7 @@ ABBREVIATIONS: dict[str, str] = _LISTS["abbreviations"]
 _WORDS = frozenset(_LISTS["words"].split())
 _IRREGULAR: dict[str, str] = _LISTS["irregular"]
 _SAME = frozenset(_LISTS["unchanging"].split())
+_PHRASES: dict[str, str] = _LISTS["phrases"]
 _RESERVED = frozenset(_LISTS["reserved"].split())
 _SINGULAR_IN_S = re.compile(r"(ss|us|is|status|address|gas|bus|lens|campus|bonus|business|class|process)$")
 _PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|[^\W\d_]+|\d+")
@@ -38,7 +39,7 @@ def expanded(words: list[str], entities: Collection[str] = ()) -> list[str]:
     """Abbreviations in full. `entities` are what this database's tables are called: `prj` is "project" where there is
     such a table."""
     full = []
-    for word in words:
+    for word in _PHRASES.get(" ".join(words), " ".join(words)).split():
         if word in ABBREVIATIONS and word not in _WORDS:
             full += ABBREVIATIONS[word].split()
         elif word in _WORDS or word in entities:

@@ -135,7 +135,7 @@ def _number_role(words: Sequence[str], known: Sequence[Cell], distinct: int) -> 
         return Role.ID
     if whole and named & _YEAR_WORDS and all(1000 <= cell <= 2200 for cell in known):  # type: ignore[operator]
         return Role.YEAR
-    if whole and named & _CODE_WORDS and not named & {"of"}:
+    if named & _CODE_WORDS and not named & {"of"}:
         return Role.CODE if distinct * 4 <= len(known) else Role.ID
     if whole and named & _KIND_WORDS and distinct <= 12 and distinct * 2 <= len(known):
         return Role.CODE

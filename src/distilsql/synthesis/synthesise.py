@@ -36,7 +36,7 @@ PATIENCE = 12
 LARGEST_OVERSHARE = 1.5
 
 # Takes what was made and gives the pairs of each query as (question, how it was worded).
-Wording = Callable[[Sequence[KeptQuery], Checker], Sequence[Sequence[tuple[str, str]]]]
+Wording = Callable[[Sequence[KeptQuery], Checker, World], Sequence[Sequence[tuple[str, str]]]]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def synthesise(
             is_exhausted = maker.make(pairs)
             queries = _first(maker.progress.queries, pairs)
             worded = (
-                wording(queries, checker)
+                wording(queries, checker, world)
                 if wording
                 else [[(question, "template") for question in query.questions] for query in queries]
             )

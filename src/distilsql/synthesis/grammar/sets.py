@@ -88,7 +88,9 @@ def parents_of_groups(topic: Topic) -> Draft | None:
 
 def shared_values(topic: Topic) -> Draft | None:
     """What is found in a column of one table, of another, or of both: cities of customers and of shops."""
-    mine = topic.pick(topic.entity.of_role(Role.CATEGORY, Role.NAME))
+    mine = topic.pick(
+        [a for a in topic.entity.of_role(Role.CATEGORY, Role.NAME) if a.noun not in ("name", "title")]
+    )
     if mine is None or mine.has_nulls:
         return None
     others = [

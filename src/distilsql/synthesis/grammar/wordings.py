@@ -61,16 +61,16 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Show the {attr} of each {thing} {mod}, by {by} {direction}.",
     ),
     "top": (
-        "What is the {attr} of the {thing} {mod} with the {degree} {by}?",
-        "Find the {thing} {mod} with the {degree} {by} and give the {attr}.",
+        "What is the {attr} of the {thing} {mod} that has the {degree} {by}?",
+        "Find the {thing} {mod} that has the {degree} {by} and give the {attr}.",
         "Show the {attr} of the {thing} {mod} that has the {degree} {by}.",
         "Of all {things} {mod}, which one has the {degree} {by}? Give the {attr}.",
     ),
     "top_some": (
-        "What are the {attrs} of the {k} {things} {mod} with the {degree} {by}?",
-        "Find the {k} {things} {mod} with the {degree} {by} and give the {attr} of each.",
+        "What are the {attrs} of the {k} {things} {mod} that have the {degree} {by}?",
+        "Find the {k} {things} {mod} that have the {degree} {by} and give the {attr} of each.",
         "Show the {attr} of each of the {k} {things} {mod} that have the {degree} {by}.",
-        "List the {k} {things} {mod} with the {degree} {by}, showing the {attr} of each.",
+        "Take the {k} {things} {mod} that have the {degree} {by}, and list the {attr} of each.",
     ),
     "extreme": (
         "What is the {attr} of every {thing} with the {degree} {by} of all?",
@@ -179,8 +179,8 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Show the {label} of every {parent} that has any {things} {mod}, and the {agg} {num} of these {things}.",
     ),
     "parent_of_top": (
-        "What is the {parent_attr} of the {rel} of the {thing} {mod} with the {degree} {by}?",
-        "Find the {thing} {mod} with the {degree} {by}, and give the {parent_attr} of its {rel}.",
+        "What is the {parent_attr} of the {rel} of the {thing} {mod} that has the {degree} {by}?",
+        "Find the {thing} {mod} that has the {degree} {by}, and give the {parent_attr} of its {rel}.",
         "Of all {things} {mod}, take the one with the {degree} {by}: what is the {parent_attr} of its {rel}?",
     ),
     "parent_group": (
