@@ -13,8 +13,8 @@ from distilsql.databases.schema import Schema, Table, introspect
 
 # Of SQLite's virtual machine, a second or two: no statement of a profile scans a large table to its end.
 PROFILE_STEPS = 20_000_000
-# What one kept query may cost, the same on every machine: a second or so of one core.
-QUERY_STEPS = 60_000_000
+# What one kept query may cost, the same on every machine: some seconds of one core, a scan of ten million rows.
+QUERY_STEPS = 300_000_000
 # A longer text is cut when it is sampled, and taken for free text.
 LONGEST_SAMPLED_TEXT = 120
 

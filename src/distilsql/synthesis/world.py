@@ -11,6 +11,8 @@ from distilsql.synthesis.profile import Profile, TableProfile
 from distilsql.synthesis.roles import ColumnProfile, Role
 
 _KEY_WORDS = frozenset(["id", "ids", "code", "key", "no", "number", "ref", "fk"])
+_REFERRING_WORDS = frozenset(["link", "links", "to", "fk", "ref", "reference", "related"])
+_PREPOSITIONS = frozenset(["by", "in", "to", "from", "at", "on", "for"])
 _SAID_OF_ALL = (Role.ID, Role.NONE)
 
 
@@ -188,6 +190,8 @@ def _relation_noun(columns: Sequence[str], parent: Entity, is_only: bool) -> str
     words = expanded(words_of(columns[0]))
     while len(words) > 1 and words[-1] in _KEY_WORDS:
         words = words[:-1]
+    while len(words) > 1 and words[0] in _REFERRING_WORDS:  # link_to_event, fk_event
+        words = words[1:]
     noun = " ".join(words)
     says_little = (
         words[-1] in _KEY_WORDS or noun in (parent.one, "".join(parent.one.split())) or "by" in words

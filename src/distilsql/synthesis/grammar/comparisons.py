@@ -54,6 +54,8 @@ def said(value: Cell, attribute: Attribute) -> tuple[str, ...]:
         return (meaning,)
     if isinstance(value, float) and value.is_integer():
         return (str(int(value)),)
+    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value):
+        return (value,)
     if isinstance(value, str):
         return (value, f'"{value}"') if re.fullmatch(r"[\w.&'-]+( [\w.&'-]+)*", value) else (f'"{value}"',)
     return (str(value),)

@@ -94,8 +94,8 @@ class Endpoint:
             )
         if response.status_code != 200:
             raise ModelError(
-                f"{self._place} refuses requests for the model '{self.name}' (status {response.status_code}). Check the "
-                f"address, the model's name, and the key in {KEY_VARIABLES[0]}."
+                f"{self._place} refuses requests for the model '{self.name}' (status {response.status_code}). Check "
+                f"the address, the model's name, and the key in {KEY_VARIABLES[0]}."
             )
         try:
             answer = response.json()

@@ -30,12 +30,12 @@ LONGEST_QUESTION = 400
 
 _REWORD = (
     "Reword the question as a person would ask it who knows the subject and not the database. Keep its meaning "
-    "exactly: every condition, number, order and requested column. Keep words of the form VALUE_1 as they are. Answer with the "
-    "question alone, on one line."
+    "exactly: every condition, number, order and requested column. Keep words of the form VALUE_1 as they are. "
+    "Answer with the question alone, on one line."
 )
 _ANSWER = (
-    "Write one {dialect} query that answers the question. Words of the form VALUE_1 stand for constants; write them "
-    "where the constant goes. Answer with the query alone."
+    "Write one {dialect} query that answers the question. Words of the form VALUE_1 stand for constants; write "
+    "them where the constant goes. Answer with the query alone."
 )
 
 
