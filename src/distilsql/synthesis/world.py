@@ -193,9 +193,8 @@ def _relation_noun(columns: Sequence[str], parent: Entity, is_only: bool) -> str
     while len(words) > 1 and words[0] in _REFERRING_WORDS:  # link_to_event, fk_event
         words = words[1:]
     noun = " ".join(words)
-    says_little = (
-        words[-1] in _KEY_WORDS or noun in (parent.one, "".join(parent.one.split())) or "by" in words
-    )
+    says_little = words[-1] in _KEY_WORDS or noun in (parent.one, "".join(parent.one.split()))
+    says_little = says_little or bool(_PREPOSITIONS & set(words))  # "lost in battle" is no noun
     if says_little or (is_only and (words[-1] not in parent.one.split() or noun in parent.one)):
         return parent.one if is_only else ""
     return noun
