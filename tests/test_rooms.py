@@ -19,10 +19,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"databases"},
     "prompts": {"data", "databases"},
     "metrics": {"data", "databases"},
+    "synthesis": {"data", "databases", "metrics"},
     "models": {"distill"},
     "runs": {"data", "databases", "metrics", "distill"},
     "report": {"runs", "metrics", "distill"},
-    "inference": {"data", "databases", "prompts", "metrics", "models", "distill", "runs"},
+    "inference": {"data", "databases", "prompts", "metrics", "synthesis", "models", "distill", "runs"},
     "export": {"data", "metrics", "models", "inference"},
     "serve": {"data", "databases", "models", "runs", "inference"},
     "training": {"data", "databases", "prompts", "metrics", "models", "distill", "runs", "inference"},
@@ -40,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
 }
 ABOVE_ALL = "cli"
-LIGHT = ("databases", "data", "prompts", "metrics", "runs", "report", "cli")
+LIGHT = ("databases", "data", "prompts", "metrics", "synthesis", "runs", "report", "cli")
 LARGEST_ROOM_SHARE = 0.15
 LONGEST_FILE_LINES = 400
 

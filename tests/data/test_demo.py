@@ -25,7 +25,6 @@ from distilsql.data.demo.databases import (
     table_keys,
     teacher_domains,
 )
-from distilsql.data.demo.dice import Dice
 from distilsql.data.demo.domain import Domain, schema_of
 from distilsql.data.demo.neighbours import neighbours
 from distilsql.data.demo.patterns import PATTERNS, Topic
@@ -33,6 +32,7 @@ from distilsql.data.demo.rows import connect, fill
 from distilsql.data.demo.schemas import draw_domain, draw_domains, said_of
 from distilsql.data.demo.vocabulary import KINDS
 from distilsql.data.demo.wordings import WORDINGS, plural
+from distilsql.data.dice import Dice
 from distilsql.data.example import Example
 from distilsql.databases.normalise import normalise_sql
 from distilsql.databases.schema import introspect

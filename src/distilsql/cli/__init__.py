@@ -10,7 +10,7 @@ from rich.console import Console
 
 from distilsql import __version__
 from distilsql.allocator import keep_freed_memory
-from distilsql.cli import answering, data, judging, serving, training
+from distilsql.cli import answering, data, judging, serving, synthesis, training
 from distilsql.cli.display import displaying
 from distilsql.databases.url import without_passwords
 from distilsql.errors import DistilSQLError
@@ -32,6 +32,7 @@ suite_app = typer.Typer(
 # In the order in which help lists them.
 for command in (
     training.demo,
+    synthesis.synth,
     training.train,
     answering.predict,
     answering.ask,

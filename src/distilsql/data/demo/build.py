@@ -13,7 +13,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from distilsql.data.demo.databases import SEED, SEEN, UNSEEN, teacher_domains
-from distilsql.data.demo.dice import Dice
 from distilsql.data.demo.domain import Domain
 from distilsql.data.demo.neighbours import is_telling
 from distilsql.data.demo.noise import spoil
@@ -21,6 +20,7 @@ from distilsql.data.demo.patterns import PATTERNS, Draft, Topic, difficulty
 from distilsql.data.demo.question import Question
 from distilsql.data.demo.rows import FilledDomain, connect, fill, write_database
 from distilsql.data.demo.wordings import WORDINGS
+from distilsql.data.dice import Dice
 
 SPLITS = ("train", "valid", "test")
 # Questions per database. The unseen databases are in the test only, the teacher's own in training only.

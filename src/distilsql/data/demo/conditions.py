@@ -7,10 +7,10 @@ above 20*". A condition on the rows' parent needs a join; every other one stands
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from distilsql.data.demo.dice import Dice
 from distilsql.data.demo.domain import Category, Link, Number, Spoken, TableSpec
 from distilsql.data.demo.rows import FilledDomain, Value
 from distilsql.data.demo.wordings import plural
+from distilsql.data.dice import Dice
 
 
 @dataclass(frozen=True)

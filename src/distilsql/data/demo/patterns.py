@@ -10,10 +10,10 @@ from itertools import product
 
 from distilsql.data.demo import conditions
 from distilsql.data.demo.conditions import ANY, EVERYTHING, SIMPLE, Condition, draw_condition
-from distilsql.data.demo.dice import Dice
 from distilsql.data.demo.domain import Category, Content, Number, Spoken, TableSpec
 from distilsql.data.demo.rows import FilledDomain
 from distilsql.data.demo.wordings import AGGREGATES, DIRECTIONS, FEWER_THAN, MORE_THAN, plural
+from distilsql.data.dice import Dice
 
 Phrases = Mapping[str, tuple[str, ...]]
 

@@ -6,8 +6,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from distilsql.data.demo.dice import Dice
 from distilsql.data.demo.domain import Category, Content, Domain, Label, Number, TableSpec, sql_type
+from distilsql.data.dice import Dice
 
 Value = str | int
 

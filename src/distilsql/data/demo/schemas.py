@@ -6,9 +6,9 @@ takes no two columns that share a word.
 
 from collections.abc import Iterator
 
-from distilsql.data.demo.dice import Dice
 from distilsql.data.demo.domain import Category, Content, Domain, Label, Link, Number, Spoken, TableSpec
 from distilsql.data.demo.vocabulary import KINDS, Kind
+from distilsql.data.dice import Dice
 
 # A table by itself is known by its noun and its columns; these decide whether a model has seen it.
 TableKey = tuple[str, frozenset[str]]

@@ -1,0 +1,1 @@
+"""Question/SQL pairs made from a database alone: profile, names, grammar, checks, wording. `docs/synthesis.md`."""

@@ -1,0 +1,289 @@
+"""Synthesis: drafts in batches, checked, worded, split, and kept in a folder that the same command goes on with."""
+
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distilsql.data.dice import Dice
+from distilsql.data.splits import query_key
+from distilsql.databases.fingerprint import take_fingerprint
+from distilsql.databases.job import Execution
+from distilsql.databases.pool import ExecutionPool
+from distilsql.errors import DataError
+from distilsql.lock import hold
+from distilsql.progress import progress
+from distilsql.synthesis.checks import Checker, Verdict, write_variants
+from distilsql.synthesis.folder import GRAMMAR_VERSION, KeptQuery, Progress, SynthFolder
+from distilsql.synthesis.grammar.draft import Constant, Draft
+from distilsql.synthesis.grammar.patterns import PATTERNS, draw_draft, level, word
+from distilsql.synthesis.grammar.sql import Sql
+from distilsql.synthesis.names import Names, draft_names, read_names, write_names
+from distilsql.synthesis.profile import Profile, profile
+from distilsql.synthesis.source import Source
+from distilsql.synthesis.splits import SPLITS, split_of, structure_of
+from distilsql.synthesis.world import World, make_world
+
+BATCH = 64
+# Training asks so many of its queries in two wordings.
+ASKED_TWICE_SHARE = 0.5
+# So many batches without a new query: the database has no more to ask.
+PATIENCE = 12
+# No pattern has more than so many times its share of the queries, so that simple ones do not fill a small database.
+LARGEST_OVERSHARE = 1.5
+
+# Takes what was made and gives the pairs of each query as (question, how it was worded).
+Wording = Callable[[Sequence[KeptQuery], Checker, World], Sequence[Sequence[tuple[str, str]]]]
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """What a synthesis made. `pairs` by split; `verdicts` say what became of the drafts."""
+
+    folder: Path
+    pairs: Mapping[str, int]
+    queries: int
+    verdicts: Mapping[str, int]
+    is_exhausted: bool
+
+
+def named(source: Source, folder: Path, names: Path | None = None) -> tuple[Profile, Names]:
+    """The profile of a database, and its names: those in `names`, else those in the folder, else drafted. They are
+    written to the folder."""
+    found = profile(source)
+    drafted = draft_names(source, found)
+    file = names or SynthFolder(folder).names
+    called = read_names(file, drafted) if names or file.is_file() else drafted
+    if not SynthFolder(folder).names.is_file():
+        write_names(called, SynthFolder(folder).names)
+    return found, called
+
+
+def synthesise(
+    source: Source,
+    folder: Path,
+    *,
+    pairs: int,
+    seed: int = 0,
+    names: Path | None = None,
+    wording: Wording | None = None,
+    workers: int | None = None,
+) -> Synthesis:
+    """Make `pairs` question/SQL pairs about a database, in `folder`; fewer where it has no more to ask.
+
+    The same arguments give the same pairs, however often it was interrupted, and on any number of workers. A folder
+    that holds fewer pairs of the same synthesis is added to.
+
+    Raises:
+        DataError: the folder holds something else; `names` do not fit; nothing can be asked of the database.
+        DatabaseUnavailable: the database cannot be read.
+        RunInUse: another process is at work in the folder.
+    """
+    with hold(folder), ExecutionPool(workers) as pool:
+        found, called = named(source, folder, names)
+        settings = {
+            "database": source.db_id,
+            "content": take_fingerprint(source.path, pool).sha256,
+            "names": hashlib.sha256(called.model_dump_json().encode()).hexdigest()[:16],
+            "seed": seed,
+            "grammar": GRAMMAR_VERSION,
+        }
+        made = SynthFolder(folder)
+        made.claim(settings)
+        world = make_world(found, called)
+        if not world.topics:
+            raise DataError(
+                f"Nothing can be asked of {source.place}: none of its tables has rows, or names.toml leaves all out."
+            )
+        with tempfile.TemporaryDirectory() as scratch:
+            checker = Checker(source, write_variants(source, found, Path(scratch), seed), pool)
+            maker = _Maker(source, world, checker, made.read(), made, seed)
+            is_exhausted = maker.make(pairs)
+            queries = _first(maker.progress.queries, pairs)
+            worded = (
+                wording(queries, checker, world)
+                if wording
+                else [[(question, "template") for question in query.questions] for query in queries]
+            )
+        return _write(made, settings, queries, worded, maker.progress, is_exhausted)
+
+
+@dataclass
+class _Maker:
+    source: Source
+    world: World
+    checker: Checker
+    progress: Progress
+    folder: SynthFolder
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.sql = Sql(self.source.dialect)
+        self.uses = Counter(column for query in self.progress.queries for column in query.columns)
+        self.keys = {query_key(query.sql) for query in self.progress.queries}
+        self.patterns = Counter(query.pattern for query in self.progress.queries)
+
+    def make(self, pairs: int) -> bool:
+        """Batches until there are `pairs`; True if the database had no more to ask first."""
+        fruitless = 0
+        with progress("making pairs", pairs, done=min(self.progress.pairs, pairs), unit="pair") as advance:
+            while self.progress.pairs < pairs:
+                before = self.progress.pairs
+                kept = self._batch()
+                fruitless = 0 if kept else fruitless + 1
+                if fruitless == PATIENCE:
+                    return True
+                advance(min(self.progress.pairs, pairs) - before)
+        return False
+
+    def _batch(self) -> int:
+        """One batch of drafts. What is drawn depends on earlier batches alone, so drafts are checked in parallel."""
+        first = self.progress.drawn
+        drafts: list[tuple[int, str, Draft, tuple[tuple[str, str], ...]]] = []
+        verdicts: Counter[str] = Counter()
+        keys: set[str] = set()
+        for number in range(first, first + BATCH):
+            found = draw_draft(self.world, self.sql, Dice(f"{self.seed}/draw/{number}"), self.uses)
+            if found is None:
+                continue
+            text = self.sql.written(found[0].query)
+            key = query_key(text)
+            if key in self.keys or key in keys:
+                verdicts[Verdict.REPEATED.value] += 1
+            elif self._is_frequent(found[0]):
+                verdicts[Verdict.FREQUENT.value] += 1
+            else:
+                keys.add(key)
+                drafts.append((number, text, *found))
+        kept = []
+        for (number, text, draft, columns), verdict in zip(
+            drafts, self._checked([d[1] for d in drafts]), strict=True
+        ):
+            query = self._worded(number, text, draft, columns) if verdict is Verdict.KEPT else None
+            verdict = Verdict.UNSAID if verdict is Verdict.KEPT and query is None else verdict
+            verdicts[verdict.value] += 1
+            if query is not None:
+                kept.append(query)
+        self._keep(kept, first + BATCH, verdicts)
+        return len(kept)
+
+    def _checked(self, queries: Sequence[str]) -> list[Verdict]:
+        jobs = [self.source.job("SELECT 1") for _ in queries]
+
+        def check(index: int, _: Execution) -> Verdict:
+            return self.checker.check(queries[index])
+
+        return self.checker.pool.map(jobs, check)
+
+    def _is_frequent(self, draft: Draft) -> bool:
+        base = draft.pattern
+        share = _SHARES.get(base, min(_SHARES.values()))
+        return self.patterns[base] >= 8 + LARGEST_OVERSHARE * share * len(self.keys)
+
+    def _worded(
+        self, number: int, text: str, draft: Draft, columns: tuple[tuple[str, str], ...]
+    ) -> KeptQuery | None:
+        dice = Dice(f"{self.seed}/words/{number}")
+        split, is_unseen = split_of(query_key(text), structure_of(draft.query), self.seed)
+        times = 2 if split == "train" and dice.chance(ASKED_TWICE_SHARE) else 1
+        questions = word(draft, times, dice)
+        if not questions:
+            return None
+        constants = tuple((m.raw, tuple(m)) for m in draft.mentions if isinstance(m, Constant))
+        return KeptQuery(
+            text, draft.pattern, level(draft.query), split, is_unseen, tuple(questions), columns, constants
+        )
+
+    def _keep(self, kept: list[KeptQuery], drawn: int, verdicts: Counter[str]) -> None:
+        self.folder.append(kept, drawn, verdicts)
+        self.progress.drawn = drawn
+        self.progress.queries += kept
+        self.progress.verdicts.update(verdicts)
+        for query in kept:
+            self.uses.update(query.columns)
+            self.keys.add(query_key(query.sql))
+            self.patterns[query.pattern] += 1
+
+
+def _shares() -> dict[str, float]:
+    """The share of each pattern function, under its name and its variants' (`top_some` counts beside `top`)."""
+    total = sum(PATTERNS.values())
+    return {
+        name: weight / total
+        for pattern, weight in PATTERNS.items()
+        for name in _VARIANTS.get(pattern.__name__, [pattern.__name__])
+    }
+
+
+_VARIANTS = {
+    "list_rows": ["list"],
+    "distinct": ["distinct", "count_distinct"],
+    "top": ["top", "top_some"],
+    "most_common": ["most_common", "most_common_some"],
+    "group_then_sort": ["group_sorted"],
+    "per_parent": ["per_parent", "per_parent_all"],
+    "parent_most": ["parent_most", "parent_most_some"],
+    "by_parent_group": ["parent_group", "parent_group_aggregate"],
+    "chain": ["chain", "chain_condition"],
+    "link_count": ["link_count", "link_most"],
+    "average_children": ["above_average_count"],
+    "values_of_groups": ["values_both", "values_but_not"],
+    "parents_of_groups": ["parents_both", "parents_but_not"],
+    "shared_values": ["shared_either", "shared_both", "shared_but_not"],
+}
+_SHARES = _shares()
+
+
+def _first(queries: Sequence[KeptQuery], pairs: int) -> list[KeptQuery]:
+    """The queries of the first `pairs` pairs; the last batch may have made more."""
+    taken, count = [], 0
+    for query in queries:
+        if count < pairs:
+            questions = query.questions[: pairs - count]
+            count += len(questions)
+            taken.append(query if questions == query.questions else _asked(query, questions))
+    return taken
+
+
+def _asked(query: KeptQuery, questions: tuple[str, ...]) -> KeptQuery:
+    return KeptQuery(**{**vars(query), "questions": questions})
+
+
+def _write(
+    folder: SynthFolder,
+    settings: Mapping[str, Any],
+    queries: Sequence[KeptQuery],
+    worded: Sequence[Sequence[tuple[str, str]]],
+    made: Progress,
+    is_exhausted: bool,
+) -> Synthesis:
+    pairs: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    for query, questions in zip(queries, worded, strict=True):
+        for question, source in questions:
+            pair = {
+                "question": question,
+                "sql": query.sql,
+                "difficulty": query.level,
+                "pattern": query.pattern,
+            }
+            pair |= {"wording": source, **({"structure": "unseen"} if query.is_unseen else {})}
+            pairs[query.split].append(pair)
+    counts = {split: len(found) for split, found in pairs.items()}
+    report = {
+        "pairs": counts,
+        "queries": len(queries),
+        "drafts": made.drawn,
+        "verdicts": {**dict(sorted(made.verdicts.items()))},
+        "patterns": dict(Counter(query.pattern for query in queries).most_common()),
+        "levels": dict(Counter(query.level for query in queries)),
+        "columns_asked_about": len({column for query in queries for column in query.columns}),
+    }
+    folder.write_pairs(
+        {split: Dice(f"{settings['seed']}/{split}").shuffled(found) for split, found in pairs.items()},
+        settings,
+        report,
+    )
+    return Synthesis(folder.path, counts, len(queries), made.verdicts, is_exhausted)

@@ -1,0 +1,124 @@
+"""Endpoint: a model behind an OpenAI-compatible API, which may be busy, broken or slow."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+
+from distilsql.errors import ModelError
+from distilsql.synthesis.teacher.asker import Message, Reply, estimated
+
+log = logging.getLogger(__name__)
+
+KEY_VARIABLES = ("DISTILSQL_API_KEY", "OPENAI_API_KEY")
+ATTEMPTS = 5
+FIRST_WAIT_S = 1.0
+LONGEST_WAIT_S = 60.0
+TIMEOUT_S = 120.0
+MAX_ANSWER_TOKENS = 400
+_WORTH_ANOTHER = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+
+
+class _Unanswered(Exception):
+    """One attempt gave no answer; `wait_s` is how long the endpoint said to wait, if it did."""
+
+    def __init__(self, why: str, wait_s: float | None = None) -> None:
+        super().__init__(why)
+        self.wait_s = wait_s
+
+
+class Endpoint:
+    """`url` is the API's base, such as http://localhost:8000/v1. The key comes from the environment and is neither kept
+    nor shown. `wait` sleeps between attempts."""
+
+    is_remote = True
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        wait: Callable[[float], object] = time.sleep,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ModelError(
+                f"The endpoint {_shown(url)} is no http(s) address; give one such as http://localhost:8000/v1."
+            )
+        self.name, self._wait, self._place = model, wait, _shown(url)
+        key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), "")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._client = httpx2.Client(timeout=timeout_s, headers=headers)
+        self._address = url.rstrip("/") + "/chat/completions"
+
+    def ask(self, messages: Sequence[Message], *, samples: int, temperature: float) -> Reply:
+        """Up to `ATTEMPTS` times, waiting longer each time. Raises ModelError then, or at once for what no other
+        attempt would change (no permission, no such model)."""
+        body = {
+            "model": self.name,
+            "messages": [dict(message) for message in messages],
+            "n": samples,
+            "temperature": temperature,
+            "max_tokens": MAX_ANSWER_TOKENS,
+        }
+        why = ""
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._attempt(body, messages, samples)
+            except _Unanswered as error:
+                why = str(error)
+                wait_s = FIRST_WAIT_S * 2**attempt if error.wait_s is None else error.wait_s
+                log.info(f"{self._place}: {why}; attempt {attempt + 1} of {ATTEMPTS}.")
+                if attempt + 1 < ATTEMPTS:
+                    self._wait(min(wait_s, LONGEST_WAIT_S))
+        raise ModelError(
+            f"{self._place} gave no answer in {ATTEMPTS} attempts ({why}). What it answered before is kept: give the "
+            "same command again when it is well, or leave --endpoint out for questions worded without a model."
+        )
+
+    def _attempt(self, body: dict[str, Any], messages: Sequence[Message], samples: int) -> Reply:
+        try:
+            response = self._client.post(self._address, json=body)
+        except httpx2.TimeoutException as error:
+            raise _Unanswered("no answer in time") from error
+        except httpx2.HTTPError as error:
+            raise _Unanswered(f"no connection ({type(error).__name__})") from error
+        if response.status_code in _WORTH_ANOTHER:
+            raise _Unanswered(
+                f"status {response.status_code}", _retry_after(response.headers.get("retry-after"))
+            )
+        if response.status_code != 200:
+            raise ModelError(
+                f"{self._place} refuses requests for the model '{self.name}' (status {response.status_code}). Check "
+                f"the address, the model's name, and the key in {KEY_VARIABLES[0]}."
+            )
+        try:
+            answer = response.json()
+            texts = tuple(choice["message"]["content"] for choice in answer["choices"])
+            if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+                raise ValueError("no text")
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise _Unanswered("an answer that is not this API's") from error
+        usage = answer.get("usage") if isinstance(answer, dict) else None
+        counted = usage.get("total_tokens") if isinstance(usage, dict) else None
+        return Reply(texts, counted if isinstance(counted, int) else estimated(messages, samples))
+
+
+def _retry_after(header: str | None) -> float | None:
+    try:
+        return max(0.0, float(header)) if header else None
+    except ValueError:  # a date, which few endpoints send
+        return None
+
+
+def _shown(url: str) -> str:
+    """The address without a user's name and password."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{host}{port}{parts.path}" if host else url.rpartition("@")[2]
