@@ -26,9 +26,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distilsql.threads import fit_threads, wait_passively
+from distilsql.threads import fit_threads, wait_briefly
 
-wait_passively()  # before torch is loaded
+wait_briefly()  # before torch is loaded
 
 import torch
 from matplotlib.axes import Axes

@@ -20,9 +20,9 @@ from typing import Any, cast
 import numpy as np
 
 from distilsql.data.example import Example
-from distilsql.threads import fit_threads, wait_passively
+from distilsql.threads import fit_threads, wait_briefly
 
-wait_passively()  # before torch is loaded
+wait_briefly()  # before torch is loaded
 
 import torch
 

@@ -24,9 +24,9 @@ from typing import Any, cast
 import numpy as np
 
 from distilsql.data.example import Example
-from distilsql.threads import wait_passively
+from distilsql.threads import wait_briefly
 
-wait_passively()  # before torch is loaded
+wait_briefly()  # before torch is loaded
 
 import torch
 

@@ -63,7 +63,7 @@ THREADS = {
     "one": {COUNT_VARIABLE: "1"},
     "as it comes": ALL_CORES,
     "passive": ALL_CORES | {"OMP_WAIT_POLICY": "PASSIVE"},
-    "spin 1,000": ALL_CORES | {"GOMP_SPINCOUNT": "1000"},
+    "spin 2,000": ALL_CORES | {"GOMP_SPINCOUNT": "2000"},
     "spin 10,000": ALL_CORES | {"GOMP_SPINCOUNT": "10000"},
 }
 NEIGHBOURS = ("none", "busy")

@@ -19,9 +19,9 @@ import time
 import urllib.request
 from pathlib import Path
 
-from distilsql.threads import wait_passively
+from distilsql.threads import wait_briefly
 
-wait_passively()
+wait_briefly()
 
 import torch
 import uvicorn

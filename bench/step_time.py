@@ -94,10 +94,10 @@ def _add(arguments: argparse.Namespace, task: dict[str, Any]) -> None:
 
 def _measure(arguments: argparse.Namespace, task: dict[str, Any]) -> dict[str, Any]:
     from distilsql.allocator import keep_freed_memory
-    from distilsql.threads import wait_passively
+    from distilsql.threads import wait_briefly
 
     if not task["contender"].startswith("trl-"):
-        wait_passively()  # before torch is loaded
+        wait_briefly()  # before torch is loaded
 
     import torch
 

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from distilsql.threads import wait_passively
+from distilsql.threads import wait_briefly
 
-wait_passively()  # before torch is loaded
+wait_briefly()  # before torch is loaded
 
 import torch
 

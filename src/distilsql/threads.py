@@ -2,7 +2,8 @@
 
 The threads of an operation wait for each other at its end. By default, those of libgomp, which torch's wheels bundle,
 spin for three milliseconds before they sleep; if another process wants the core, a model of small operations comes to a
-standstill. Threads that sleep at once cost little on an idle machine. A model too small to gain from threads gets one.
+standstill. Threads that never spin make an idle machine pay for waking them. A model too small to gain from threads
+gets one.
 
 The environment variables OMP_NUM_THREADS, and OMP_WAIT_POLICY or GOMP_SPINCOUNT, take precedence. These are not recipe
 keys, because a recipe should give the same run on any machine.
@@ -19,20 +20,25 @@ log = logging.getLogger(__name__)
 # Models with fewer parameters gain nothing from several threads (`bench/processor.py`, docs/performance.md).
 SMALL_MODEL_PARAMETERS = 10_000_000
 
+# How long a thread spins before it sleeps. More rounds ruin a step beside a busy process, fewer cost an idle machine
+# (`bench/processor.py`, docs/performance.md).
+SPIN_ROUNDS = 2000
+
 WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 COUNT_VARIABLE = "OMP_NUM_THREADS"
 THREAD_VARIABLES = (COUNT_VARIABLE, *WAIT_VARIABLES)
 
 
-def wait_passively(environment: MutableMapping[str, str] | None = None) -> bool:
-    """Make waiting threads sleep instead of spin. OpenMP reads the setting once: call this before torch is imported.
+def wait_briefly(environment: MutableMapping[str, str] | None = None) -> bool:
+    """Make waiting threads spin for a moment only, then sleep. OpenMP reads the setting once: call this before torch is
+    imported.
 
     Returns whether it was set. It is not if the user has set how threads wait, or if torch is already loaded.
     """
     environment = os.environ if environment is None else environment
     if "torch" in sys.modules or any(name in environment for name in WAIT_VARIABLES):
         return False
-    environment["OMP_WAIT_POLICY"] = "PASSIVE"
+    environment["GOMP_SPINCOUNT"] = str(SPIN_ROUNDS)
     return True
 
 

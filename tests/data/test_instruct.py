@@ -106,7 +106,7 @@ def test_a_data_folder_is_checked_with_its_instructions(tmp_path: Path) -> None:
 
 def test_question_and_sql_pairs_are_not_taken_for_instructions(tmp_path: Path) -> None:
     pairs = write_jsonl(tmp_path / "pairs.jsonl", [{"question": "?", "sql": "SELECT 1", "instruction": "x"}])
-    with pytest.raises(DataError, match="no database file is known"):
+    with pytest.raises(DataError, match="no database is known"):
         load_benchmark(str(pairs))
 
 

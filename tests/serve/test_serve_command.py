@@ -76,7 +76,7 @@ def test_it_serves_until_a_signal_and_says_how_to_go_on(start, tmp_path, databas
     assert process.wait(LIMIT_S) == 128 + number
     said = (tmp_path / "err.txt").read_text()
     assert "Stopping as soon as the answers under way are sent" in said
-    assert "To go on: distilsql serve demo:teacher" in said
+    assert "To resume: distilsql serve demo:teacher" in said
     assert "Traceback" not in said
 
 
@@ -95,7 +95,7 @@ def test_a_port_in_use_is_said_before_anything_is_loaded(start, tmp_path, databa
     ("arguments", "environment", "words"),
     [
         (["serve", "nowhere"], {}, "nowhere is not a run folder"),
-        (["serve", "demo:nobody", "--database", "DB"], {}, "No model is called demo:nobody"),
+        (["serve", "demo:nobody", "--database", "DB"], {}, "There is no model demo:nobody"),
         (["serve", "demo:teacher"], {}, "give one: --database"),
         (["serve", "demo:teacher", "--database", "missing.sqlite"], {}, "missing.sqlite"),
         (["serve", "demo:teacher", "--database", "DB", "--host", "0.0.0.0"], {}, "DISTILSQL_API_KEY"),

@@ -16,7 +16,7 @@ from distilsql.databases.url import without_passwords
 from distilsql.errors import DistilSQLError
 from distilsql.interrupt import StopRequest, watched
 from distilsql.shown import shown
-from distilsql.threads import wait_passively
+from distilsql.threads import wait_briefly
 
 app = typer.Typer(
     help="Distil a large text-to-SQL language model into a small one, and evaluate it by running the SQL.",
@@ -71,7 +71,7 @@ _LIBRARIES_OWN_WARNINGS = (
 def main() -> None:
     """Run the command line. An expected error is printed as a sentence, without a traceback; the status is non-zero."""
     keep_freed_memory()
-    wait_passively()
+    wait_briefly()
     _keep_libraries_quiet()
     with displaying(), watched(_say_stopped) as stop:
         try:

@@ -29,11 +29,18 @@ RECORDS = "pairs"  # the name of a benchmark that was made of records in memory
 
 DEMO_SPECS = (
     "demo:train",
+    "demo:noisy",
     "demo:valid",
     "demo:test",
     "demo:test-seen",
     "demo:test-unseen",
     "demo:teacher-train",
+    "demo:lab-train",
+    "demo:lab-noisy",
+    "demo:lab-valid",
+    "demo:lab-test",
+    "demo:lab-test-seen",
+    "demo:lab-test-unseen",
 )
 
 

@@ -8,9 +8,9 @@ import re
 import sqlite3
 from dataclasses import replace
 
-from distilsql.data.demo.dice import Dice
 from distilsql.data.demo.neighbours import neighbours
 from distilsql.data.demo.question import Question
+from distilsql.data.dice import Dice
 
 # Shares of the golds that are spoilt: another query than the question asks for, or the same in another hand.
 WRONG_SHARE = 0.15
