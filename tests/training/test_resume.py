@@ -17,8 +17,13 @@ from distilsql.training import finished_model
 from distilsql.training.train import train
 from run_folders import assert_same_weights, losses, step_lines, train_killed_at
 
+# Of each kind of source one; the others are slow tests.
+FAST = ("sft", "kid", "gkd-rkl", "seqkd", "minillm", "distillm", "switch")
 
-@pytest.mark.parametrize("method", METHODS)
+
+@pytest.mark.parametrize(
+    "method", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+)
 def test_a_killed_run_resumes_to_the_same_bits(recipe, tmp_path, method):
     settings = recipe(method, "train.steps=6", "train.save_every_steps=2", "train.precision=bfloat16")
     whole = train(settings, tmp_path / "whole")
