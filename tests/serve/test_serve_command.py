@@ -65,6 +65,17 @@ def post(url, body, **headers):
         return error.code, json.load(error)
 
 
+def test_a_second_signal_stops_it_at_once_without_a_traceback(start, tmp_path, database):
+    process = start("serve", "demo:teacher", "--database", str(database.path), "--port", "0")
+    url_when_ready(process, tmp_path)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(LIMIT_S) in (128 + signal.SIGTERM, 128 + signal.SIGINT)
+    said = (tmp_path / "err.txt").read_text()
+    assert "To resume: distilsql serve" in said
+    assert "Traceback" not in said
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_until_a_signal_and_says_how_to_go_on(start, tmp_path, database, examples, number):
     process = start("serve", "demo:teacher", "--database", str(database.path), "--port", "0")

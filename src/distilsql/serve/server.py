@@ -58,6 +58,21 @@ class _Server(uvicorn.Server):
         yield
 
 
+@contextlib.contextmanager
+def _hushed(when: Callable[[], bool]) -> Iterator[None]:
+    """Without what uvicorn says `when` it is stopped at once: the traceback of every task that was cancelled."""
+    uvicorn_log = logging.getLogger("uvicorn.error")
+
+    def is_heard(record: logging.LogRecord) -> bool:
+        return not when()
+
+    uvicorn_log.addFilter(is_heard)
+    try:
+        yield
+    finally:
+        uvicorn_log.removeFilter(is_heard)
+
+
 def serve(app: ASGIApp, bound: socket.socket, *, ready: Callable[[], None] = lambda: None) -> None:
     """Serve until a signal asks to stop; answers under way are sent first.
 
@@ -93,7 +108,7 @@ def serve(app: ASGIApp, bound: socket.socket, *, ready: Callable[[], None] = lam
             said = True
             ready()
 
-    with stopping_when("the answers under way are sent") as stop:
+    with stopping_when("the answers under way are sent") as stop, _hushed(lambda: stop.requested):
         asyncio.run(run())
     if stop.requested:
         raise KeyboardInterrupt
