@@ -37,7 +37,7 @@ from distilsql.report.entries import combine
 from distilsql.report.theme import png
 
 # Sharp on screens with two pixels to the point.
-_DPI = 180
+_DPI = 100
 _OF_SUMMARY = {
     "samples_per_second": ("samples_per_second", 1.0),
     "train_minutes": ("train_seconds", 1 / 60),
