@@ -9,12 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from command_line import run_here
 from distilsql.cli.method_reference import method_reference
 from distilsql.data.load import load_benchmark
 from distilsql.distill.methods import METHODS
-
-__all__ = ["run_here"]
 
 ROOT = Path(__file__).parents[1]
 RECIPE = (
@@ -118,7 +115,7 @@ def test_what_libraries_say_to_one_another_is_shown_to_who_asks(tiny_models, opt
         (["nonsense"], 2, ["nonsense"]),
     ],
 )
-def test_misuse_gives_a_sentence_and_an_exit_status(tmp_path, run_here, arguments, status, words):
+def test_misuse_gives_a_sentence_and_an_exit_status(tmp_path, arguments, status, words):
     good = RECIPE
     (tmp_path / "good.toml").write_text(good)
     (tmp_path / "typo.toml").write_text(good.replace("steps", "stepz"))
@@ -127,11 +124,12 @@ def test_misuse_gives_a_sentence_and_an_exit_status(tmp_path, run_here, argument
     (tmp_path / "latin.toml").write_bytes(f"# naïve\n{good}".encode("latin-1"))
     (tmp_path / "marked.toml").write_text(good, encoding="utf-8-sig")
     (tmp_path / "short.txt").write_text("SELECT 1\n")
-    said = run_here(*arguments, cwd=tmp_path)
-    assert said.status == status, said.err
-    assert "Traceback" not in said.err
+    result = distilsql(*arguments, cwd=tmp_path)
+    assert result.returncode == status, result.stderr
+    assert "Traceback" not in result.stderr
+    shown = " ".join((result.stderr + result.stdout).split())
     for word in words:
-        assert word in said.words
+        assert word in shown, shown
 
 
 def test_a_run_is_compared_with_anyones_table(tmp_path):
