@@ -1,47 +1,26 @@
 """What a hostile statement can do: nothing to any file, not past its limit, not with more than its memory."""
 
-import json
-import sqlite3
 import threading
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from attacked import ATTACKS, SECRET, folder, snapshot
 from distilsql.databases.job import MIB, Outcome, make_job
 from distilsql.databases.pool import ExecutionPool
 
-ATTACKS = json.loads(Path(__file__).with_name("attacks_sqlite.json").read_text())
-for _attack in ATTACKS:  # a statement of megabytes is written as its beginning and what is repeated
-    _attack["sql"] += _attack.get("then", "") * _attack.get("times", 0)
+__all__ = ["folder"]
+
 TIMEOUT_S = 0.25
 OVERTIME_S = 20.0  # on a busy machine; what is not stopped takes minutes, or for ever
 PATIENT_S = 20.0  # for what has to answer on a busy machine too
 MEMORY_BYTES = 96 * MIB
-SECRET = "the secret word"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("attacked")
-    (folder / "secret.txt").write_text(SECRET)
-    for name in ("people.sqlite", "other.sqlite"):
-        with closing(sqlite3.connect(folder / name)) as connection:
-            connection.execute("CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT, age INTEGER)")
-            rows = [(i, f"person number {i} of many", i % 90) for i in range(1, 201)]
-            connection.executemany("INSERT INTO people VALUES (?, ?, ?)", rows)
-            connection.commit()
-    return folder
 
 
 @pytest.fixture(scope="module")
 def pool():
     with ExecutionPool(workers=1) as pool:
         yield pool
-
-
-def snapshot(folder):
-    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
 
 
 class PeakWatch(threading.Thread):

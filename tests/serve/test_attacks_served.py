@@ -1,33 +1,16 @@
 """Every statement of the attack suite, sent over HTTP and through MCP as a client would."""
 
-import json
-import sqlite3
-from contextlib import closing
-from pathlib import Path
-
 import pytest
 from starlette.testclient import TestClient
 
+from attacked import ATTACKS, SECRET, folder, snapshot
 from distilsql.databases.database import open_database
 from distilsql.databases.execute import execute
 from distilsql.serve.service import Service
 
-ATTACKS = json.loads((Path(__file__).parents[1] / "databases" / "attacks_sqlite.json").read_text())
-SECRET = "the secret word"
+__all__ = ["folder"]
+
 TIMEOUT_S = 0.25
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("attacked")
-    (folder / "secret.txt").write_text(SECRET)
-    for name in ("people.sqlite", "other.sqlite"):
-        with closing(sqlite3.connect(folder / name)) as connection:
-            connection.execute("CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT, age INTEGER)")
-            rows = [(i, f"person number {i} of many", i % 90) for i in range(1, 201)]
-            connection.executemany("INSERT INTO people VALUES (?, ?, ?)", rows)
-            connection.commit()
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +24,8 @@ def attacked(model, folder):
         yield service
 
 
-def snapshot(folder):
-    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
-
-
 def statement(attack, folder):
-    return (attack["sql"] + attack.get("then", "") * attack.get("times", 0)).replace("{folder}", str(folder))
+    return attack["sql"].replace("{folder}", str(folder))
 
 
 def over_http(client, sql):

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -10,6 +10,11 @@ from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited, own_pla
 from distilsql.errors import DataError
 from distilsql.progress import progress
 from distilsql.shown import shown
+
+if TYPE_CHECKING:
+    from distilsql.databases.database import Database
+    from distilsql.inference.predict import Model
+    from distilsql.runs.recipe import Recipe
 
 
 def predict(
@@ -97,21 +102,29 @@ def ask(
     """Answer one question: print the student's SQL and its result. It is run read-only and under tight limits."""
     from rich.console import Console
 
-    from distilsql.databases.database import open_database
     from distilsql.inference.ask import ask as ask_student
     from distilsql.inference.ask import rows_table
-    from distilsql.inference.predict import load_named, recipe_of
-    from distilsql.runs.folder import RunFolder
 
-    place = own_place(database)
-    if place is None and not run.startswith("demo:"):
-        place = recipe_of(RunFolder(Path(run))).data.database_place
+    model, _, asked = asked_of(run, database)
+    answer = ask_student(model, question, asked, evidence=evidence)
+    print(shown(answer.sql, keep_lines=True))
+    Console().print(rows_table(answer, rows))
+
+
+def asked_of(run: str, database: str | None) -> "tuple[Model, Recipe, Database]":
+    """The model, its recipe and the database: first what is quick to refuse."""
+    from distilsql.runs.folder import existing_run
+
+    folder = None if run.startswith("demo:") else existing_run(Path(run))
+    with progress("starting"):
+        from distilsql.databases.database import open_database
+        from distilsql.inference.predict import load_named, recipe_of
+
+    place = own_place(database) or (recipe_of(folder).data.database_place if folder else None)
     if place is None:
         raise DataError(
             "The run's recipe names no database of its own; give one: --database shop.sqlite, or a URL."
         )
-    asked = open_database(place)
-    model, _ = load_named(run)
-    answer = ask_student(model, question, asked, evidence=evidence)
-    print(shown(answer.sql, keep_lines=True))
-    Console().print(rows_table(answer, rows))
+    served = open_database(place)
+    model, recipe = load_named(run)
+    return model, recipe, served

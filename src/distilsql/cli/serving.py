@@ -2,18 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from distilsql.cli.answering import asked_of
 from distilsql.cli.options import Limit, OwnDatabase, Root, own_place
-from distilsql.errors import DataError, RunError
+from distilsql.errors import RunError
 from distilsql.progress import duration, progress
-
-if TYPE_CHECKING:
-    from distilsql.databases.database import Database
-    from distilsql.inference.predict import Model
-    from distilsql.runs.recipe import Recipe
 
 KEY_VARIABLE = "DISTILSQL_API_KEY"
 Served = Annotated[str, typer.Argument(help="A finished run, or demo:teacher")]
@@ -59,7 +55,7 @@ def serve(
     check_writable(feedback)
     bound = listen(host, port)
     with bound:
-        model, recipe, served = _loaded(run, database)
+        model, recipe, served = asked_of(run, database)
         with progress("starting"):
             from distilsql.serve.app import make_app
             from distilsql.serve.service import Limits, Service
@@ -90,7 +86,7 @@ def mcp(run: Served, database: ServedDatabase = None) -> None:
     _require("mcp", "mcp")
     import asyncio
 
-    model, recipe, served = _loaded(run, database)
+    model, recipe, served = asked_of(run, database)
     from distilsql.serve.mcp_server import mcp_server, serve_stdio
     from distilsql.serve.service import Service
 
@@ -139,25 +135,6 @@ def export(
     if exported.files and exported.unproved:
         print(f"Not proved: {exported.unproved}.")
     print(f"Wrote {out}. What is in it, and how to use it, is in {out / 'README.md'}.")
-
-
-def _loaded(run: str, database: str | None) -> "tuple[Model, Recipe, Database]":
-    """The model, its recipe and the database: first what is quick to refuse."""
-    from distilsql.runs.folder import existing_run
-
-    folder = None if run.startswith("demo:") else existing_run(Path(run))
-    with progress("starting"):
-        from distilsql.databases.database import open_database
-        from distilsql.inference.predict import load_named, recipe_of
-
-    place = own_place(database) or (recipe_of(folder).data.database_place if folder else None)
-    if place is None:
-        raise DataError(
-            "The run's recipe names no database of its own; give one: --database shop.sqlite, or a URL."
-        )
-    served = open_database(place)
-    model, recipe = load_named(run)
-    return model, recipe, served
 
 
 def _refuse_other_ending(feedback: Path) -> None:

@@ -102,6 +102,11 @@ class Execution:
     cpu_seconds: float = 0.0
     states: tuple[tuple[int, ...], ...] = ()
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether the statement was carried out: `rows` are its result, or the first ones of it."""
+        return self.outcome in (Outcome.ROWS, Outcome.TOO_MANY_ROWS)
+
 
 _CURES: dict[Engine, str] = {
     "sqlite": "check that the file is a complete SQLite database",

@@ -74,27 +74,34 @@ class ExecutionPool:
     def map(self, jobs: Sequence[Job], then: Callable[[int, Execution], Answer]) -> list[Answer]:
         """`then(index, execution)` for every job, in the order of `jobs`, computed as the executions arrive.
 
-        `then` runs in the pool's threads, at most one call per worker at a time. The first exception it
-        raises, and Ctrl-C, stop the whole map and are raised here.
+        `then` runs as `work` does in `each`.
         """
-        answers: list[Any] = [None] * len(jobs)
-        todo = iter(range(len(jobs)))
+        return self.each(len(jobs), lambda index: then(index, self.run(jobs[index])))
+
+    def each(self, count: int, work: Callable[[int], Answer]) -> list[Answer]:
+        """`work(index)` for every index below `count`, in order; it runs jobs of its own on this pool.
+
+        It runs in threads, as many as there are workers. The first exception it raises, and Ctrl-C, stop all of it and
+        are raised here.
+        """
+        answers: list[Any] = [None] * count
+        todo = iter(range(count))
         lock, stop = threading.Lock(), threading.Event()
         errors: list[BaseException] = []
 
-        def work() -> None:
+        def go_on() -> None:
             while not stop.is_set():
                 with lock:
                     index = next(todo, None)
                 if index is None:
                     return
                 try:
-                    answers[index] = then(index, self.run(jobs[index]))
+                    answers[index] = work(index)
                 except BaseException as error:
                     errors.append(error)
                     stop.set()
 
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(self.workers, len(jobs)))]
+        threads = [threading.Thread(target=go_on, daemon=True) for _ in range(min(self.workers, count))]
         try:
             for thread in threads:
                 thread.start()

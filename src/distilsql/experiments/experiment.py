@@ -15,11 +15,12 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from distilsql.distill.methods import METHODS
 from distilsql.errors import RecipeError
 from distilsql.metrics.rouge import BUCKET_NAMES
+from distilsql.runs.sections import Section
 
 SCALE_FILE = "scale.toml"
 PUBLISHED_FILE = "published.toml"
@@ -27,14 +28,10 @@ DEFAULT_SEEDS = "default"
 PAPER = Path(__file__).with_name("paper")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 # ---- a scale -------------------------------------------------------------------------------------------------
 
 
-class Base(_Section):
+class Base(Section):
     """Where a run's recipe comes from. `settings` are dotted recipe keys with their values."""
 
     recipe: str = Field(description="recipe file beside scale.toml")
@@ -44,7 +41,7 @@ class Base(_Section):
     )
 
 
-class Pair(_Section):
+class Pair(Section):
     """A student (one of the scale's students) and its teacher (one of its common runs)."""
 
     title: str
@@ -52,7 +49,7 @@ class Pair(_Section):
     teacher: str
 
 
-class TrainingTask(_Section):
+class TrainingTask(Section):
     """What models are trained on. A run is made anew for each task that a column needs."""
 
     settings: dict[str, Any] = Field(default_factory=dict, description="for every run of the task")
@@ -60,7 +57,7 @@ class TrainingTask(_Section):
     notes: tuple[str, ...] = Field((), description="said under every table and figure of the task")
 
 
-class BenchmarkOptions(_Section):
+class BenchmarkOptions(Section):
     limit: int | None = Field(None, ge=1, description="ask only this many questions (a seeded draw)")
     leave_out: dict[str, str] = Field(
         default_factory=dict, description="examples that cannot be judged, and why"
@@ -72,7 +69,7 @@ Measure = Literal[
 ]
 
 
-class ColumnSpec(_Section):
+class ColumnSpec(Section):
     """What a column shows. `mean` averages the columns `of`; `gain` is `of`'s only column, less that of row `over`."""
 
     title: str
@@ -109,7 +106,7 @@ class ColumnSpec(_Section):
         return self
 
 
-class Scale(_Section):
+class Scale(Section):
     """Everything that makes a paper's experiments runnable on one kind of machine."""
 
     title: str
@@ -150,7 +147,7 @@ class Scale(_Section):
 # ---- an experiment -------------------------------------------------------------------------------------------
 
 
-class RowSpec(_Section):
+class RowSpec(Section):
     """A method with settings, or the pair's `teacher`, or the `start` its student begins as.
 
     `published` names the row of the paper's numbers that it is shown beside: its own key by default.
@@ -174,7 +171,7 @@ class RowSpec(_Section):
         return self
 
 
-class FigureOptions(_Section):
+class FigureOptions(Section):
     """`cost`: column y against column x. `bars`: y by row. `sweep`: y over the rows' x. `curve`: validation
     accuracy over steps. `dots`: every column with its interval."""
 
@@ -184,7 +181,7 @@ class FigureOptions(_Section):
     x_title: str = ""
 
 
-class ExperimentScale(_Section):
+class ExperimentScale(Section):
     """Which pairs stand for the paper's at a scale; `beside` names the published groups shown with each."""
 
     pairs: tuple[str, ...] = Field(min_length=1)
@@ -206,7 +203,7 @@ class ExperimentScale(_Section):
         return self.beside.get(pair, (pair,))
 
 
-class Experiment(_Section):
+class Experiment(Section):
     """One table or figure. Columns that a scale does not define are left out there."""
 
     title: str
@@ -225,7 +222,7 @@ class Experiment(_Section):
         return self
 
 
-class PublishedBlock(_Section):
+class PublishedBlock(Section):
     """Numbers of one source: for every group of `groups`, row → one number for each of `columns`."""
 
     source: str
@@ -241,7 +238,7 @@ class PublishedBlock(_Section):
         return self
 
 
-class Published(_Section):
+class Published(Section):
     titles: dict[str, str] = Field(description="what each group is called")
     blocks: tuple[PublishedBlock, ...]
 

@@ -3,20 +3,22 @@
 Differences are paired by question and by seed, which are crossed (`metrics.statistics.variance_parts`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distilsql.errors import RecipeError
 from distilsql.experiments.experiment import Book, read_model
-from distilsql.experiments.gains import estimate, gains_by_question, read_answers
+from distilsql.experiments.gains import Answers, estimate, gains_by_question, read_answers
 from distilsql.experiments.plan import Plan, PlannedRow, PlannedRun, make_plan, measured_columns
 from distilsql.experiments.render import finished_runs
 from distilsql.metrics.statistics import VarianceParts, holm, variance_parts
 from distilsql.report.cost import BASELINE
+from distilsql.runs.sections import Section
 
 CLAIMS_FILE = "claims.toml"
 # A test at this level is to find the difference with this probability.
@@ -25,11 +27,9 @@ POWER = 0.8
 MOST_SEEDS = 1000
 
 
-class Claim(BaseModel):
+class Claim(Section):
     """A comparison that was written down before it was run. `above`: `row` beats `over`; `near`: they differ by less
     than `margin` points."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     claim: str
     source: str
@@ -42,9 +42,7 @@ class Claim(BaseModel):
     margin: float = Field(1.0, gt=0, description="differences below it do not count, in points")
 
 
-class Claims(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Claims(Section):
     claims: tuple[Claim, ...] = Field(min_length=1)
 
 
@@ -83,6 +81,7 @@ def differences(plan: Plan) -> Iterator[Difference]:
     for one in plan.experiments:
         for group in one.groups:
             rows = {row.key: row for row in group.rows if row.row.role is None}
+            answers = _answers_of(rows, plan, runs)
             for column in one.columns.values():
                 over = column.over or BASELINE
                 if column.measure != "gain" or over not in rows:
@@ -92,22 +91,25 @@ def differences(plan: Plan) -> Iterator[Difference]:
                     if key == over or name in seen:
                         continue
                     seen.add(name)
-                    found = _difference(plan, runs, rows, key, over, column.of[0])
+                    found = _difference(answers, key, over, column.of[0])
                     if found:
                         yield found
 
 
-def _difference(
-    plan: Plan,
-    runs: Mapping[str, PlannedRun],
-    rows: Mapping[str, PlannedRow],
-    key: str,
-    over: str,
-    column: str,
-) -> Difference | None:
-    keys = measured_columns(column, plan.scale)
-    of_row, of_over = (read_answers(keys, rows[name], plan.scale, runs) for name in (key, over))
-    tables = gains_by_question(of_row, of_over, seed_by_seed=True)
+# The answers of a row in a column; each is read once.
+_AnswersOf = Callable[[str, str], Answers | None]
+
+
+def _answers_of(rows: Mapping[str, PlannedRow], plan: Plan, runs: Mapping[str, PlannedRun]) -> _AnswersOf:
+    @cache
+    def answers(key: str, column: str) -> Answers | None:
+        return read_answers(measured_columns(column, plan.scale), rows[key], plan.scale, runs)
+
+    return answers
+
+
+def _difference(answers: _AnswersOf, key: str, over: str, column: str) -> Difference | None:
+    tables = gains_by_question(answers(key, column), answers(over, column), seed_by_seed=True)
     if tables is None:
         return None
     mean, low, high, p = estimate(tables)
@@ -153,7 +155,10 @@ def claim_lines(book: Book, scale_name: str, folder: Path) -> Iterator[str]:
             f"Scale {scale_name} has no {CLAIMS_FILE}, so no comparisons were written down beforehand."
         )
     claims = read_model(Claims, path).claims
-    found = [(claim, _of_claim(book, scale_name, folder, claim)) for claim in claims]
+    plans = {
+        name: make_plan(book, [name], scale_name, folder) for name in {each.experiment for each in claims}
+    }
+    found = [(claim, _of_claim(plans[claim.experiment], claim)) for claim in claims]
     p_values = iter(holm([difference.p for _, difference in found if difference]))
     for claim, difference in found:
         head = f"{claim.claim} ({claim.source}): {claim.row} and {claim.over}"
@@ -167,15 +172,14 @@ def claim_lines(book: Book, scale_name: str, folder: Path) -> Iterator[str]:
         )
 
 
-def _of_claim(book: Book, scale_name: str, folder: Path, claim: Claim) -> Difference | None:
-    plan = make_plan(book, [claim.experiment], scale_name, folder)
+def _of_claim(plan: Plan, claim: Claim) -> Difference | None:
     rows = {row.key: row for row in plan.experiments[0].groups[0].rows}
     for name in (claim.row, claim.over):
         if name not in rows:
             raise RecipeError(f"{CLAIMS_FILE}: {claim.experiment} has no row {name!r}.")
     if claim.column not in plan.scale.columns:
-        raise RecipeError(f"{CLAIMS_FILE}: scale {scale_name} has no column {claim.column!r}.")
-    return _difference(plan, finished_runs(plan), rows, claim.row, claim.over, claim.column)
+        raise RecipeError(f"{CLAIMS_FILE}: scale {plan.scale_name} has no column {claim.column!r}.")
+    return _difference(_answers_of(rows, plan, finished_runs(plan)), claim.row, claim.over, claim.column)
 
 
 def _verdict(claim: Claim, difference: Difference, p: float) -> str:

@@ -192,20 +192,15 @@ def read_score(run: RunFolder, judgement: Judgement, *, length: str = "") -> Sco
     if rouge is None:
         return None
     judged = {"accuracy": rouge.rouge_l, "interval": rouge.interval, "total": len(rouge.instructions)}
+    judged["right"] = {one.example_id: one.mean for one in rouge.instructions}
     return Score.model_validate(values).model_copy(update=judged)
 
 
 def read_correctness(run: RunFolder, judgement: Judgement, *, length: str = "") -> dict[str, float] | None:
     """How right each example was, 0 to 1: its verdict, or its ROUGE-L over samples (of one `length` if that is given).
     None where it was not judged."""
-    scores = _json(scores_path(run, judgement))
-    if scores is None:
-        return None
-    if length or "instructions" in scores:
-        rouge = _rouge(run, judgement)
-        kept = rouge.of_length(length) if length else rouge
-        return None if kept is None else {one.example_id: one.mean for one in kept.instructions}
-    return {one["example_id"]: float(one["outcome"] == "CORRECT") for one in scores["verdicts"]}
+    score = read_score(run, judgement, length=length)
+    return None if score is None else score.right
 
 
 def _rouge(run: RunFolder, judgement: Judgement) -> RougeScores:

@@ -114,7 +114,7 @@ def ask(model: Model, question: str, database: Database | Place | str, *, eviden
 def rows_table(answer: Answer, most: int) -> Table:
     """The first `most` rows for the terminal. Raises DataError if the SQL was not carried out."""
     result = answer.result
-    if result.outcome not in (Outcome.ROWS, Outcome.TOO_MANY_ROWS):
+    if not result.has_rows:
         raise DataError(f"The SQL was not carried out ({result.outcome.value}: {result.message}).")
     is_cut = result.outcome is Outcome.TOO_MANY_ROWS
     found = f"{'more than ' if is_cut else ''}{len(result.rows)} rows"

@@ -59,14 +59,9 @@ def generate_trees(
     if not sum(counts):
         return [[] for _ in trees]
     if model.layout == "padded" and sum(counts) > 1:
-        # A model that cannot run a tree exactly answers one question at a time.
-        each = [alone for tree in trees for alone in one_by_one(tree)]
-        own = flat_streams(streams)
-        rows = [
-            generate_trees(model, [tree], options, streams=None if own is None else [[own[row]]])[0][0]
-            for row, tree in enumerate(each)
-        ]
-        return split(rows, counts)
+        return written_one_by_one(
+            trees, streams, lambda alone, own: generate_trees(model, [alone], options, streams=own)[0][0]
+        )
     count = sum(counts)
     uniforms = draw_uniforms(streams, count, options)
     written: list[list[int]] = [[] for _ in range(count)]
@@ -100,6 +95,18 @@ def split(rows: Sequence[Item], counts: Sequence[int]) -> list[list[Item]]:
 
 def one_by_one(tree: PromptTree) -> list[PromptTree]:
     return [PromptTree(tree.prefix, (question,)) for question in tree.questions]
+
+
+def written_one_by_one(
+    trees: Sequence[PromptTree],
+    streams: Sequence[Sequence[Stream]] | None,
+    write: Callable[[PromptTree, list[list[Stream]] | None], Item],
+) -> list[list[Item]]:
+    """For a model that cannot run a tree exactly: `write` of each question by itself and of its own stream."""
+    own = flat_streams(streams)
+    each = [alone for tree in trees for alone in one_by_one(tree)]
+    rows = [write(alone, None if own is None else [[own[row]]]) for row, alone in enumerate(each)]
+    return split(rows, question_counts(trees))
 
 
 def choose_tokens(logp_BV: Tensor, temperature: float, uniform_B: np.ndarray) -> Tensor:

@@ -12,11 +12,10 @@ from distilsql.models.generate import (
     GenerationOptions,
     Stream,
     draw_uniforms,
-    flat_streams,
-    one_by_one,
     question_counts,
     sample,
     split,
+    written_one_by_one,
 )
 from distilsql.models.tree import Completion, PromptTree
 from distilsql.models.tree_model import PrefixState, TreeModel
@@ -46,13 +45,13 @@ def generate_mixed(
     if not sum(counts):
         return [[] for _ in trees]
     if "padded" in (student.layout, teacher.layout) and sum(counts) > 1:
-        each = [alone for tree in trees for alone in one_by_one(tree)]
-        own = flat_streams(streams) or []
-        rows = [
-            generate_mixed(student, teacher, [tree], options, teacher_share, streams=[[own[row]]])[0][0]
-            for row, tree in enumerate(each)
-        ]
-        return split(rows, counts)
+        return written_one_by_one(
+            trees,
+            streams,
+            lambda alone, own: generate_mixed(
+                student, teacher, [alone], options, teacher_share, streams=own or []
+            )[0][0],
+        )
     run = _Mixing(student, teacher, trees, options, teacher_share, teacher_prefixes)
     uniforms = draw_uniforms(streams, sum(counts), options)
     for position in range(options.max_new_tokens):

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from distilsql import __version__
-from distilsql.databases.job import Execution, Outcome
+from distilsql.databases.job import Execution
 from distilsql.databases.url import absolute
 from distilsql.errors import DatabaseUnavailable, DataError, DistilSQLError
 from distilsql.serve.browse import shown_tables
@@ -212,7 +212,7 @@ def _api_routes(app: FastAPI, service: Service, feedback: Feedback, suggestions:
     async def csv(statement: Statement) -> Response:
         """Run one statement and return its rows as CSV."""
         execution = await service.run(statement.sql)
-        if execution.outcome not in (Outcome.ROWS, Outcome.TOO_MANY_ROWS):
+        if not execution.has_rows:
             raise DataError(f"The SQL was not carried out ({execution.outcome.value}: {execution.message}).")
         headers = {"Content-Disposition": 'attachment; filename="rows.csv"'}
         text = csv_text(execution.columns, execution.rows)
@@ -226,7 +226,7 @@ def _api_routes(app: FastAPI, service: Service, feedback: Feedback, suggestions:
         )
         if said.verdict != "wrong":
             execution = await service.run(right)
-            if execution.outcome not in (Outcome.ROWS, Outcome.TOO_MANY_ROWS):
+            if not execution.has_rows:
                 raise DataError(
                     f"This SQL does not run ({execution.outcome.value}: {execution.message}), so it is not kept."
                 )

@@ -150,7 +150,7 @@ def _tools(service: Service) -> dict[str, _Tool]:
 
 def _rows(execution: Execution) -> dict[str, Any]:
     """Rows, at most `MOST_ROWS`, or the error."""
-    if execution.outcome not in (Outcome.ROWS, Outcome.TOO_MANY_ROWS):
+    if not execution.has_rows:
         message = shown(execution.message, keep_lines=True)
         return {"error": f"The SQL was not carried out ({execution.outcome.value}: {message})."}
     rows = [[json_cell(cell) for cell in row] for row in execution.rows[:MOST_ROWS]]

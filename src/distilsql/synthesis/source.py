@@ -4,7 +4,7 @@ An engine is known in this file alone: how a bounded sample of a table is taken,
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distilsql.databases.job import Execution, Job, Outcome, Row, make_job
@@ -44,8 +44,7 @@ class Source:
 
     def job(self, sql: str, path: Path | None = None) -> Job:
         """A query under the limits of serving, on this database or on a variant of it at `path`."""
-        job = make_job(path or self.path, sql, mode="serving")
-        return Job(job.path, sql, job.mode, job.limits, max_steps=QUERY_STEPS)
+        return replace(make_job(path or self.path, sql, mode="serving"), max_steps=QUERY_STEPS)
 
     def sample(self, table: Table, count: int) -> TableSample:
         """Up to `count` rows: of a large table half of them its first ones, half spread over it; of a view that takes

@@ -4,14 +4,13 @@ import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from distilsql.data.dice import Dice
 from distilsql.data.splits import query_key
 from distilsql.databases.fingerprint import take_fingerprint
-from distilsql.databases.job import Execution
 from distilsql.databases.pool import ExecutionPool
 from distilsql.errors import DataError
 from distilsql.lock import hold
@@ -159,9 +158,8 @@ class _Maker:
                 keys.add(key)
                 drafts.append((number, text, *found))
         kept = []
-        for (number, text, draft, columns), verdict in zip(
-            drafts, self._checked([d[1] for d in drafts]), strict=True
-        ):
+        checked = self.checker.pool.each(len(drafts), lambda place: self.checker.check(drafts[place][1]))
+        for (number, text, draft, columns), verdict in zip(drafts, checked, strict=True):
             query = self._worded(number, text, draft, columns) if verdict is Verdict.KEPT else None
             verdict = Verdict.UNSAID if verdict is Verdict.KEPT and query is None else verdict
             verdicts[verdict.value] += 1
@@ -169,14 +167,6 @@ class _Maker:
                 kept.append(query)
         self._keep(kept, first + BATCH, verdicts)
         return len(kept)
-
-    def _checked(self, queries: Sequence[str]) -> list[Verdict]:
-        jobs = [self.source.job("SELECT 1") for _ in queries]
-
-        def check(index: int, _: Execution) -> Verdict:
-            return self.checker.check(queries[index])
-
-        return self.checker.pool.map(jobs, check)
 
     def _is_frequent(self, draft: Draft) -> bool:
         base = draft.pattern
@@ -244,12 +234,8 @@ def _first(queries: Sequence[KeptQuery], pairs: int) -> list[KeptQuery]:
         if count < pairs:
             questions = query.questions[: pairs - count]
             count += len(questions)
-            taken.append(query if questions == query.questions else _asked(query, questions))
+            taken.append(replace(query, questions=questions))
     return taken
-
-
-def _asked(query: KeptQuery, questions: tuple[str, ...]) -> KeptQuery:
-    return KeptQuery(**{**vars(query), "questions": questions})
 
 
 def _write(
@@ -276,7 +262,7 @@ def _write(
         "pairs": counts,
         "queries": len(queries),
         "drafts": made.drawn,
-        "verdicts": {**dict(sorted(made.verdicts.items()))},
+        "verdicts": dict(sorted(made.verdicts.items())),
         "patterns": dict(Counter(query.pattern for query in queries).most_common()),
         "levels": dict(Counter(query.level for query in queries)),
         "columns_asked_about": len({column for query in queries for column in query.columns}),

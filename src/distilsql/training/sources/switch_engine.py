@@ -23,10 +23,9 @@ from distilsql.models.generate import (
     Stream,
     choose_tokens,
     draw_uniforms,
-    flat_streams,
-    one_by_one,
     question_counts,
     split,
+    written_one_by_one,
 )
 from distilsql.models.tree import Completion, PromptTree
 from distilsql.models.tree_model import PrefixState, TreeModel
@@ -155,15 +154,11 @@ def switch_generate(
     if not sum(counts):
         return [[] for _ in trees]
     if "padded" in (student.layout, teacher.layout) and sum(counts) > 1:
-        each = [alone for tree in trees for alone in one_by_one(tree)]
-        own = flat_streams(streams)
-        rows = [
-            switch_generate(
-                student, teacher, [tree], options, switch, streams=None if own is None else [[own[row]]]
-            )[0][0]
-            for row, tree in enumerate(each)
-        ]
-        return split(rows, counts)
+        return written_one_by_one(
+            trees,
+            streams,
+            lambda alone, own: switch_generate(student, teacher, [alone], options, switch, streams=own)[0][0],
+        )
     if "padded" in (student.layout, teacher.layout):
         # Of a block of one token nothing is ever taken back, which a stock cache could not do.
         switch = replace(switch, block_length=1)
