@@ -4,7 +4,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from distilsql.databases.normalise import normalise_sql, without_comments
@@ -158,6 +158,8 @@ def test_the_normal_form_gives_the_same_rows_and_is_its_own(sql: str) -> None:
         max_size=25,
     )
 )
+@example(["SELECT ", " FROM ", "a", " AS ", "T1", '"', "T1"])
+@example(["SELECT ", " FROM ", "a", " ", "T1", " AS ", "t2"])
 def test_any_text_has_a_normal_form_without_comments(pieces: list[str]) -> None:
     normal = normalise_sql("".join(pieces))
     assert normalise_sql(normal) == normal

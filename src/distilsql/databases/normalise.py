@@ -106,9 +106,7 @@ class _TableUse:
 
     def table_at(self, tokens: list[_Token]) -> int | None:
         """Where the name stands that replaces the alias; None if there is no alias to resolve."""
-        if self.alias_at is None or not _RESOLVED_ALIAS.fullmatch(lower_name(tokens[self.alias_at].name)):
-            return None
-        return self.name_at
+        return self.name_at if _is_resolved_alias(tokens, self.alias_at) else None
 
 
 @dataclass
@@ -153,6 +151,9 @@ def _without_aliases(tokens: list[_Token]) -> list[_Token] | None:
         if scope.find(spelled[at].name, tokens, resolved=True) is not table:
             return None
     dropped = set(_resolved_alias_tokens(tokens, reading.scopes))
+    aliases = [at for at in dropped if tokens[at].spelling != "AS"]
+    if any(_is_resolved_alias(tokens, _alias_at(tokens, at)) for at in aliases):
+        return None  # two aliases of one table are no SQL; without the first, the second would be one
     return [spelled.get(at, token) for at, token in enumerate(tokens) if at not in dropped]
 
 
@@ -228,6 +229,10 @@ def _alias_at(tokens: list[_Token], at: int) -> int | None:
     """The position of the alias that follows the table or subquery ending at `at`, if there is one."""
     at += 1 + (_spelling(tokens, at + 1) == "AS")
     return at if at < len(tokens) and tokens[at].is_name else None
+
+
+def _is_resolved_alias(tokens: list[_Token], at: int | None) -> bool:
+    return at is not None and _RESOLVED_ALIAS.fullmatch(lower_name(tokens[at].name)) is not None
 
 
 def _spelling(tokens: list[_Token], at: int) -> str:
