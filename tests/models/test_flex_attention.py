@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
-from torch.nn.attention.flex_attention import create_mask
+from torch.nn.attention.flex_attention import create_block_mask, create_mask
 from torch.nn.attention.flex_attention import flex_attention as eager_flex_attention
 
 from distilsql.models import flex_attention, tree_model
@@ -75,6 +75,23 @@ def test_the_mask_is_visible_and_filling_sees_itself_alone(kind, make_tree):
     assert not mask[:new, old + new :].any()
     assert mask[new:].sum() == queries - new
     assert mask[new:, old + new : old + queries].diagonal().all()
+
+
+@pytest.mark.parametrize("most_pairs", [1, 2**27])
+@pytest.mark.parametrize("kind", ["one pass", "prefix", "after a cached prefix", "branches"])
+def test_the_block_mask_is_the_one_that_torch_makes(kind, most_pairs, monkeypatch):
+    monkeypatch.setattr(flex_attention, "MOST_PAIRS", most_pairs)
+    layout = pass_layouts(*wide_tree(3))[kind]
+    _, context = flex_pass(layout, None, None, CPU)
+    mine = context.mask
+    theirs = create_block_mask(mine.mask_mod, None, None, *mine.shape[-2:], device=CPU, BLOCK_SIZE=BLOCK)
+    for name in ("kv_num_blocks", "full_kv_num_blocks", "q_num_blocks", "full_q_num_blocks"):
+        assert getattr(mine, name).tolist() == getattr(theirs, name).tolist()
+    for counts, name in (("kv_num_blocks", "kv_indices"), ("q_num_blocks", "q_indices")):
+        for prefix in ("", "full_"):
+            own, other = getattr(mine, prefix + name)[0, 0], getattr(theirs, prefix + name)[0, 0]
+            for row, count in enumerate(getattr(mine, prefix + counts)[0, 0].tolist()):
+                assert own[row, :count].tolist() == other[row, :count].tolist()
 
 
 def test_blocks_that_nobody_sees_are_skipped():

@@ -11,11 +11,10 @@ from distilsql.models.decoding import start_decoding
 from distilsql.models.generate import (
     GenerationOptions,
     beam_search,
-    choose_tokens,
     generate_trees,
-    sample,
     uniform_stream,
 )
+from distilsql.models.token_choice import choose_tokens, sample
 from distilsql.models.tree import PromptTree
 from distilsql.models.tree_model import TreeModel
 from families import VOCABULARY, generate, random_tree, tokens

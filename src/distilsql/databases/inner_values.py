@@ -10,7 +10,8 @@ from collections.abc import Callable
 from unicodedata import normalize
 
 import regex
-from bm25s import stopwords
+
+from distilsql.databases.bm25 import stopwords
 
 MAX_CHARACTERS = 25  # of a value that is looked for
 _MOST_JOINED = 4  # letters that Korean, Arabic or Hebrew joins to a word, such as وبال

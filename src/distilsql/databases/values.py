@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
-import bm25s
 import numpy as np
 import regex
-from bm25s.stopwords import STOPWORDS_EN_PLUS
 from rapidfuzz import fuzz, process
 
+from distilsql.databases.bm25 import bm25s, stopwords
 from distilsql.databases.cells import first_cells, short_texts
 from distilsql.databases.file_cache import DatabaseIdentity, derived_files
 from distilsql.databases.inner_values import folded, inner_values
@@ -36,7 +35,7 @@ _CANDIDATES_PER_GRAM = 10
 _SIMILARITY = 0.9
 _SIMILARITY_IF_CONTAINED = 0.85
 # Not worth a match though a column may hold them: a question has them for other reasons.
-_COMMON = frozenset([*STOPWORDS_EN_PLUS, "id", "many", "yes", "no"])
+_COMMON = frozenset([*stopwords.STOPWORDS_EN_PLUS, "id", "many", "yes", "no"])
 _INDEX_VERSION = "3"
 _WORD = regex.compile(
     r"\w+"

@@ -50,6 +50,19 @@ class TreeContext:
     new_rest: list[KeyValue] = field(default_factory=list)
 
 
+class LayerPass:
+    """What one layer of a pass needs, without the layer's number: compiled layers would each be compiled for theirs.
+
+    `attend` leaves the new tokens' keys and values in `new`.
+    """
+
+    new: KeyValue
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Attention of all new tokens, (1, H, T, D)."""
+        raise NotImplementedError
+
+
 def tree_attention(
     module: nn.Module,
     query: Tensor,
@@ -74,7 +87,10 @@ def tree_attention(
             "by blocks does not support: use train.share_prefix = auto."
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    output = tree.attend(module.layer_idx, query, key, value, scale)
+    if isinstance(tree, LayerPass):
+        output = tree.attend(query, key, value, scale)
+    else:
+        output = tree.attend(module.layer_idx, query, key, value, scale)
     return output.transpose(1, 2).contiguous(), None
 
 
@@ -299,10 +315,38 @@ def _additive(mask_GAC: Tensor, dtype: torch.dtype, repeats: int) -> Tensor:
 
 
 def _kernel(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> KeyValue:
-    """Fused CPU attention: output and its log-sum-exp (B, K, S)."""
+    """Attention, (B, K, S, D), and its log-sum-exp (B, K, S): fused on a CPU, written out elsewhere.
+
+    Kernels for GPUs share the work out over rows and heads, and in decoding there are few of either: a product of
+    matrices, which is also split over the keys, is faster.
+    """
+    if query.device.type != "cpu":
+        return attend_written_out(query, key, value, mask, scale)
     return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, 0.0, False, attn_mask=mask, scale=scale
     )
+
+
+def attend_written_out(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
+) -> KeyValue:
+    """The same from its definition, with float32 scores, or wider where the model is. Without gradient."""
+    scores = wide_product(query, key.mT) * scale
+    if mask is not None:
+        scores = scores + mask
+    lse = scores.logsumexp(-1)
+    return (scores - lse.unsqueeze(-1)).exp().to(value.dtype) @ value, lse
+
+
+def wide_product(left: Tensor, right: Tensor) -> Tensor:
+    """left (B, K, S, D) · right (B, K, D, C) as matrix units add it up: in float32, and in float64 for float64."""
+    if left.dtype in (torch.float32, torch.float64):
+        return left @ right
+    if left.is_cuda:
+        return torch.bmm(left.flatten(0, 1), right.flatten(0, 1), out_dtype=torch.float32).unflatten(
+            0, left.shape[:2]
+        )
+    return left.float() @ right.float()
 
 
 def _kernel_backward(

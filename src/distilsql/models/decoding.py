@@ -96,7 +96,7 @@ class Decoding:
         """Feed L tokens per row; hidden states (B, L, D), the l-th of which predicts the token after the l-th fed."""
         new_L = torch.arange(tokens_BL.shape[1], device=tokens_BL.device)
         columns_BL = self.length_B[:, None] + new_L
-        run = self._by_parts if self.model.attention == "parts" else self._dense
+        run = self._dense if self.model.attention == "dense" else self._by_parts
         with self._linears.in_place():
             hidden_BLD = run(tokens_BL, columns_BL)
         self.length_B = self.length_B + tokens_BL.shape[1]
@@ -142,7 +142,7 @@ class Decoding:
         return layers[layer] if layers and layers[layer][0].shape[2] else None
 
     def _dense(self, tokens_BL: Tensor, columns_BL: Tensor) -> Tensor:
-        """The same through the stock forward, for models without an attention interface and for GPUs."""
+        """The same through the stock forward, for models without an attention interface."""
         model, (batch, length) = self.model, tokens_BL.shape
         used = int(self.length_B.max())
         longest = int(self._prefix_length_B.max())
@@ -247,9 +247,15 @@ def start_writing(
         (prompt,) = [tree.prefix + question for tree in trees for question in tree.questions]
         stock = StockDecoding(model)
         return stock, stock.extend(torch.tensor([prompt], device=model.device))[:, -1]
+    return start_decoding(model, run_all_prompts(model, trees, prefixes), max_new_tokens)
+
+
+def run_all_prompts(
+    model: TreeModel, trees: Sequence[PromptTree], prefixes: Sequence[PrefixState | None] | None
+) -> list[PromptState]:
+    """What the questions of each tree continue from. `prefixes` are prefixes already run."""
     each = prefixes or [None] * len(trees)
-    states = [model.run_prompts(tree, prefix) for tree, prefix in zip(trees, each, strict=True)]
-    return start_decoding(model, states, max_new_tokens)
+    return [model.run_prompts(tree, prefix) for tree, prefix in zip(trees, each, strict=True)]
 
 
 def start_decoding(

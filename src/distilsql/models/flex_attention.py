@@ -23,9 +23,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, create_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, create_mask, flex_attention
 
-from distilsql.models.attention import KeyValue, TreeContext
+from distilsql.models.attention import KeyValue, LayerPass, TreeContext
 from distilsql.models.tree import Nodes, PassLayout
 
 # FlexAttention's own block size. Lengths are whole blocks: kernels for a last block that is only partly there have
@@ -37,6 +37,8 @@ TOKEN_STEPS, KEY_STEPS = 4, 2
 # torch's default is 8 shapes per function, after which it silently runs FlexAttention uncompiled, with the whole
 # score matrix in memory. Trees of up to 8,192 tokens in one pass have 20 shapes, each with and without gradient.
 SHAPE_LIMIT = 256
+# Pairs of a query and a key that are looked at at once for a block mask.
+MOST_PAIRS = 2**27
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -51,13 +53,34 @@ class FlexContext(TreeContext):
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Attention of all new tokens, (1, H, T, D); leaves the real tokens' keys and values behind."""
+        layer_pass = self.layer_pass(layer)
+        output = layer_pass.attend(query, key, value, scale)
+        self.take(layer_pass.new)
+        return output
+
+    def layer_pass(self, layer: int) -> "FlexLayerPass":
+        past = [layers[layer] for layers in (self.past_prefix, self.past_rest) if layers]
+        return FlexLayerPass(past, self.key_filling, self.mask)
+
+    def take(self, new: KeyValue) -> None:
+        """The new tokens' keys and values of the next layer."""
+        key, value = new
         split, end = self.new_prefix_length, self.token_count
         if split:
             self.new_prefix.append((key[:, :, :split], value[:, :, :split]))
         self.new_rest.append((key[:, :, split:end], value[:, :, split:end]))
-        past = [layers[layer] for layers in (self.past_prefix, self.past_rest) if layers]
-        keys = _joined([pair[0] for pair in past], key, self.key_filling)
-        values = _joined([pair[1] for pair in past], value, self.key_filling)
+
+
+class FlexLayerPass(LayerPass):
+    """One layer of a filled-up pass. `past` are the keys and values of passes before."""
+
+    def __init__(self, past: list[KeyValue], key_filling: int, mask: BlockMask) -> None:
+        self.past, self.key_filling, self.mask = past, key_filling, mask
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        self.new = (key, value)
+        keys = _joined([pair[0] for pair in self.past], key, self.key_filling)
+        values = _joined([pair[1] for pair in self.past], value, self.key_filling)
         return attend_by_blocks(query, keys, values, self.mask, scale)
 
 
@@ -76,15 +99,7 @@ def flex_pass(
     key_filling = key_count - len(past) - filled_count
     nodes = Nodes.joined([layout.nodes, padding_nodes(filled_count - token_count)])
     keys = Nodes.joined([past, nodes, padding_nodes(key_filling, first=filled_count - token_count)])
-    mask = create_block_mask(
-        tree_mask_mod(nodes, keys, device),
-        None,
-        None,
-        filled_count,
-        key_count,
-        device=device,
-        BLOCK_SIZE=BLOCK,
-    )
+    mask = tree_block_mask(nodes, keys, device)
     filled = PassLayout(
         np.pad(layout.token_ids_T, (0, filled_count - token_count)), nodes, layout.past_prefix, layout.past
     )
@@ -101,8 +116,11 @@ def flex_pass(
 
 
 def bucket(count: int, steps: int) -> int:
-    """The smallest allowed length that holds `count` tokens: whole blocks, `steps` lengths per power of two."""
-    blocks = max(1, -(-count // BLOCK))
+    """The smallest allowed length that holds `count` tokens: whole blocks, `steps` lengths per power of two.
+
+    Two blocks at least: what is compiled for lengths in general is compiled apart for one.
+    """
+    blocks = max(2, -(-count // BLOCK))
     step = max(1, (1 << blocks.bit_length() - 1) // steps)
     return -(-blocks // step) * step * BLOCK
 
@@ -118,10 +136,41 @@ def padding_nodes(count: int, first: int = 0) -> Nodes:
     return Nodes(own_question, minus_one, minus_one)
 
 
-def tree_mask_mod(query: Nodes, key: Nodes, device: torch.device) -> MaskMod:
+def tree_block_mask(query: Nodes, key: Nodes, device: torch.device) -> BlockMask:
+    """The block mask of `visible`; both numbers of tokens are whole blocks.
+
+    As torch's `create_block_mask` makes it, which takes longer to start its kernels than the layers of a small model.
+    """
+    queries, keys = _index_tensors(query, device), _index_tensors(key, device)
+    sees = _mask_mod(queries, keys)
+    rows, columns = len(query) // BLOCK, len(key) // BLOCK
+    key_index = torch.arange(len(key), device=device)
+    seen_counts = []
+    at_once = max(1, MOST_PAIRS // len(key) // BLOCK) * BLOCK
+    for query_index in torch.arange(len(query), device=device).split(at_once):
+        seen_QK = sees(key_index, key_index, query_index[:, None], key_index)
+        seen_counts.append(seen_QK.view(-1, BLOCK, columns, BLOCK).sum((1, 3), dtype=torch.int32))
+    seen_count = torch.cat(seen_counts).view(1, 1, rows, columns)
+    full = seen_count == BLOCK * BLOCK
+    some = (seen_count > 0) & ~full
+    return BlockMask.from_kv_blocks(
+        *_in_order(some),
+        *_in_order(full),
+        BLOCK_SIZE=BLOCK,
+        mask_mod=sees,
+        seq_lengths=(len(query), len(key)),
+    )
+
+
+def _in_order(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """How many blocks of each row are set, and all columns, those of set blocks first."""
+    return blocks.sum(-1, dtype=torch.int32), blocks.int().argsort(dim=-1, descending=True, stable=True).int()
+
+
+def _mask_mod(queries: tuple[Tensor, Tensor, Tensor], keys: tuple[Tensor, Tensor, Tensor]) -> MaskMod:
     """`visible` for one query and one key by index, as FlexAttention compiles it into its kernels."""
-    query_question, query_branch, query_depth = _index_tensors(query, device)
-    key_question, key_branch, key_depth = _index_tensors(key, device)
+    query_question, query_branch, query_depth = queries
+    key_question, key_branch, key_depth = keys
 
     def sees(batch: Tensor, head: Tensor, query_index: Tensor, key_index: Tensor) -> Tensor:
         question, branch = key_question[key_index], key_branch[key_index]
@@ -140,6 +189,8 @@ def attend_by_blocks(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask,
     Elsewhere the same mask written out, through SDPA: torch's FlexAttention has no gradient on a CPU.
     """
     grouped = query.shape[1] != key.shape[1]
+    if torch.compiler.is_compiling():  # as part of a layer
+        return flex_attention(query, key, value, block_mask=mask, scale=scale, enable_gqa=grouped)  # type: ignore[return-value]
     if query.is_cuda:
         return compiled_flex_attention()(query, key, value, block_mask=mask, scale=scale, enable_gqa=grouped)
     allowed = create_mask(mask.mask_mod, None, None, query.shape[2], key.shape[2], device=query.device)
@@ -172,10 +223,8 @@ def head_size(config: Any) -> int:
 
 
 def _index_tensors(nodes: Nodes, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    question, branch, depth = (
-        torch.from_numpy(numbers.astype(np.int32)).to(device)
-        for numbers in (nodes.question_T, nodes.branch_T, nodes.depth_T)
-    )
+    numbers = np.stack([nodes.question_T, nodes.branch_T, nodes.depth_T]).astype(np.int32)
+    question, branch, depth = torch.from_numpy(numbers).to(device)
     return question, branch, depth
 
 

@@ -13,10 +13,10 @@ from distilsql.models.generate import (
     Stream,
     draw_uniforms,
     question_counts,
-    sample,
     split,
     written_one_by_one,
 )
+from distilsql.models.token_choice import sample
 from distilsql.models.tree import Completion, PromptTree
 from distilsql.models.tree_model import PrefixState, TreeModel
 

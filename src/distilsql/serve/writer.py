@@ -18,8 +18,8 @@ from torch import Tensor
 
 from distilsql.errors import DistilSQLError
 from distilsql.models.decoding import Decoding, StockDecoding, start_writing
-from distilsql.models.generate import choose_tokens
 from distilsql.models.prefix_cache import PrefixCache
+from distilsql.models.token_choice import choose_tokens
 from distilsql.models.tree import Completion, PromptTree
 from distilsql.models.tree_model import TreeModel
 from distilsql.threads import fit_threads

@@ -17,7 +17,7 @@ from distilsql.distill.masking import (
 )
 from distilsql.errors import ModelError
 from distilsql.inference.loading import Engines
-from distilsql.models.generate import choose_tokens
+from distilsql.models.token_choice import choose_tokens
 from distilsql.models.tree import Completion, as_branches
 from distilsql.models.tree_model import PromptState, student_hidden
 from distilsql.runs.recipe import Recipe

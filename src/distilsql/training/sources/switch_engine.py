@@ -21,12 +21,12 @@ from distilsql.models.decoding import start_writing
 from distilsql.models.generate import (
     GenerationOptions,
     Stream,
-    choose_tokens,
     draw_uniforms,
     question_counts,
     split,
     written_one_by_one,
 )
+from distilsql.models.token_choice import choose_tokens
 from distilsql.models.tree import Completion, PromptTree
 from distilsql.models.tree_model import PrefixState, TreeModel
 
