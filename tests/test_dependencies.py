@@ -46,7 +46,8 @@ def imported_modules(path: Path) -> set[str]:
 def third_party(folder: str) -> dict[str, set[str]]:
     """Each module from elsewhere that files below the folder import, with the packages that may have brought it."""
     files = list((ROOT / folder).rglob("*.py"))
-    own = {PROJECT["name"], *(file.stem for file in files)}
+    packages = (file.parent.name for file in files if file.name == "__init__.py")
+    own = {PROJECT["name"], *(file.stem for file in files), *packages}
     modules = set().union(*map(imported_modules, files)) - sys.stdlib_module_names - own
     return {name: {canonicalize_name(each) for each in DISTRIBUTIONS.get(name, [name])} for name in modules}
 
