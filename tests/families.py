@@ -131,6 +131,13 @@ def random_tree(seed: int, questions: int = 4) -> tuple[PromptTree, list[Branch]
     return tree, branches or [Branch(0, tokens(rng, 1, 8))]
 
 
+def wide_tree(seed: int, questions: int = 12) -> tuple[PromptTree, list[Branch]]:
+    """A tree of several blocks."""
+    rng = random.Random(seed)
+    tree = PromptTree(tokens(rng, 100, 400), tuple(tokens(rng, 1, 30) for _ in range(questions)))
+    return tree, [Branch(question, tokens(rng, 1, 20)) for question in range(questions) for _ in range(2)]
+
+
 def loss_and_gradients(model, hidden_ND, branches):
     """A loss with both terms, and the gradient of every trained parameter."""
     generator = torch.Generator().manual_seed(1)

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from distilsql.models.attention import TreeContext, attend_on_tree, merge
+from distilsql.models.attention import (
+    TreeContext,
+    _kernel,
+    attend_on_tree,
+    attend_written_out,
+    merge,
+    wide_product,
+)
 from distilsql.models.tree import Nodes, PassLayout, branch_nodes, prefix_nodes, question_nodes, visible
 from families import random_tree
 
@@ -58,3 +65,27 @@ def test_a_token_sees_its_ancestors_and_nothing_else():
         assert allowed[token].sum() == nodes.depth_T[token] + 1
         assert allowed[token, token]
     assert not (allowed & ~(nodes.depth_T[None, :] <= nodes.depth_T[:, None])).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_written_out_is_what_the_fused_kernel_computes(dtype, masked):
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 3, rows, 16, generator=generator).to(dtype) for rows in (5, 40, 40))
+    mask = None
+    if masked:
+        mask = torch.zeros(2, 1, 5, 40, dtype=dtype).masked_fill(torch.arange(40) > 17, float("-inf"))
+    output, lse = attend_written_out(query, key, value, mask, 0.3)
+    expected, expected_lse = _kernel(query, key, value, mask, 0.3)
+    rounding = 2e-2 if dtype == torch.bfloat16 else 1e-5
+    assert output.dtype == dtype
+    torch.testing.assert_close(output, expected, atol=rounding, rtol=rounding)
+    torch.testing.assert_close(lse.double(), expected_lse.double(), atol=1e-4, rtol=1e-4)
+
+
+def test_products_of_narrow_numbers_are_added_up_in_float32():
+    left, right = (
+        torch.ones(1, 1, 1, 4096, dtype=torch.bfloat16),
+        torch.ones(1, 1, 4096, 1, dtype=torch.bfloat16),
+    )
+    assert wide_product(left, right * 1.0078125).item() == 4096 * 1.0078125

@@ -6,12 +6,16 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from distilsql.models import compiled_layers
+from distilsql.inference.loading import load_engines
+from distilsql.models import compiled_layers, tree_model
 from distilsql.models.compiled_layers import compile_layers, decoder_layers
 from distilsql.models.generate import GenerationOptions, generate_trees
 from distilsql.models.load import add_lora
 from distilsql.models.tree_model import TreeModel
-from families import VOCABULARY, make_model, random_tree
+from families import VOCABULARY, loss_and_gradients, make_model, random_tree, wide_tree
+from tiny_world import own_cache_folder, recipe, world
+
+__all__ = ["own_cache_folder", "recipe", "world"]
 
 BLOCK_FAMILIES = ["llama", "qwen2", "gpt2", "opt"]
 
@@ -64,12 +68,22 @@ def test_a_layer_that_is_not_on_a_tree_is_as_it_was(counter):
     network = make_model("llama")
     token_ids = torch.tensor([[5, 6, 7]])
     before = network(input_ids=token_ids).logits
-    compile_layers(TreeModel(network))
+    compile_layers(TreeModel(network, attention="flex"))
     assert torch.equal(network(input_ids=token_ids).logits, before)
     options = GenerationOptions(eos_token_id=2, vocabulary_size=VOCABULARY, max_new_tokens=3)
     tree, _ = random_tree(1)
     generate_trees(TreeModel(network), [tree], options)
     assert counter.frame_count == 0
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_recipe_asks_for_it(asked, recipe, monkeypatch):
+    monkeypatch.setattr(tree_model, "default_attention", lambda causal_lm: "flex")
+    engines = load_engines(recipe("rkd", f"train.compile={str(asked).lower()}"), torch.device("cpu"))
+    for model in (engines.student, engines.teacher):
+        assert ["forward" in vars(layer) for layer in decoder_layers(model)] == [asked] * len(
+            decoder_layers(model)
+        )
 
 
 # ---- on a GPU ------------------------------------------------------------------------------------------------
@@ -81,8 +95,6 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="compiled f
 @needs_gpu
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_compiled_layers_equal_padded_in_loss_and_every_gradient(lora):
-    from families import loss_and_gradients
-
     network = make_model("qwen2", head_size=16)
     if lora:
         network = add_lora(network, rank=2, scale=4.0)
@@ -116,3 +128,16 @@ def test_compiled_layers_are_recorded_and_write_the_same():
     model = TreeModel(network)
     compile_layers(model)
     assert generate_trees(model, trees, options) == expected
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_compiled_layers_train_on_trees_of_every_length_without_a_nan():
+    network = make_model("qwen2", head_size=16).to("cuda", torch.bfloat16)
+    model = TreeModel(network)
+    compile_layers(model)
+    for seed in range(16):
+        tree, branches = wide_tree(seed, questions=2 + seed)
+        hidden = model.run_branches(model.run_prompts(tree), branches)
+        _, gradients = loss_and_gradients(model, hidden, branches)
+        assert all(gradient.isfinite().all() for gradient in gradients.values())

@@ -5,7 +5,6 @@ is all it offers there. Tests marked `gpu` run the compiled kernels.
 """
 
 import functools
-import random
 from types import SimpleNamespace
 
 import pytest
@@ -29,17 +28,10 @@ from distilsql.models.tree import (
     visible,
 )
 from distilsql.models.tree_model import TreeModel, default_attention
-from families import VOCABULARY, loss_and_gradients, make_model, random_tree, tokens
+from families import VOCABULARY, loss_and_gradients, make_model, random_tree, wide_tree
 
 CPU = torch.device("cpu")
 BLOCK_FAMILIES = ["llama", "qwen2", "gpt2", "opt"]
-
-
-def wide_tree(seed: int, questions: int = 12) -> tuple[PromptTree, list[Branch]]:
-    """A tree of several blocks."""
-    rng = random.Random(seed)
-    tree = PromptTree(tokens(rng, 100, 400), tuple(tokens(rng, 1, 30) for _ in range(questions)))
-    return tree, [Branch(question, tokens(rng, 1, 20)) for question in range(questions) for _ in range(2)]
 
 
 def pass_layouts(tree: PromptTree, branches: list[Branch]) -> dict[str, PassLayout]:
@@ -108,15 +100,16 @@ def test_blocks_that_nobody_sees_are_skipped():
 
 def test_lengths_come_from_a_short_list():
     lengths = range(1, 8192 + 1)
-    for steps, shapes in ((4, 20), (2, 12)):
+    for steps, shapes in ((4, 19), (2, 11)):
         found = [bucket(count, steps) for count in lengths]
         assert all(count <= filled for count, filled in zip(lengths, found, strict=True))
         assert all(filled % BLOCK == 0 for filled in found)
         assert found == sorted(found)
         assert len(set(found)) == shapes
-        # No more than one step of filling, or part of a block.
+        # No more than one step of filling, or part of a block; two blocks at least.
         assert all(
-            filled - count < max(BLOCK, count / steps) for count, filled in zip(lengths, found, strict=True)
+            filled == 2 * BLOCK or filled - count < max(BLOCK, count / steps)
+            for count, filled in zip(lengths, found, strict=True)
         )
 
 

@@ -116,6 +116,14 @@ def test_a_step_that_cannot_be_recorded_is_not_tried_again(trees, monkeypatch, c
     assert "one kernel at a time" in caplog.text
 
 
+def test_a_record_that_gives_something_else_is_not_used():
+    hidden = torch.randn(4, 8)
+    TokenStep.check(hidden + 1e-4, hidden)
+    for other in (hidden.flip(0), torch.full_like(hidden, torch.nan)):
+        with pytest.raises(RuntimeError, match="differs from what it was recorded from"):
+            TokenStep.check(other, hidden)
+
+
 def test_grids_too_large_are_left_to_decoding(trees, unrecorded, monkeypatch):
     monkeypatch.setattr(graph_writing, "MOST_BYTES", 1000)
     model = TreeModel(make_model("llama").double())
@@ -139,7 +147,7 @@ def test_grids_are_rounded_up():
     model = TreeModel(make_model("llama"))
     states = [model.run_prompts(random_tree(seed, questions=5)[0]) for seed in (1, 2)]
     grid = Grid.holding(states, 12, VOCABULARY, 0.0)
-    assert (grid.trees, grid.rows, grid.prefix, grid.columns, grid.tokens) == (2, 8, 128, 128, 12)
+    assert (grid.trees, grid.rows, grid.prefix, grid.columns, grid.tokens) == (2, 8, 256, 256, 12)
     step = TokenStep(model, grid, states[0])
     held = [*step.prefix_keys, *step.prefix_values, *step.keys, *step.values]
     assert grid.bytes(states) == sum(tensor.nbytes for tensor in held)

@@ -8,6 +8,7 @@ import torch
 
 from distilsql.errors import ModelError
 from distilsql.inference.given import NOTHING_GIVEN, Given
+from distilsql.models.compiled_layers import compile_layers
 from distilsql.models.layout_check import check_head, small_tree, tree_is_exact
 from distilsql.models.load import (
     Placement,
@@ -87,6 +88,10 @@ def load_engines(
         vocabulary_size=vocabulary_size,
         teacher=teacher,
     )
+    if recipe.train.compile:
+        for one in (engines.student, teacher):
+            if one is not None:
+                compile_layers(one)
     fit_threads(*(one.model for one in (engines.student, teacher) if one is not None))
     roles = [(engines.student, options.path)]
     if teacher is not None:

@@ -22,7 +22,12 @@ KINDS_LIMIT = 64
 
 
 def compile_layers(model: TreeModel) -> None:
-    """Compile the decoder layers of `model`, when they first run on a tree. Does nothing to a model that has none."""
+    """Compile the decoder layers of `model`, when they first run on a tree by blocks or are recorded.
+
+    Does nothing to a model whose layers are not to be found, or that attends otherwise.
+    """
+    if model.attention != "flex":
+        return
     for number, layer in enumerate(decoder_layers(model)):
         vars(layer)["forward"] = _Compiled(layer, number)
 

@@ -35,7 +35,7 @@ BLOCK = 128
 # the whole model; keys coarsely, since a block of filling keys is skipped and only its shape counts.
 TOKEN_STEPS, KEY_STEPS = 4, 2
 # torch's default is 8 shapes per function, after which it silently runs FlexAttention uncompiled, with the whole
-# score matrix in memory. Trees of up to 8,192 tokens in one pass have 20 shapes, each with and without gradient.
+# score matrix in memory. Trees of up to 8,192 tokens in one pass have 19 shapes, each with and without gradient.
 SHAPE_LIMIT = 256
 # Pairs of a query and a key that are looked at at once for a block mask.
 MOST_PAIRS = 2**27

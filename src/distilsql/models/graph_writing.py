@@ -35,6 +35,7 @@ ROW_STEP = 4  # rows of a tree are rounded up to a multiple of it
 LOOK_EVERY = 8  # tokens between two looks at whether all rows have ended
 MOST_GRIDS = 16  # recorded for one model; the least recently used one leaves first
 MOST_BYTES = 8 * 2**30  # of one grid's keys and values
+MOST_DIFFERENCE = 0.02  # between a recorded step and the step itself, as a share; the kernels are the same
 
 
 @dataclass(frozen=True)
@@ -102,20 +103,39 @@ class TokenStep:
         self._unread_mask = torch.zeros(1, 1, 1, 1, dtype=model.dtype, device=device)
         self._run: Callable[[], None] = self.step
 
+    @torch.no_grad()
     def record(self) -> None:
-        """Record the step as a CUDA graph. Raises RuntimeError if the model does something that cannot be recorded."""
+        """Record the step as a CUDA graph.
+
+        Raises RuntimeError if the model does something that cannot be recorded, or the record gives something else.
+        """
+        start_BD = torch.randn_like(self.hidden_BD)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):  # libraries set themselves up in the first calls
-                self._start_over()
-                self.step()
+                stepped_BD = self._stepped_from(start_BD, self.step)
         torch.cuda.current_stream().wait_stream(stream)
-        self._start_over()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             self.step()
+        self.check(self._stepped_from(start_BD, graph.replay), stepped_BD)
         self._run = graph.replay
+
+    def _stepped_from(self, hidden_BD: Tensor, step: Callable[[], None]) -> Tensor:
+        self._start_over()
+        self.hidden_BD.copy_(hidden_BD)
+        step()
+        return self.hidden_BD.clone()
+
+    @staticmethod
+    def check(recorded_BD: Tensor, stepped_BD: Tensor) -> None:
+        """Raises RuntimeError unless both hidden states are the same up to rounding."""
+        difference = (recorded_BD - stepped_BD).float().norm() / stepped_BD.float().norm()
+        if not difference < MOST_DIFFERENCE:
+            raise RuntimeError(
+                f"what was recorded differs from what it was recorded from by {difference:.1%}"
+            )
 
     def _start_over(self) -> None:
         for number in (self.prefix_length_S, self.length_B, self.ended_B, self.position_1):
