@@ -33,6 +33,7 @@ wait_briefly()  # before torch is loaded
 import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from model_shapes import Shape, causal_pairs, forward_operations
 from random_step import TOKENIZER, loss_and_gradients, random_tree, recipe_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -50,38 +51,27 @@ ROOT = Path(__file__).parents[1]
 CONTENDERS = ("sft", "sft-padded", "rkd", "kid")
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A Llama's size. Feed-forward layers are four times as wide as `hidden`, as in `models/tiny.py`."""
+def llama(layers: int, hidden: int, vocabulary: int = 8000) -> Shape:
+    """Feed-forward layers are four times as wide as `hidden`, as in `models/tiny.py`."""
+    heads = hidden // 64
+    return Shape(layers, hidden, 4 * hidden, heads, heads, vocabulary, tied=True)
 
-    layers: int
-    hidden: int
-    vocabulary: int = 8000
 
-    @property
-    def layer_weights(self) -> int:
-        """Weights that every token is multiplied with: per layer 4·D² of attention and 3·D·4D of the feed-forward."""
-        return self.layers * 16 * self.hidden**2
-
-    @property
-    def head_weights(self) -> int:
-        return self.vocabulary * self.hidden
-
-    def build(self, seed: int, precision: Precision) -> Any:
-        torch.manual_seed(seed)
-        config = LlamaConfig(
-            vocab_size=self.vocabulary,
-            hidden_size=self.hidden,
-            intermediate_size=4 * self.hidden,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.hidden // 64,
-            num_key_value_heads=self.hidden // 64,
-            max_position_embeddings=2048,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-        )
-        model: Any = LlamaForCausalLM(config)
-        return model.to(DTYPES[precision])
+def build(shape: Shape, seed: int, precision: Precision) -> Any:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_heads,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+    )
+    model: Any = LlamaForCausalLM(config)
+    return model.to(DTYPES[precision])
 
 
 @dataclass(frozen=True)
@@ -125,15 +115,15 @@ class Plan:
 
 
 FULL = Plan(
-    student=Shape(10, 320),
-    teachers=(Shape(10, 320), Shape(13, 512), Shape(16, 640), Shape(18, 768)),
+    student=llama(10, 320),
+    teachers=(llama(10, 320), llama(13, 512), llama(16, 640), llama(18, 768)),
     reference=Size(512, 16, 0),
     prompts=(128, 256, 512, 1024),
     questions=(1, 2, 4, 8, 16, 32),
 )
 QUICK = Plan(
-    student=Shape(2, 64, 500),
-    teachers=(Shape(2, 64, 500), Shape(3, 128, 500)),
+    student=llama(2, 64, 500),
+    teachers=(llama(2, 64, 500), llama(3, 128, 500)),
     reference=Size(64, 4, 0),
     prompts=(32, 64, 128),
     questions=(1, 4, 8),
@@ -171,8 +161,8 @@ def main() -> None:
 
 def measure(plan: Plan, precision: Precision) -> dict[tuple[Size, str], list[float]]:
     """Seconds of every timed step, by size and contender."""
-    student = plan.student.build(0, precision)
-    teachers = [shape.build(1, precision) for shape in plan.teachers]
+    student = build(plan.student, 0, precision)
+    teachers = [build(shape, 1, precision) for shape in plan.teachers]
     fit_threads(student, *teachers)
     engines = _engines(plan, student, [teacher.requires_grad_(False) for teacher in teachers])
     recipes = {method: recipe_of(method) for method in ("sft", "rkd", "kid")}
@@ -234,33 +224,16 @@ def operations(plan: Plan, size: Size, contender: str) -> float:
     read = count * plan.completion_tokens
     if contender == "sft-padded":
         length = size.prompt_tokens + own
-        return 3 * _forward(student, count * length, count * _pairs(0, length), read)
-    pairs = _pairs(0, size.prompt_tokens) + count * _pairs(size.prompt_tokens, own)
-    total = 3 * _forward(student, size.prompt_tokens + count * own, pairs, read)
+        return 3 * forward_operations(student, count * length, count * causal_pairs(0, length), read)
+    pairs = causal_pairs(0, size.prompt_tokens) + count * causal_pairs(size.prompt_tokens, own)
+    total = 3 * forward_operations(student, size.prompt_tokens + count * own, pairs, read)
     if contender in ("rkd", "kid"):
-        total += _forward(teacher, count * own, count * _pairs(size.prompt_tokens, own), read)
+        total += forward_operations(teacher, count * own, count * causal_pairs(size.prompt_tokens, own), read)
     if contender == "kid":
         again, past = plan.completion_tokens - 1, size.prompt_tokens + plan.question_tokens
         masked = count * masked_count(plan.completion_tokens, recipe_of("kid").distill.mask_share)
-        total += _forward(student, count * again, count * _pairs(past, again), masked)
+        total += forward_operations(student, count * again, count * causal_pairs(past, again), masked)
     return total
-
-
-def _forward(shape: Shape, tokens: int, pairs: int, read: int) -> float:
-    """Operations of a forward pass whose logits are read at `read` positions; backward costs twice as much.
-
-    An attention pair costs 2·D for the score and 2·D for the weighted value, in every layer.
-    """
-    return (
-        2 * shape.layer_weights * tokens
-        + 4 * shape.layers * shape.hidden * pairs
-        + 2 * shape.head_weights * read
-    )
-
-
-def _pairs(past: int, new: int) -> int:
-    """Causal attention pairs of `new` tokens that follow `past` ones."""
-    return new * past + new * (new + 1) // 2
 
 
 def describe(plan: Plan, seconds: dict[tuple[Size, str], list[float]]) -> dict[str, Any]:

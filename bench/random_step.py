@@ -17,14 +17,16 @@ from distilsql.training.window_tree import WindowTree
 TOKENIZER = SimpleNamespace(bos_token_id=0, unk_token_id=None, pad_token_id=None, eos_token_id=1)
 
 
-def recipe_of(method: str) -> Recipe:
-    """The method with its defaults. The models are made by the caller: the recipe's paths are never read."""
+def recipe_of(method: str, completion_tokens: int = 128) -> Recipe:
+    """The method with its defaults; a student that writes stops after `completion_tokens`. The models are made by the
+    caller: the recipe's paths are never read."""
     return make_recipe(
         {
             "method": method,
             "student": {"path": "random", "tuning": "full"},
             "teacher": {"path": "random"},
             "data": {"train": "spider:train"},
+            "prompt": {"max_completion_tokens": completion_tokens},
             "train": {"steps": 1},
         }
     )

@@ -25,17 +25,18 @@ wait_briefly()  # before torch is loaded
 
 import numpy as np
 import torch
+from model_shapes import SHAPES, TOY, causal_pairs, forward_operations, random_model
 from peers import is_peer, make_step
 from peers.contender import Done, Models, Options, Row, Step
-from random_step import TOKENIZER, random_tree
-from shapes import SHAPES, TOY, Rows, random_model, the_device, wait
+from random_step import TOKENIZER, random_tree, recipe_of
+from record import Rows, the_device, wait
 
 from distilsql.inference.loading import Engines
 from distilsql.models.compiled_layers import compile_layers
 from distilsql.models.load import freeze
 from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.tree_model import TreeModel
-from distilsql.runs.recipe import Recipe, make_recipe
+from distilsql.runs.recipe import Recipe
 from distilsql.training.ledger import Ledger
 from distilsql.training.optimizer import MasterAdamW
 from distilsql.training.window import WindowTrainer
@@ -105,7 +106,9 @@ def measure(
         def step() -> None:
             trained.append(peer(rows))
     else:
-        step = our_step(recipe_of(method), student, teacher, device, dtype, window, ledger, arguments.compile)
+        step = our_step(
+            recipe_of(method, COMPLETION), student, teacher, device, dtype, window, ledger, arguments.compile
+        )
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     first = _seconds(step, device)
@@ -137,18 +140,6 @@ def measure(
     if arguments.profile:
         _profile(step, arguments.profile / f"{method}_{student}_{teacher}_{prompt}_{k}.txt")
     return result
-
-
-def recipe_of(method: str) -> Recipe:
-    values = {
-        "method": method,
-        "student": {"path": "random", "tuning": "full"},
-        "teacher": {"path": "random"},
-        "data": {"train": "spider:train"},
-        "prompt": {"max_completion_tokens": COMPLETION},
-        "train": {"steps": 1},
-    }
-    return make_recipe(values)
 
 
 def our_step(
@@ -207,17 +198,13 @@ def rows_of(window: list[WindowTree]) -> list[Row]:
 
 
 def training_operations(student: str, prompt: int, k: int, *, shared: bool) -> float:
-    """Floating-point operations of the student's forward and backward passes over one tree of k questions: 2 per weight
-    and token forward, and 4 backward; the output layer on completions only; attention by the pairs that see each other.
-    """
-    shape = SHAPES[student]
-    own = QUESTION + COMPLETION
-    tokens = prompt + k * own if shared else k * (prompt + own)
-    pairs_of_prompt = prompt * prompt / 2 * (1 if shared else k)
-    pairs = pairs_of_prompt + k * (own * prompt + own * own / 2)
-    attention = 4 * shape.layers * shape.hidden * pairs
-    head = 2 * shape.vocabulary * shape.hidden * k * COMPLETION
-    return 3 * (2 * shape.layer_weights * tokens + head + attention)
+    """Floating-point operations of the student's forward and backward passes over one tree of k questions."""
+    own, read = QUESTION + COMPLETION, k * COMPLETION
+    if shared:
+        pairs = causal_pairs(0, prompt) + k * causal_pairs(prompt, own)
+        return 3 * forward_operations(SHAPES[student], prompt + k * own, pairs, read)
+    pairs = k * causal_pairs(0, prompt + own)
+    return 3 * forward_operations(SHAPES[student], k * (prompt + own), pairs, read)
 
 
 def _seconds(step: Callable[[], None], device: torch.device) -> float:

@@ -19,8 +19,9 @@ from distilsql.threads import wait_briefly
 wait_briefly()  # before torch is loaded
 
 import torch
+from model_shapes import SHAPES, TOY, random_model
 from random_step import random_tree
-from shapes import SHAPES, TOY, Rows, random_model, the_device, wait
+from record import Rows, the_device, wait
 
 from distilsql.models import generate as generation
 from distilsql.models.attention import IMPLEMENTATION
