@@ -4,8 +4,9 @@ import json
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,11 @@ def own_cache_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
     """A folder with singers.sqlite and pairs.jsonl."""
-    with sqlite3.connect(tmp_path / "singers.sqlite") as database:
+    return make_world(tmp_path)
+
+
+def make_world(folder: Path) -> Path:
+    with sqlite3.connect(folder / "singers.sqlite") as database:
         database.execute("CREATE TABLE singer (id INTEGER PRIMARY KEY, name TEXT, age INTEGER, country TEXT)")
         rows = [
             (1, "Ann", 31, "France"),
@@ -47,36 +52,36 @@ def world(tmp_path: Path) -> Path:
         database.executemany("INSERT INTO singer VALUES (?, ?, ?, ?)", rows)
     database.close()
     lines = [json.dumps({"question": question, "sql": sql}) for question, sql in PAIRS]
-    (tmp_path / "pairs.jsonl").write_text("\n".join(lines) + "\n")
-    return tmp_path
+    (folder / "pairs.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
 
 
 @pytest.fixture
 def recipe(world, tiny_models):
     """Make a recipe for the tiny world: `recipe("kid", "train.steps=3", …)`."""
+    return partial(make_tiny_recipe, world, tiny_models)
 
-    def make(method: str, *overrides: str) -> Recipe:
-        values = {
-            "method": method,
-            "name": method,
-            "student": {"path": str(tiny_models["student"]), "tuning": "full"},
-            "teacher": {"path": str(tiny_models["teacher"])},
-            "data": {"train": str(world / "pairs.jsonl"), "database": str(world / "singers.sqlite")},
-            "prompt": {"max_prompt_tokens": 400, "max_completion_tokens": 40},
-            "train": {
-                "steps": 4,
-                "learning_rate": 1e-2,
-                "questions_per_tree": 3,
-                "trees_per_step": 2,
-                "largest_tree": 1,  # the one database has several trees a step
-                "precision": "float32",
-                "log_every_steps": 1,
-                "calibration_windows": 1,
-            },
-        }
-        return make_recipe(values, overrides)
 
-    return make
+def make_tiny_recipe(world: Path, tiny_models: Mapping[str, Path], method: str, *overrides: str) -> Recipe:
+    values = {
+        "method": method,
+        "name": method,
+        "student": {"path": str(tiny_models["student"]), "tuning": "full"},
+        "teacher": {"path": str(tiny_models["teacher"])},
+        "data": {"train": str(world / "pairs.jsonl"), "database": str(world / "singers.sqlite")},
+        "prompt": {"max_prompt_tokens": 400, "max_completion_tokens": 40},
+        "train": {
+            "steps": 4,
+            "learning_rate": 1e-2,
+            "questions_per_tree": 3,
+            "trees_per_step": 2,
+            "largest_tree": 1,  # the one database has several trees a step
+            "precision": "float32",
+            "log_every_steps": 1,
+            "calibration_windows": 1,
+        },
+    }
+    return make_recipe(values, overrides)
 
 
 HOLDER = """

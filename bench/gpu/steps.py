@@ -165,7 +165,7 @@ def our_step(
     if compiled:
         for model in (engines.student, frozen):
             if model is not None:
-                compile_layers(model)
+                compile_layers(model.causal_lm)
     # A learning rate of 0 keeps the weights, and with them what is generated, alike for all steps.
     optimizer = MasterAdamW(engines.student.model, learning_rate=0.0, weight_decay=0.0)
 

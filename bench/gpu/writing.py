@@ -67,7 +67,7 @@ def measure(device: torch.device, arguments: Any, prompt: int, count: int) -> di
     ).tree
     ours = TreeModel(model)
     if arguments.compile:
-        compile_layers(ours)
+        compile_layers(model)
     never = GenerationOptions(eos_token_id=-1, vocabulary_size=vocabulary, max_new_tokens=arguments.tokens)
     recorded_first = generation.can_record
 

@@ -52,24 +52,29 @@ def new_folder(path: Path, *, replacing: bool = False) -> Iterator[Path]:
     between the two renames leaves the old folder as PATH.old, where `last_whole` finds it; a kill before them leaves
     PATH.part, which the next call removes.
     """
-    unfinished = path.with_name(f"{path.name}.part" if replacing else f".{uuid4().hex}.{path.name}.part")
+    new = unfinished(path) if replacing else path.with_name(f".{uuid4().hex}.{path.name}.part")
     try:
         if replacing:
-            shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        yield unfinished
+            shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        yield new
         if replacing:
-            for file in unfinished.rglob("*"):
+            for file in new.rglob("*"):
                 _flush(file)
-            _replace_folder(path, unfinished)
+            _replace_folder(path, new)
         else:
             try:
-                unfinished.rename(path)
+                new.rename(path)
             except OSError:
                 if not path.is_dir():
                     raise
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def unfinished(path: Path) -> Path:
+    """Where the `new_folder` that replaces `path` lies until its block ends."""
+    return path.with_name(f"{path.name}.part")
 
 
 def _replace_folder(path: Path, new: Path) -> None:

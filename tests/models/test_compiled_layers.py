@@ -7,8 +7,8 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from distilsql.inference.loading import load_engines
-from distilsql.models import compiled_layers, tree_model
-from distilsql.models.compiled_layers import compile_layers, decoder_layers
+from distilsql.models import compiled_layers
+from distilsql.models.compiled_layers import compile_layers
 from distilsql.models.generate import GenerationOptions, generate_trees
 from distilsql.models.load import add_lora
 from distilsql.models.tree_model import TreeModel
@@ -32,11 +32,6 @@ def counter(monkeypatch):
     torch._dynamo.reset()
 
 
-def test_the_layers_of_every_family_are_found(family):
-    model = TreeModel(make_model(family))
-    assert len(decoder_layers(model)) == 3
-
-
 @pytest.mark.compiled
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize(
@@ -48,7 +43,7 @@ def test_each_kind_of_pass_is_compiled_once_and_gives_the_same(family, lora, cou
     if lora:
         network = add_lora(network, rank=2, scale=4.0)
     model = TreeModel(network, attention="flex")
-    compile_layers(model)
+    compile_layers(model.causal_lm)
     counts = []
     with torch.no_grad():
         trees = [random_tree(seed) for seed in range(8)]
@@ -68,7 +63,7 @@ def test_a_layer_that_is_not_on_a_tree_is_as_it_was(counter):
     network = make_model("llama")
     token_ids = torch.tensor([[5, 6, 7]])
     before = network(input_ids=token_ids).logits
-    compile_layers(TreeModel(network, attention="flex"))
+    compile_layers(network)
     assert torch.equal(network(input_ids=token_ids).logits, before)
     options = GenerationOptions(eos_token_id=2, vocabulary_size=VOCABULARY, max_new_tokens=3)
     tree, _ = random_tree(1)
@@ -77,13 +72,11 @@ def test_a_layer_that_is_not_on_a_tree_is_as_it_was(counter):
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_a_recipe_asks_for_it(asked, recipe, monkeypatch):
-    monkeypatch.setattr(tree_model, "default_attention", lambda causal_lm: "flex")
+def test_a_recipe_asks_for_it(asked, recipe):
     engines = load_engines(recipe("rkd", f"train.compile={str(asked).lower()}"), torch.device("cpu"))
     for model in (engines.student, engines.teacher):
-        assert ["forward" in vars(layer) for layer in decoder_layers(model)] == [asked] * len(
-            decoder_layers(model)
-        )
+        layers = model.decoder.layers
+        assert ["forward" in vars(layer) for layer in layers] == [asked] * len(layers)
 
 
 # ---- on a GPU ------------------------------------------------------------------------------------------------
@@ -103,7 +96,7 @@ def test_compiled_layers_equal_padded_in_loss_and_every_gradient(lora):
                 torch.nn.init.normal_(parameter)
     network = network.to("cuda")
     model = TreeModel(network)
-    compile_layers(model)
+    compile_layers(model.causal_lm)
     for seed in range(3):
         tree, branches = random_tree(seed)
         padded = TreeModel(network, layout="padded")
@@ -126,7 +119,7 @@ def test_compiled_layers_are_recorded_and_write_the_same():
     network = make_model("qwen2", seed=2, spread=3.0, head_size=16).to("cuda")
     expected = generate_trees(TreeModel(network), trees, options)
     model = TreeModel(network)
-    compile_layers(model)
+    compile_layers(model.causal_lm)
     assert generate_trees(model, trees, options) == expected
 
 
@@ -135,7 +128,7 @@ def test_compiled_layers_are_recorded_and_write_the_same():
 def test_compiled_layers_train_on_trees_of_every_length_without_a_nan():
     network = make_model("qwen2", head_size=16).to("cuda", torch.bfloat16)
     model = TreeModel(network)
-    compile_layers(model)
+    compile_layers(model.causal_lm)
     for seed in range(16):
         tree, branches = wide_tree(seed, questions=2 + seed)
         hidden = model.run_branches(model.run_prompts(tree), branches)

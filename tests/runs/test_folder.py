@@ -72,7 +72,7 @@ def test_missing_and_broken_files_are_named(tmp_path):
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(RunError, match=r"broken\.json"):
         read_json(tmp_path / "broken.json")
-    assert load_checkpoint(tmp_path / "none") is None
+    assert load_checkpoint(tmp_path / "none", dict) is None
     (tmp_path / "last").mkdir()
     with pytest.raises(RunError, match="Delete it"):
-        load_checkpoint(tmp_path / "last")
+        load_checkpoint(tmp_path / "last", dict)

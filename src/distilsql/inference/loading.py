@@ -1,16 +1,20 @@
 """The models of a run, loaded and ready: student, teacher, tokenizer, and what they share."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.distributed.device_mesh import DeviceMesh
 
 from distilsql.errors import ModelError
 from distilsql.inference.given import NOTHING_GIVEN, Given
 from distilsql.models.compiled_layers import compile_layers
 from distilsql.models.layout_check import check_head, small_tree, tree_is_exact
 from distilsql.models.load import (
+    DTYPES,
     Placement,
     Precision,
     add_lora,
@@ -24,7 +28,9 @@ from distilsql.models.load import (
 )
 from distilsql.models.precision import settled_precision
 from distilsql.models.prefix_cache import PrefixCache
-from distilsql.models.tree_model import TreeModel
+from distilsql.models.recompute import recompute_activations
+from distilsql.models.sharding import Sharded, reshard
+from distilsql.models.tree_model import TreeModel, base_model
 from distilsql.runs.recipe import Recipe
 from distilsql.runs.sections import PromptSettings, TeacherOptions
 from distilsql.threads import fit_threads
@@ -46,6 +52,16 @@ class Engines:
     def eos_token_id(self) -> int:
         return int(self.tokenizer.eos_token_id)
 
+    @contextmanager
+    def generating(self) -> Iterator[None]:
+        """For work whose passes differ in number from process to process, without gradient. All enter and leave it
+        together; each holds the whole student in it, and gathers the teacher layer by layer."""
+        with ExitStack() as stack:
+            stack.enter_context(self.student.sharding.whole())
+            if self.teacher is not None:
+                stack.enter_context(self.teacher.sharding.in_step())
+            yield
+
 
 def load_engines(
     recipe: Recipe,
@@ -53,9 +69,10 @@ def load_engines(
     *,
     longest_tokens: int | None = None,
     given: Given = NOTHING_GIVEN,
+    mesh: DeviceMesh | None = None,
 ) -> Engines:
     """Load everything a recipe names, but for what is `given`. `longest_tokens` of one question are the most that a
-    model is fed; by default a prompt and its completion.
+    model is fed; by default a prompt and its completion. Models are spread over the processes of a `mesh`.
 
     Raises:
         ModelError: a model or tokenizer that is missing or does not fit.
@@ -70,9 +87,9 @@ def load_engines(
     teacher: TreeModel | None = None
     if recipe.row.needs_teacher and recipe.teacher is not None:
         if given.teacher is not None:
-            teacher = TreeModel(given.teacher_weights(precision, device))
+            teacher = _placed(given.teacher_weights(precision, device), precision, device, mesh)
         else:
-            teacher = load_teacher(recipe.teacher, precision, device)
+            teacher = load_teacher(recipe.teacher, precision, device, mesh)
     teacher_path = recipe.teacher.path if teacher is not None and recipe.teacher else None
     vocabulary_size = shared_vocabulary_size(
         model,
@@ -82,16 +99,24 @@ def load_engines(
     )
     if options.tuning == "lora":
         model = add_lora(model, rank=options.lora_rank, scale=options.lora_scale)
+    if recipe.train.compile:
+        if mesh is not None:
+            raise ModelError(
+                "train.compile = true is for one process: compiled layers have not been tried on sharded weights. "
+                "Leave it out."
+            )
+        # Before their activations are recomputed, so that what is run again is compiled, too.
+        compile_layers(base_model(model))
+        if teacher is not None:
+            compile_layers(teacher.causal_lm)
+    if recipe.train.recompute_activations:
+        recompute_activations(base_model(model))
     engines = Engines(
-        student=TreeModel(model.to(device)),
+        student=_placed(model, precision, device, mesh),
         tokenizer=tokenizer,
         vocabulary_size=vocabulary_size,
         teacher=teacher,
     )
-    if recipe.train.compile:
-        for one in (engines.student, teacher):
-            if one is not None:
-                compile_layers(one)
     fit_threads(*(one.model for one in (engines.student, teacher) if one is not None))
     roles = [(engines.student, options.path)]
     if teacher is not None:
@@ -99,6 +124,7 @@ def load_engines(
         engines.teacher_prefixes = PrefixCache(teacher, recipe.train.teacher_cache_mb * 2**20)
     for tree_model, path in roles:
         _check_model(tree_model, vocabulary_size, longest_tokens or recipe.prompt.longest_tokens, path)
+        reshard(tree_model.causal_lm)
     return engines
 
 
@@ -124,12 +150,31 @@ def check_asked_model(model: TreeModel, vocabulary_size: int, prompt: PromptSett
         )
 
 
-def load_teacher(options: TeacherOptions, precision: Precision, device: torch.device) -> TreeModel:
-    """Frozen, whole and on `device`, or spread over devices and in fewer bits as the options say.
+def _placed(model: Any, precision: Precision, device: torch.device, mesh: DeviceMesh | None) -> TreeModel:
+    """On `device`; of several processes each holds a part."""
+    if mesh is None:
+        return TreeModel(model.to(device))
+    return TreeModel(model, sharding=Sharded(base_model(model), mesh, DTYPES[precision], device))
+
+
+def load_teacher(
+    options: TeacherOptions, precision: Precision, device: torch.device, mesh: DeviceMesh | None = None
+) -> TreeModel:
+    """Frozen, whole and on `device`, or spread over devices and in fewer bits as the options say, or over the processes
+    of a `mesh`.
 
     Raises:
         ModelError: nothing loadable, or tokens would go in on another device than the student's, `device`.
     """
+    if mesh is not None and options.device_map is not None:
+        raise ModelError(
+            f"teacher.device_map = {options.device_map} spreads the teacher over the devices of one process, and there "
+            f"are {mesh.size()}. Leave it out: each process then holds a part (teacher.across_processes = sharded)."
+        )
+    if mesh is not None and options.is_sharded:
+        return _placed(
+            freeze(load_model(options.path, precision, adapter=options.adapter)), precision, device, mesh
+        )
     model = _teacher_weights(options, precision, device)
     # Of the ways to attend to a tree, only the stock forward follows a model from device to device.
     teacher = TreeModel(model, attention="dense" if is_spread(model) else None)

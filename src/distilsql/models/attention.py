@@ -16,7 +16,6 @@ A padded queries and C padded keys of a group, D head size. Tensors carry a lead
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,20 +33,35 @@ IMPLEMENTATION = "distilsql_tree"
 KeyValue = tuple[Tensor, Tensor]
 
 
-@dataclass
 class TreeContext:
     """What the attention layers of one forward pass need, and what they leave behind.
 
     `past_prefix` and `past_rest` hold a (keys, values) pair per layer for tokens run before; the new tokens'
     pairs are appended to `new_prefix` and `new_rest` layer by layer.
+
+    Not a dataclass: FSDP rebuilds those among a forward's arguments, and what a layer leaves in a copy is lost.
     """
 
-    new_prefix_length: int
-    groups: GroupLayout | None
-    past_prefix: list[KeyValue] | None
-    past_rest: list[KeyValue] | None
-    new_prefix: list[KeyValue] = field(default_factory=list)
-    new_rest: list[KeyValue] = field(default_factory=list)
+    def __init__(
+        self,
+        new_prefix_length: int,
+        groups: GroupLayout | None,
+        past_prefix: list[KeyValue] | None,
+        past_rest: list[KeyValue] | None,
+    ) -> None:
+        self.new_prefix_length, self.groups = new_prefix_length, groups
+        self.past_prefix, self.past_rest = past_prefix, past_rest
+        self.new_prefix: list[KeyValue] = []
+        self.new_rest: list[KeyValue] = []
+
+    def keep(self, layer: int, prefix: KeyValue, rest: KeyValue) -> None:
+        """Leave a layer's new keys and values behind: the first time only, for a layer runs again where its activations
+        are recomputed in the backward pass."""
+        if layer < len(self.new_rest):
+            return
+        if self.new_prefix_length:
+            self.new_prefix.append(prefix)
+        self.new_rest.append(rest)
 
 
 class LayerPass:
@@ -115,9 +129,7 @@ def attend_on_tree(
     else:
         prefix = context.past_prefix[layer] if context.past_prefix else (key[:, :, :0], value[:, :, :0])
     rest = (key[:, :, prefix_length:], value[:, :, prefix_length:])
-    if prefix_length:
-        context.new_prefix.append(prefix)
-    context.new_rest.append(rest)
+    context.keep(layer, prefix, rest)
     if context.groups is not None and rest[0].shape[2]:
         keys, values = rest
         if context.past_rest:

@@ -15,30 +15,21 @@ import torch.fx.experimental._config
 from torch import Tensor, nn
 
 from distilsql.models.attention import KeyValue, LayerPass
-from distilsql.models.tree_model import TreeModel
+from distilsql.models.load import layer_stack
 
 # Kinds of pass, times student and teacher. torch's default is 8, after which it goes on uncompiled.
 KINDS_LIMIT = 64
 
 
-def compile_layers(model: TreeModel) -> None:
-    """Compile the decoder layers of `model`, when they first run on a tree by blocks or are recorded.
+def compile_layers(causal_lm: Any) -> None:
+    """Compile the decoder layers when they first run on a tree by blocks, or in a step that is recorded. They are as
+    they were otherwise.
 
-    Does nothing to a model whose layers are not to be found, or that attends otherwise.
+    Raises:
+        ModelError: the model does not keep its layers in one list.
     """
-    if model.attention != "flex":
-        return
-    for number, layer in enumerate(decoder_layers(model)):
+    for number, layer in enumerate(layer_stack(causal_lm, causal_lm.config.num_hidden_layers)[2]):
         vars(layer)["forward"] = _Compiled(layer, number)
-
-
-def decoder_layers(model: TreeModel) -> list[nn.Module]:
-    """The layers that the decoder runs one after the other; none if they are not to be found."""
-    count = model.causal_lm.config.num_hidden_layers
-    for module in model.decoder.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return list(module)
-    return []
 
 
 class _Compiled:
@@ -55,7 +46,7 @@ class _Compiled:
             return type(layer).forward(layer, hidden, *arguments, **options)
         layer_pass = tree.layer_pass(self._number)
         output, new = compiled_layer()(layer, layer_pass, hidden, arguments, options)
-        tree.take(new)
+        tree.take(self._number, new)
         return output
 
 

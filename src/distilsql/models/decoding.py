@@ -110,7 +110,7 @@ class Decoding:
         hidden_from = torch.arange(used, device=model.device) > columns_BL[:, :, None]
         self._mask_BLC = _additive(hidden_from, model.dtype, float("-inf"))
         self._folded_masks: dict[int, Tensor] = {}
-        output = model.decoder(
+        output = model.sharding.run(
             input_ids=tokens_BL.reshape(1, -1),
             position_ids=(self._prefix_length_B[:, None] + columns_BL).reshape(1, -1),
             attention_mask=torch.zeros(1, 1, 1, 1, dtype=model.dtype, device=model.device),
@@ -161,7 +161,7 @@ class Decoding:
         hidden[:, :, longest:past] = column[:used] >= self.length_B[:, None, None]
         hidden[:, :, past:] = torch.ones(length, length, dtype=torch.bool, device=model.device).triu(1)
         with model.own_attention():
-            output = model.decoder(
+            output = model.sharding.run(
                 input_ids=tokens_BL,
                 position_ids=self._prefix_length_B[:, None] + columns_BL,
                 attention_mask=_additive(hidden, model.dtype, torch.finfo(model.dtype).min)[:, None],
@@ -220,7 +220,7 @@ class StockDecoding:
     def extend(self, tokens_BL: Tensor) -> Tensor:
         """Feed L tokens per row; hidden states (B, L, D). Raises ModelError for a model that makes no cache."""
         with self.model.own_attention():
-            output = self.model.decoder(input_ids=tokens_BL, past_key_values=self._cache, use_cache=True)
+            output = self.model.sharding.run(input_ids=tokens_BL, past_key_values=self._cache, use_cache=True)
         self._cache = getattr(output, "past_key_values", None)
         if self._cache is None:
             raise ModelError(

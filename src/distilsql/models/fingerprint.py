@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from distilsql.models.sharding import whole_tensor
+
 # Where a model was found and what wrote it; neither changes what it computes.
 _INCIDENTAL = ("_name_or_path", "transformers_version")
 
@@ -21,6 +23,7 @@ def model_fingerprint(causal_lm: Any) -> str:
     config = {key: value for key, value in causal_lm.config.to_dict().items() if key not in _INCIDENTAL}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, tensor in chain(causal_lm.named_parameters(), causal_lm.named_buffers()):
+        tensor = whole_tensor(tensor)
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor_bytes(tensor))
     return digest.hexdigest()

@@ -16,7 +16,6 @@ key/value heads, D head size. Tensors carry a leading batch dimension of 1.
 import functools
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,32 +42,42 @@ MOST_PAIRS = 2**27
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-@dataclass(kw_only=True)
 class FlexContext(TreeContext):
     """TreeContext of a filled-up pass: `token_count` new tokens are real, `key_filling` keys follow the new ones."""
 
-    token_count: int
-    key_filling: int
-    mask: BlockMask
+    def __init__(
+        self,
+        new_prefix_length: int,
+        past_prefix: list[KeyValue] | None,
+        past_rest: list[KeyValue] | None,
+        *,
+        token_count: int,
+        key_filling: int,
+        mask: BlockMask,
+    ) -> None:
+        super().__init__(new_prefix_length, None, past_prefix, past_rest)
+        self.token_count, self.key_filling, self.mask = token_count, key_filling, mask
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Attention of all new tokens, (1, H, T, D); leaves the real tokens' keys and values behind."""
         layer_pass = self.layer_pass(layer)
         output = layer_pass.attend(query, key, value, scale)
-        self.take(layer_pass.new)
+        self.take(layer, layer_pass.new)
         return output
 
     def layer_pass(self, layer: int) -> "FlexLayerPass":
         past = [layers[layer] for layers in (self.past_prefix, self.past_rest) if layers]
         return FlexLayerPass(past, self.key_filling, self.mask)
 
-    def take(self, new: KeyValue) -> None:
-        """The new tokens' keys and values of the next layer."""
+    def take(self, layer: int, new: KeyValue) -> None:
+        """Leave a layer's keys and values of the real tokens behind."""
         key, value = new
         split, end = self.new_prefix_length, self.token_count
-        if split:
-            self.new_prefix.append((key[:, :, :split], value[:, :, :split]))
-        self.new_rest.append((key[:, :, split:end], value[:, :, split:end]))
+        self.keep(
+            layer,
+            (key[:, :, :split], value[:, :, :split]),
+            (key[:, :, split:end], value[:, :, split:end]),
+        )
 
 
 class FlexLayerPass(LayerPass):
@@ -104,10 +113,9 @@ def flex_pass(
         np.pad(layout.token_ids_T, (0, filled_count - token_count)), nodes, layout.past_prefix, layout.past
     )
     context = FlexContext(
-        new_prefix_length=layout.new_prefix_length,
-        groups=None,
-        past_prefix=past_prefix,
-        past_rest=past_rest,
+        layout.new_prefix_length,
+        past_prefix,
+        past_rest,
         token_count=token_count,
         key_filling=key_filling,
         mask=mask,

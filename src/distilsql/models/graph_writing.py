@@ -218,7 +218,7 @@ class TokenStep:
             (self._rows_B, self.length_B),
         )
 
-    def take(self, new: KeyValue) -> None:
+    def take(self, layer: int, new: KeyValue) -> None:
         """Nothing is left to do: keys and values are in their places."""
 
 
@@ -293,7 +293,8 @@ def ended_at(tokens: list[int], eos_token_id: int) -> Completion:
 
 def can_record(model: TreeModel) -> bool:
     """Whether steps of this model are worth recording: on a GPU, by its attention interface, whole on one device."""
-    return model.device.type == "cuda" and model.layout == "tree" and model.attention == "flex"
+    is_whole = not model.sharding.is_sharded
+    return is_whole and model.device.type == "cuda" and model.layout == "tree" and model.attention == "flex"
 
 
 def _recorded(model: TreeModel, grid: Grid, state: PromptState) -> TokenStep | None:

@@ -35,7 +35,7 @@ def check_head(model: TreeModel, vocabulary_size: int, path: str) -> None:
     token_ids_1T = torch.linspace(0, vocabulary_size - 1, _HEAD_TOKENS, device=model.device).long()[None]
     with model.own_attention():
         stock_TV = model.causal_lm(input_ids=token_ids_1T, use_cache=False).logits[0, :, :vocabulary_size]
-        hidden_TD = model.decoder(input_ids=token_ids_1T, use_cache=False).last_hidden_state[0]
+        hidden_TD = model.sharding.run(input_ids=token_ids_1T, use_cache=False).last_hidden_state[0]
     difference_TV = model.head().logits(hidden_TD, vocabulary_size) - stock_TV
     if difference_TV.abs().max() > HEAD_TOLERANCE[model.dtype] * stock_TV.abs().max():
         raise ModelError(
@@ -111,6 +111,7 @@ def tree_is_exact(
     except (TypeError, ValueError, RuntimeError, AttributeError):
         exact = False
         model.layout = "padded"
+    exact = model.sharding.agreed(exact)
     if not exact and model.attention != "dense":
         model.attention, model.layout = "dense", "tree"
         return tree_is_exact(

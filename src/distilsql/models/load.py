@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate.hooks import remove_hook_from_module
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -313,7 +313,7 @@ def keep_layers(model: Any, layers: int | Sequence[int]) -> list[int]:
         raise ModelError(
             f"student.keep_layers = {chosen}: give increasing layer numbers between 0 and {total - 1}, or a count."
         )
-    parent, name, stack = _layer_stack(model, total)
+    parent, name, stack = layer_stack(model, total)
     setattr(parent, name, nn.ModuleList([stack[layer] for layer in chosen]))
     for new_index, layer in enumerate(getattr(parent, name)):
         for module in layer.modules():
@@ -325,13 +325,19 @@ def keep_layers(model: Any, layers: int | Sequence[int]) -> list[int]:
     return chosen
 
 
-def _layer_stack(model: nn.Module, total: int) -> tuple[nn.Module, str, nn.ModuleList]:
+def layer_stack(model: nn.Module, total: int) -> tuple[nn.Module, str, nn.ModuleList]:
+    """The list of a model's decoder layers, the module that holds it, and its name there.
+
+    Raises:
+        ModelError: there is none of that length.
+    """
     for parent in model.modules():
         for name, child in parent.named_children():
             if isinstance(child, nn.ModuleList) and len(child) == total:
                 return parent, name, child
     raise ModelError(
-        f"{type(model).__name__} stores its layers in a way that student.keep_layers does not support."
+        f"{type(model).__name__} does not keep its {total} layers in one list, so they can neither be chosen "
+        "(student.keep_layers) nor be spread over processes. Use a model of another family."
     )
 
 
@@ -354,9 +360,29 @@ def add_lora(
     return get_peft_model(model, config, autocast_adapter_dtype=False)
 
 
-def save_model(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, *, merge_adapter: bool) -> None:
-    """Save as an ordinary `transformers` folder: merged weights, or the adapter alone."""
+def save_model(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    merge_adapter: bool,
+    is_gathered: bool = False,
+) -> None:
+    """Save as an ordinary `transformers` folder: merged weights, or the adapter alone. `is_gathered`: the model is
+    sharded, and its weights lie whole in this process for now."""
     if merge_adapter and hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
-    model.save_pretrained(folder)
+    # The state dict of a sharded model is of this process's part, whatever lies in memory.
+    model.save_pretrained(folder, **({"state_dict": weights_of(model)} if is_gathered else {}))
     tokenizer.save_pretrained(folder)
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Everything that `save_pretrained` writes of a model whose weights are whole, by name: parameters, each once
+    where layers share them, and buffers that are saved."""
+    saved: dict[str, Tensor] = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    for owner, module in model.named_modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and name not in module._non_persistent_buffers_set:
+                saved[f"{owner}.{name}" if owner else name] = buffer
+    return saved

@@ -23,6 +23,7 @@ from distilsql.models.attention import IMPLEMENTATION, KeyValue, TreeContext, at
 from distilsql.models.flex_attention import fits_flex_attention, flex_pass
 from distilsql.models.load import Precision
 from distilsql.models.packed_linear import PackedLinears, PackedWeight, packs
+from distilsql.models.sharding import Unsharded
 from distilsql.models.tree import (
     Branch,
     Nodes,
@@ -83,13 +84,20 @@ class _TreePass(TreeContext):
 
 
 class TreeModel:
-    """A causal LM that can run PromptTrees. `model` may be a PEFT model; it is kept in eval mode (no dropout)."""
+    """A causal LM that can run PromptTrees. `model` may be a PEFT model; it is kept in eval mode (no dropout).
+    `sharding` runs its passes where its weights are spread over processes."""
 
     def __init__(
-        self, model: nn.Module, *, layout: Layout = "tree", attention: AttentionKind | None = None
+        self,
+        model: nn.Module,
+        *,
+        layout: Layout = "tree",
+        attention: AttentionKind | None = None,
+        sharding: Unsharded | None = None,
     ) -> None:
         self.model = model.eval()
-        self.causal_lm: Any = _base_model(model)
+        self.causal_lm: Any = base_model(model)
+        self.sharding = sharding or Unsharded(self.causal_lm)
         self.decoder: Any = self.causal_lm.base_model
         self.layout: Layout = layout
         self.attention: AttentionKind = attention or default_attention(self.causal_lm)
@@ -104,7 +112,12 @@ class TreeModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.causal_lm.get_input_embeddings().weight.dtype
+        return self.sharding.dtype
+
+    @property
+    def runs_dense_trees(self) -> bool:
+        """Whether trees run through the stock forward, with a dense mask and the model's own cache."""
+        return self.layout == "tree" and self.attention == "dense"
 
     @property
     def precision(self) -> Precision:
@@ -126,6 +139,7 @@ class TreeModel:
 
     def head(self) -> Head:
         """The output layer; its weight carries gradient only where it is trained."""
+        self.sharding.gather_head()
         layer, config = self.causal_lm.get_output_embeddings(), self.causal_lm.config
         # Granite divides its logits, Cohere multiplies them.
         scale = (getattr(config, "logit_scale", None) or 1.0) / (
@@ -139,8 +153,11 @@ class TreeModel:
         faster, and the head, from hidden states (N, D) and V to log-probabilities (N, V)."""
         if self._packed is None:
             layer = self.causal_lm.get_output_embeddings()
-            is_plain = type(layer) is nn.Linear and packs(layer.weight)
-            self._packed = PackedLinears(self.decoder), PackedWeight(layer) if is_plain else None
+            # Weights that are gathered anew each time do not say that they have changed.
+            is_own = not self.sharding.is_sharded
+            is_plain = is_own and type(layer) is nn.Linear and packs(layer.weight)
+            linears = PackedLinears(self.decoder if is_own else nn.Module())
+            self._packed = linears, PackedWeight(layer) if is_plain else None
         linears, packed_head = self._packed
         linears.renew()
         head = self.head()
@@ -159,7 +176,9 @@ class TreeModel:
         Questions without a branch are run all the same. With `prefix`, its keys and values are reused.
         """
         if self.layout == "padded":
-            return self._padded_hidden(tree, branches)
+            with self.sharding.in_step():
+                hidden_ND = self._padded_hidden(tree, branches)
+            return self.sharding.joined(hidden_ND)
         new_prefix = prefix_nodes(0 if prefix else len(tree.prefix))
         rest = Nodes.joined([question_nodes(tree), branch_nodes(tree, branches)])
         tokens = [flatten_prompt(tree), branch_inputs(branches)]
@@ -211,10 +230,12 @@ class TreeModel:
             past=state.rest_nodes,
         )
         rows = predicting_rows(branches, len(state.tree.questions)).to(state.question_end_GD.device)
-        if not len(layout.token_ids_T):
-            return state.question_end_GD[rows]
-        hidden_TD, _ = self._run(layout, state.prefix.layers, state.rest)
-        return torch.cat([state.question_end_GD, hidden_TD])[rows]
+        hidden_ND = state.question_end_GD
+        with self.sharding.in_step():
+            if len(layout.token_ids_T):
+                hidden_TD, _ = self._run(layout, state.prefix.layers, state.rest)
+                hidden_ND = torch.cat([hidden_ND, hidden_TD])
+        return self.sharding.joined(hidden_ND[rows])
 
     # ---- the forward pass itself -------------------------------------------------------------------------
 
@@ -234,7 +255,7 @@ class TreeModel:
         token_ids_1T, position_ids_1T = self._inputs(layout)
         # A 4-D mask is passed on as it is; attention on a tree does not read it.
         unread_mask = torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device)
-        output = self.decoder(
+        output = self.sharding.run(
             input_ids=token_ids_1T,
             position_ids=position_ids_1T,
             attention_mask=unread_mask,
@@ -263,7 +284,7 @@ class TreeModel:
             cache.update(key, value, layer)
         past_length = allowed.shape[1] - allowed.shape[0]
         with self.own_attention():
-            output = self.decoder(
+            output = self.sharding.run(
                 input_ids=token_ids_1T,
                 position_ids=position_ids_1T,
                 attention_mask=mask[None, None],
@@ -309,7 +330,7 @@ class TreeModel:
             token_ids[row, : len(sequence)] = torch.tensor(sequence)
             attention_mask[row, : len(sequence)] = 1
         with self.own_attention():
-            output = self.decoder(
+            output = self.sharding.run(
                 input_ids=token_ids.to(self.device),
                 attention_mask=attention_mask.to(self.device),
                 position_ids=torch.arange(width, device=self.device).expand(len(sequences), -1),
@@ -324,7 +345,7 @@ class TreeModel:
         return torch.zeros(0, self.causal_lm.config.hidden_size, dtype=self.dtype, device=self.device)
 
 
-def _base_model(model: Any) -> Any:
+def base_model(model: Any) -> Any:
     """The causal LM itself: of a PEFT model the wrapped one, its LoRA layers in place."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 

@@ -73,6 +73,16 @@ class TeacherOptions(Section):
     quantization: Literal["none", "8bit", "4bit"] = Field(
         "none", description="load the teacher in 8 or 4 bits (bitsandbytes); merge its adapter first"
     )
+    across_processes: Literal["sharded", "whole"] = Field(
+        "sharded",
+        description="with several processes, each holds a part of the teacher's weights (sharded), or all of them "
+        "(whole, as a quantised teacher always is: faster, where it fits)",
+    )
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether several processes hold a part of the teacher each."""
+        return self.across_processes == "sharded" and self.quantization == "none"
 
 
 class DataOptions(Section):
@@ -272,6 +282,11 @@ class TrainOptions(Section):
         False,
         description="compile the layers of student and teacher (torch.compile), which on a GPU takes a minute or two "
         "at the start and makes steps faster; without effect on a CPU and in the padded layout",
+    )
+    recompute_activations: bool = Field(
+        False,
+        description="keep only each layer's input for the backward pass, which then runs every layer a second time: "
+        "for long trees; about a third slower",
     )
     loss_chunk_rows: int = Field(
         128, ge=1, description="completion positions whose logits are in memory at the same time"

@@ -1,20 +1,36 @@
-"""Coordination between the processes of a training: sums, and which process reports. With one, sums do nothing."""
+"""Coordination between the processes of a training: sums, which process reports, and that all end together. With one,
+sums do nothing."""
 
 import logging
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
-from torch import Tensor
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 
+from distilsql.errors import TrainingError
+from distilsql.interrupt import StopRequest
 from distilsql.progress import reporting_to
 from distilsql.training.reading import Survey
-from distilsql.training.sources.source import Trained
+from distilsql.training.rollout import ReadyWindow
 from distilsql.training.window import Denominators, WindowLoss, WindowTrainer
-from distilsql.training.window_tree import WindowTree
+
+# What the first process does by itself, such as an evaluation. The others notice at once where it ends instead.
+LONGEST_WAIT = timedelta(hours=2)
+
+
+def accelerator_of(trackers: Sequence[str], out: Path) -> Accelerator:
+    """This process among those that a launcher has started, if one has."""
+    return Accelerator(
+        log_with=list(trackers) or None,
+        project_dir=str(out),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
+    )
 
 
 def sum_values(accelerator: Accelerator, values: Sequence[float]) -> list[float]:
@@ -62,26 +78,41 @@ def sum_loss(accelerator: Accelerator, loss: WindowLoss) -> WindowLoss:
     )
 
 
-def survey_together(
-    trainer: WindowTrainer, items: Sequence[WindowTree], trained: Sequence[Trained]
-) -> Survey | None:
+def survey_together(trainer: WindowTrainer, ready: ReadyWindow) -> Survey | None:
     """This process's readings of its trees, judged by those of the whole window, for a divergence that asks for it."""
-    survey = trainer.survey(items, trained)
+    survey = trainer.survey(ready.items, ready.trained, ready.stand_in)
     if survey is not None:
         trainer.judge(survey, gather_object(survey.logps))  # type: ignore[arg-type]
     return survey
 
 
-def sum_gradients(accelerator: Accelerator, gradients: Sequence[Tensor]) -> None:
-    """Sum gradients in place: each process holds its share of one loss that is already normalised."""
-    if accelerator.num_processes == 1:
-        return
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    reduced: Any = accelerator.reduce(flat, reduction="sum")
-    offset = 0
-    for gradient in gradients:
-        gradient.copy_(reduced[offset : offset + gradient.numel()].view_as(gradient))
-        offset += gradient.numel()
+def is_stop_requested(accelerator: Accelerator, stop: StopRequest) -> bool:
+    """Whether any process was asked to stop: they save together, so all of them stop after the same step."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    asked = sum_values(accelerator, [float(stop.number == number) for number in numbers])
+    heard = [number for number, processes in zip(numbers, asked, strict=True) if processes]
+    stop.number = stop.number or next(iter(heard), None)
+    return bool(heard)
+
+
+@contextmanager
+def ending_with_the_others(accelerator: Accelerator, out: Path) -> Iterator[None]:
+    """Raises TrainingError where another process is not there any more, which ends all of them."""
+    try:
+        yield
+    except RuntimeError as error:
+        if accelerator.num_processes == 1 or not _is_about_others(error):
+            raise
+        raise TrainingError(
+            f"Another of the {accelerator.num_processes} processes has ended, and each holds a part of the weights, so "
+            f"process {accelerator.process_index} stops, too. The other one's output says why. The last checkpoint in "
+            f"{out} is kept: start the same command again to resume from it."
+        ) from error
+
+
+def _is_about_others(error: RuntimeError) -> bool:
+    """gloo raises a plain RuntimeError, with the place in its source; what is said of a checkpoint quotes it."""
+    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The teacher in a training: its hidden states at the positions that are trained on."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from torch import Tensor
 
@@ -30,16 +31,19 @@ class FrozenTeacher:
         processes: int = 1,
     ) -> None:
         """Make sure that the states of all gold completions are on disk, if recipe and data make that worthwhile."""
-        self.kept = open_teacher_hidden(
-            recipe,
-            self._engines.teacher,
-            self._engines.teacher_prefixes,
-            prepared,
-            is_longer_than_an_epoch=is_longer_than_an_epoch,
-            ledger=self._ledger,
-            rank=process,
-            processes=processes,
-        )
+        with ExitStack() as stack:
+            if self._engines.teacher is not None:
+                stack.enter_context(self._engines.teacher.sharding.in_step())
+            self.kept = open_teacher_hidden(
+                recipe,
+                self._engines.teacher,
+                self._engines.teacher_prefixes,
+                prepared,
+                is_longer_than_an_epoch=is_longer_than_an_epoch,
+                ledger=self._ledger,
+                rank=process,
+                processes=processes,
+            )
 
     @property
     def seconds_beforehand(self) -> float:
@@ -51,7 +55,7 @@ class FrozenTeacher:
         teacher, cache = self._engines.teacher, self._engines.teacher_prefixes
         if teacher is None or cache is None:
             return None
-        with self._ledger.phase(Phase.TEACHER):
+        with self._ledger.phase(Phase.TEACHER), teacher.sharding.in_step():
             if self.kept is not None:
                 return self.kept.of(item.numbers)
             self._ledger.count("teacher_tokens", sum(len(branch.tokens) for branch in branches))

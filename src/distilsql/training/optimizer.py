@@ -1,5 +1,8 @@
 """AdamW on float32 master copies of the trained weights, whatever precision the model computes in.
 
+A float32 model is its own master, and so is one that is sharded over processes (`models/sharding.py`): its weights are
+float32, and gathered in the precision of the computation. Each process then updates its part alone.
+
 Gradients are moved into the masters as soon as backward has accumulated them, so micro-batches add up in
 float32 and no second set of gradients stays in memory.
 """
@@ -10,15 +13,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from distilsql.models.sharding import reshard, whole_tensor
+
 
 class MasterAdamW:
     """Float32 masters of the trainable parameters of `model` and an AdamW over them."""
 
     def __init__(self, model: nn.Module, *, learning_rate: float, weight_decay: float) -> None:
         named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+        self._model = model
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
-        # A float32 model is its own master.
         self.masters = [
             p if p.dtype == torch.float32 else nn.Parameter(p.detach().float()) for p in self.parameters
         ]
@@ -37,8 +42,9 @@ class MasterAdamW:
         return [master.grad for master in self.masters if master.grad is not None]
 
     def clip(self, max_norm: float) -> float:
-        """Clip the gradient to a norm; returns the norm before."""
-        return float(torch.nn.utils.clip_grad_norm_(self.masters, max_norm))
+        """Clip the gradient to a norm, of all processes together; returns the norm before."""
+        self.gradients()
+        return float(whole_tensor(torch.nn.utils.clip_grad_norm_(self.masters, max_norm)))
 
     def step(self, learning_rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -49,7 +55,8 @@ class MasterAdamW:
 
     @torch.no_grad()
     def publish(self) -> None:
-        """Copy the masters into the model."""
+        """Copy the masters into the model, and let go of what was gathered of a sharded one."""
+        reshard(self._model)
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             if parameter is not master:
                 parameter.copy_(master)
@@ -65,6 +72,16 @@ class MasterAdamW:
             tensors[f"master.{name}"] = master.detach()
             for key, value in self.optimizer.state.get(master, {}).items():
                 tensors[f"{key}.{name}"] = value
+        return tensors
+
+    def room(self) -> dict[str, Tensor]:
+        """Tensors of the names, sizes and places of `state`, for a checkpoint to be read into."""
+        tensors: dict[str, Tensor] = {}
+        for name, master in zip(self.names, self.masters, strict=True):
+            tensors |= {
+                f"{key}.{name}": torch.empty_like(master) for key in ("master", "exp_avg", "exp_avg_sq")
+            }
+            tensors[f"step.{name}"] = torch.zeros((), device=master.device)
         return tensors
 
     @torch.no_grad()

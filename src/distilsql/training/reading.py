@@ -28,15 +28,16 @@ class Reading:
 
 @dataclass
 class Survey:
-    """A window's readings, tree by tree of this process. `hard_below` is over all processes: the log-probability up to
-    which positions are hard."""
+    """A window's readings, tree by tree of this process, of which the first `counted` are of trees that count.
+    `hard_below` is over all processes: the log-probability up to which positions are hard."""
 
     readings: list[Reading]
+    counted: int
     hard_below: float = -np.inf
 
     @property
     def logps(self) -> list[float]:
-        return [logp for reading in self.readings for logp in reading.logps]
+        return [logp for reading in self.readings[: self.counted] for logp in reading.logps]
 
 
 def hard_threshold(logps: Sequence[float], share: float) -> float:

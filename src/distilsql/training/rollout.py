@@ -7,14 +7,15 @@ at multiples of the key, so that step and recipe alone say which student wrote a
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from distilsql.inference.prepare import Prepared
 from distilsql.training.ledger import Phase
-from distilsql.training.sampling import WindowStream
+from distilsql.training.sampling import TreeOfExamples, WindowStream
 from distilsql.training.sources.source import Trained
-from distilsql.training.window import WindowTrainer
+from distilsql.training.window import StandIn, WindowTrainer
 from distilsql.training.window_tree import WindowTree, as_window_trees
 
 
@@ -24,11 +25,14 @@ class ReadyWindow:
 
     `generation_seconds` is the window's part of its round: a window that was written in an earlier step still has
     a cost, in proportion to its examples.
+
+    `stand_in`: where another process has one tree more, a tree to run beside it, which counts as nothing.
     """
 
     items: list[WindowTree]
     trained: list[Trained]
     generation_seconds: float
+    stand_in: StandIn | None = None
 
 
 class Rollout:
@@ -62,11 +66,15 @@ class Rollout:
             items = [self._items(step) for step in steps]
         self._trainer.source.share_done = steps[0] / self._steps
         before = ledger.seconds[Phase.GENERATION]
-        written = iter(self._trainer.source.write([item for window in items for item in window]))
+        with ExitStack() as stack:
+            if self._trainer.recipe.row.source.is_on_policy:
+                stack.enter_context(self._trainer.engines.generating())
+            written = iter(self._trainer.source.write([item for window in items for item in window]))
         seconds = ledger.seconds[Phase.GENERATION] - before
         examples = sum(len(item.examples) for window in items for item in window)
         return {
             step: self._ready(
+                step,
                 window,
                 [next(written) for _ in window],
                 seconds * sum(len(item.examples) for item in window) / max(examples, 1),
@@ -74,17 +82,26 @@ class Rollout:
             for step, window in zip(steps, items, strict=True)
         }
 
-    def _ready(self, items: list[WindowTree], trained: list[Trained], seconds: float) -> ReadyWindow:
+    def _ready(
+        self, step: int, items: list[WindowTree], trained: list[Trained], seconds: float
+    ) -> ReadyWindow:
         """The window with the trees that its completions are about."""
         found = [
             item if each.about is None else as_window_trees(self._prepared, [each.about])[0]
             for item, each in zip(items, trained, strict=True)
         ]
-        return ReadyWindow(found, trained, seconds)
+        return ReadyWindow(found, trained, seconds, self._stand_in(step))
 
     def _items(self, step: int) -> list[WindowTree]:
         trees = self._windows.window(step)[self._process :: self._processes]
         return as_window_trees(self._prepared, trees)
+
+    def _stand_in(self, step: int) -> StandIn | None:
+        trees = self._windows.window(step)
+        if len(trees[self._process :: self._processes]) == len(trees[:: self._processes]):
+            return None
+        (item,) = as_window_trees(self._prepared, [TreeOfExamples(trees[0].examples[:1], trees[0].epoch)])
+        return StandIn(item, Trained(item.golds, logps=tuple((0.0,) * len(gold) for gold in item.golds)))
 
     # ---- for checkpoints ---------------------------------------------------------------------------------
 
@@ -112,4 +129,6 @@ class Rollout:
             items = self._items(step)
             own = [by_tree[step, self._process + i * self._processes] for i in range(len(items))]
             seconds = own[0]["generation_seconds"] if own else 0.0
-            self._pending[step] = self._ready(items, [Trained.from_json(state) for state in own], seconds)
+            self._pending[step] = self._ready(
+                step, items, [Trained.from_json(state) for state in own], seconds
+            )

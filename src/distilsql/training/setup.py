@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType
+from torch.distributed.device_mesh import init_device_mesh
 
 from distilsql.data.benchmark import Benchmark, SqlBenchmark
-from distilsql.errors import RunError
+from distilsql.errors import ModelError, RunError
 from distilsql.inference.given import NOTHING_GIVEN, Given
 from distilsql.inference.loading import Engines, load_engines
 from distilsql.inference.prepare import Prepared, load_data, prepare
@@ -66,10 +67,14 @@ def load_training_data(recipe: Recipe, *, is_judging: bool, given: Given = NOTHI
     return data
 
 
-def load_training_engines(recipe: Recipe, device: torch.device, *, given: Given = NOTHING_GIVEN) -> Engines:
+def load_training_engines(
+    recipe: Recipe, device: torch.device, *, given: Given = NOTHING_GIVEN, processes: int = 1
+) -> Engines:
+    """The models of a recipe; of several processes each holds a part of them."""
     with progress("loading models"):
         longest_tokens = source_class(recipe).longest_tokens(recipe)
-        return load_engines(recipe, device, longest_tokens=longest_tokens, given=given)
+        mesh = init_device_mesh(device.type, (processes,)) if processes > 1 else None
+        return load_engines(recipe, device, longest_tokens=longest_tokens, given=given, mesh=mesh)
 
 
 def prepare_examples(recipe: Recipe, benchmark: Benchmark, engines: Engines) -> Prepared:
@@ -111,5 +116,10 @@ def choose_layouts(engines: Engines, recipe: Recipe, first_window: Sequence[Wind
         )
         if choice == "off" or not exact:
             model.layout = "padded"
+        if role == "student" and recipe.train.recompute_activations and model.runs_dense_trees:
+            raise ModelError(
+                "train.recompute_activations runs layers twice, and this student attends to trees with a dense mask "
+                "and a cache, which would then hold each token twice. Set train.share_prefix = off, or leave it out."
+            )
         if not exact:
             log.warning(f"The {role} does not give the same result on a tree, so it runs padded (slower).")

@@ -8,7 +8,6 @@ that was killed at any point resumes from its last checkpoint and ends with the 
 import logging
 import operator
 import shutil
-import signal
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -38,9 +37,11 @@ from distilsql.runs.folder import (
 from distilsql.runs.recipe import Recipe
 from distilsql.runs.records import Summary
 from distilsql.training.across_processes import (
+    accelerator_of,
+    ending_with_the_others,
+    is_stop_requested,
     speaking_for_all,
     sum_denominators,
-    sum_gradients,
     sum_loss,
     sum_values,
     survey_together,
@@ -115,9 +116,10 @@ def train(
     begun = None if overwrite else begun_in(out)
     if begun is not None:
         refuse_others(recipe, begun, out)
-    accelerator = Accelerator(log_with=recipe.train.trackers or None, project_dir=str(out))
+    accelerator = accelerator_of(recipe.train.trackers, out)
     with ExitStack() as held:
         held.enter_context(speaking_for_all(accelerator.is_main_process))
+        held.enter_context(ending_with_the_others(accelerator, out))
         recipe, settled_why = settled_for_run(recipe, None if overwrite else out, accelerator, given)
         with accelerator.main_process_first():
             if accelerator.is_main_process:
@@ -160,7 +162,9 @@ class _Trainer:
         self.recipe, self.run, self.accelerator, self.on_step = recipe, run, accelerator, on_step
         self.ledger = Ledger(accelerator.device)
         self.data = load_training_data(recipe, is_judging=accelerator.is_main_process, given=given)
-        self.engines: Engines = load_training_engines(recipe, accelerator.device, given=given)
+        self.engines: Engines = load_training_engines(
+            recipe, accelerator.device, given=given, processes=accelerator.num_processes
+        )
         self.prepared: Prepared = prepare_examples(recipe, self.data.benchmark, self.engines)
         self.windows = window_stream(recipe, self.prepared)
         self.steps = recipe.train.steps or self.windows.steps(recipe.train.epochs or 1)
@@ -208,7 +212,7 @@ class _Trainer:
                 # If writing the model fails, as on a full disk, nothing is trained again.
                 self._save(self.steps)
             self._finish()
-            if self._is_stop_requested(stop):
+            if is_stop_requested(self.accelerator, stop):
                 raise KeyboardInterrupt
 
     def _evaluate_and_save(self, done: int, stop: StopRequest) -> None:
@@ -222,19 +226,11 @@ class _Trainer:
         if tell_every and done % tell_every == 0:
             self._tell_validation_loss()
         is_due = done % every.save_every_steps == 0
-        is_last = done < self.steps and self._is_stop_requested(stop)
+        is_last = done < self.steps and is_stop_requested(self.accelerator, stop)
         if done < self.steps and (is_due or is_last):
             self._save(done)
         if is_last:
             raise KeyboardInterrupt
-
-    def _is_stop_requested(self, stop: StopRequest) -> bool:
-        """Whether any process was asked to stop: they save together, so all of them stop after the same step."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        asked = sum_values(self.accelerator, [float(stop.number == number) for number in numbers])
-        heard = [number for number, processes in zip(numbers, asked, strict=True) if processes]
-        stop.number = stop.number or next(iter(heard), None)
-        return bool(heard)
 
     def _prepare_source_and_teacher(self) -> None:
         """What both need before the first step; a resumed run finds most of it there."""
@@ -257,16 +253,16 @@ class _Trainer:
         ready = self.rollout.window(step)
         items, trained = ready.items, ready.trained
         if step in self.calibration.steps:
-            self.calibration.time_sft(items, self.optimizer)
+            beside = [ready.stand_in.item] if ready.stand_in else []
+            self.calibration.time_sft([*items, *beside], self.optimizer)
         start = self.ledger.training_seconds
-        survey = survey_together(self.trainer, items, trained)
+        survey = survey_together(self.trainer, ready)
         whole = sum_denominators(self.accelerator, self.trainer.denominators(items, trained))
-        loss = self.trainer.accumulate(items, trained, whole, survey)
+        loss = self.trainer.accumulate(items, trained, whole, survey, ready.stand_in)
         loss = sum_loss(self.accelerator, loss)
         if not loss.finite:
             self._stop_on_bad_loss(step, loss)
         with self.ledger.phase(Phase.OPTIMIZER):
-            sum_gradients(self.accelerator, self.optimizer.gradients())
             norm = self.optimizer.clip(self.recipe.train.clip_norm)
             if not torch.isfinite(torch.tensor(norm)):
                 loss.culprits = [example.example.example_id for item in items for example in item.examples]
@@ -313,18 +309,21 @@ class _Trainer:
             self.accelerator.log(numbers, step=done)
 
     def _evaluate(self, done: int) -> None:
+        with self.engines.student.sharding.whole(), self.ledger.phase(Phase.EVALUATION):
+            self._score(done)
+        self.accelerator.wait_for_everyone()
+
+    def _score(self, done: int) -> None:
         if self.accelerator.is_main_process and self.data.valid is not None:
             valid = self.data.valid
-            with self.ledger.phase(Phase.EVALUATION):
-                accuracy = score_during_training(self.recipe, self.engines, valid, self.data.golds)
+            accuracy = score_during_training(self.recipe, self.engines, valid, self.data.golds)
             metric = "execution accuracy" if valid.task == "sql" else "ROUGE-L"
             log.info(f"step {done}: {metric} {accuracy:.1%} on {valid.name}")
             append_line(self.run, {"step": done, "valid_accuracy": accuracy})
-        self.accelerator.wait_for_everyone()
 
     def _tell_validation_loss(self) -> None:
         """The same number in every process; what it takes is part of what the method costs."""
-        with self.ledger.phase(Phase.STUDENT):
+        with self.engines.student.sharding.whole(), self.ledger.phase(Phase.STUDENT):
             process = self.accelerator.process_index
             own = own_validation_loss(self.recipe, self.engines, self.data.valid, process)
             self.trainer.source.hear(*sum_values(self.accelerator, [own]))
@@ -332,17 +331,16 @@ class _Trainer:
     def _save(self, done: int) -> None:
         pending: Any = gather_object(self.rollout.state())
         sources: Any = gather_object([self.trainer.source.state()])
-        if self.accelerator.is_main_process:
-            with self.ledger.phase(Phase.CHECKPOINT):
-                state = {
-                    "step": done,
-                    "examples_seen": self.examples_seen,
-                    "ledger": self.ledger.state(),
-                    "calibration": self.calibration.state(),
-                    "rollout": pending,
-                    "sources": sources,
-                }
-                save_checkpoint(self.run.checkpoint, self.optimizer.state(), state)
+        with self.ledger.phase(Phase.CHECKPOINT):
+            state = {
+                "step": done,
+                "examples_seen": self.examples_seen,
+                "ledger": self.ledger.state(),
+                "calibration": self.calibration.state(),
+                "rollout": pending,
+                "sources": sources,
+            }
+            save_checkpoint(self.run.checkpoint, self.optimizer.state(), state, self.accelerator)
         self._say_kept(done)
         self.accelerator.wait_for_everyone()
 
@@ -352,7 +350,7 @@ class _Trainer:
 
     def _resume(self) -> int:
         """The step to resume from; log lines written after the checkpoint are dropped."""
-        found = load_checkpoint(self.run.checkpoint)
+        found = load_checkpoint(self.run.checkpoint, self.optimizer.room)
         done = 0
         if found is not None:
             tensors, state = found
@@ -372,10 +370,12 @@ class _Trainer:
         return done
 
     def _finish(self) -> None:
+        with self.engines.student.sharding.whole():
+            if self.accelerator.is_main_process:
+                write_model(
+                    self.recipe, self.run, self.engines, steps=self.steps, examples_seen=self.examples_seen
+                )
         if self.accelerator.is_main_process:
-            write_model(
-                self.recipe, self.run, self.engines, steps=self.steps, examples_seen=self.examples_seen
-            )
             write_json(self.run.summary, self._summary().to_json())
             shutil.rmtree(self.run.checkpoint.parent, ignore_errors=True)
         say_kept(f"{self.run.path} is finished.")

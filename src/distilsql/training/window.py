@@ -60,6 +60,15 @@ class Denominators:
     gold: int
 
 
+@dataclass(frozen=True)
+class StandIn:
+    """A tree that a process runs beside those of the others, with a loss of weight zero: sharded models are run by all
+    processes at once."""
+
+    item: WindowTree
+    trained: Trained
+
+
 def resolve_divergence(recipe: Recipe) -> Divergence | None:
     """The method's divergence, or the one that the recipe sets instead."""
     if recipe.row.divergence is None:
@@ -87,13 +96,17 @@ class WindowTrainer:
             window_denominator(lengths, self.reduction), window_denominator(golds, self.reduction)
         )
 
-    def survey(self, items: Sequence[WindowTree], trained: Sequence[Trained]) -> Survey | None:
+    def survey(
+        self, items: Sequence[WindowTree], trained: Sequence[Trained], stand_in: StandIn | None = None
+    ) -> Survey | None:
         """This rank's readings of a window, for a divergence that asks which of its positions are hard. None for
         others, and where completions are not known before they are rewritten: each tree is then judged by itself."""
         if self.divergence is None or not self.divergence.hard_share or self.source.rewrites:
             return None
         readings = [self._read(item, each) for item, each in zip(items, trained, strict=True)]
-        return Survey([reading for reading in readings if reading is not None])
+        if stand_in is not None:
+            readings.append(self._read(stand_in.item, stand_in.trained))
+        return Survey([reading for reading in readings if reading is not None], counted=len(items))
 
     def judge(self, survey: Survey, logps: Sequence[float]) -> None:
         """Which positions are hard, from the log-probabilities of all processes."""
@@ -105,11 +118,12 @@ class WindowTrainer:
         trained: Sequence[Trained],
         denominators: Denominators,
         survey: Survey | None = None,
+        stand_in: StandIn | None = None,
     ) -> WindowLoss:
         """Loss and gradients of this rank's trees, one tree at a time."""
         result = WindowLoss()
         for number, (item, each) in enumerate(zip(items, trained, strict=True)):
-            parts = self._tree(item, each, denominators, result, survey, number)
+            parts = self._tree(item, each, denominators, result, survey, number, weight=1.0)
             result.examples += len(item.examples)
             result.tokens_from_teacher += each.tokens_from_teacher
             result.tokens_written += each.tokens_written
@@ -118,6 +132,11 @@ class WindowTrainer:
             if not np.isfinite(total):
                 result.finite = False
                 result.culprits += [example.example.example_id for example in item.examples]
+        if stand_in is not None:
+            uncounted = WindowLoss()
+            self._tree(
+                stand_in.item, stand_in.trained, denominators, uncounted, survey, len(items), weight=0.0
+            )
         return result
 
     def _tree(
@@ -128,6 +147,8 @@ class WindowTrainer:
         result: WindowLoss,
         survey: Survey | None,
         number: int,
+        *,
+        weight: float,
     ) -> list[LossParts]:
         self.ledger.count("prompt_tokens", item.tree.prompt_tokens)
         state: PromptState | None = None
@@ -142,9 +163,8 @@ class WindowTrainer:
         with self.ledger.phase(Phase.STUDENT):
             distillation = self._distillation(trained, reading, denominators.trained, survey)
             parts = self._losses(item, trained, reading, distillation, denominators, state, result)
-            total = torch.stack([part.total for part in parts]).sum()
-            if torch.isfinite(total):
-                total.backward()
+            # Whether or not it is finite: other processes may be in their backward pass, too.
+            (weight * torch.stack([part.total for part in parts]).sum()).backward()
         return parts
 
     def _losses(

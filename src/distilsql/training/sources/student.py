@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from distilsql.errors import RunError
 from distilsql.inference.loading import Engines
 from distilsql.inference.prepare import TokenizedExample
 from distilsql.models.tree import Completion
@@ -39,12 +38,9 @@ class Student(CompletionSource):
         """Raises RunError if vLLM is used with several processes, ModelError if it is missing."""
         if self.recipe.generation.engine != "vllm":
             return
-        if beforehand.processes > 1:
-            raise RunError(
-                "generation.engine = vllm needs a single process, but there are "
-                f"{beforehand.processes}. Start one process, or use generation.engine = built-in."
-            )
-        self._vllm = vllm_source(self.recipe, self.engines.student, self.engines.tokenizer)
+        self._vllm = vllm_source(
+            self.recipe, self.engines.student, self.engines.tokenizer, beforehand.processes
+        )
 
     def write(self, items: Sequence[WindowTree]) -> list[Trained]:
         rows = [self.given(item) for item in items]

@@ -142,14 +142,17 @@ def ensure_teacher_completions(
         for batch in _batches(recipe, beforehand.prepared, beforehand.examples)
         if not _ids(batch) <= known.keys()
     ]
-    writer = _vllm_teacher(recipe, engines) if batches and recipe.generation.engine == "vllm" else None
+    writer = (
+        _vllm_teacher(recipe, engines, processes) if batches and recipe.generation.engine == "vllm" else None
+    )
     at_once = _BATCHES_PER_VLLM_CALL if writer else processes
     with progress("completions of the teacher", len(beforehand.examples), done=len(known)) as advance:
         for start in range(0, len(batches), at_once):
             own = batches[start + process : start + at_once : processes]
-            everyones: list[dict[str, Any]] = gather_object(  # type: ignore[assignment]
-                _written(recipe, engines, writer, options, own)
-            )
+            assert engines.teacher is not None
+            with engines.teacher.sharding.in_step():
+                written = _written(recipe, engines, writer, options, own)
+            everyones: list[dict[str, Any]] = gather_object(written)  # type: ignore[assignment]
             if process == 0:
                 _append(run, everyones)
             before = len(known)
@@ -182,9 +185,9 @@ def _batches(recipe: Recipe, prepared: Prepared, examples: Collection[int]) -> l
     return [[part.item for part in batch] for batch in batches]
 
 
-def _vllm_teacher(recipe: Recipe, engines: Engines) -> VllmSource:
+def _vllm_teacher(recipe: Recipe, engines: Engines, processes: int) -> VllmSource:
     assert engines.teacher is not None
-    return vllm_source(recipe, engines.teacher, engines.tokenizer)
+    return vllm_source(recipe, engines.teacher, engines.tokenizer, processes)
 
 
 def _written(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from distilsql.errors import RunError
 from distilsql.models.generate import GenerationOptions, beam_search, generate_trees, split
 from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.tree import Completion
@@ -70,8 +71,18 @@ def search_completions(
     ]
 
 
-def vllm_source(recipe: Recipe, model: TreeModel, tokenizer: Any) -> VllmSource:
-    """A vLLM engine that writes as `model` does. Raises ModelError where vLLM is missing."""
+def vllm_source(recipe: Recipe, model: TreeModel, tokenizer: Any, processes: int) -> VllmSource:
+    """A vLLM engine that writes as `model` does.
+
+    Raises:
+        RunError: there are several processes.
+        ModelError: vLLM is missing.
+    """
+    if processes > 1:
+        raise RunError(
+            f"generation.engine = vllm needs a single process, but there are {processes}. Start one process, or use "
+            "generation.engine = built-in."
+        )
     return VllmSource(
         model.model,
         tokenizer,
