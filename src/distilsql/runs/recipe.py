@@ -17,6 +17,7 @@ from distilsql.databases.url import without_passwords
 from distilsql.distill.methods import METHODS, Method
 from distilsql.errors import RecipeError
 from distilsql.runs.method_sections import (
+    READS_TOKENS,
     DistillOptions,
     GenerationSettings,
     MiniLLMSettings,
@@ -93,6 +94,8 @@ class Recipe(Section):
                 "generation.engine = vllm cannot load a quantised teacher: use the built-in engine, or "
                 "teacher.quantization = none"
             )
+        if self.teacher and self.teacher.bridge != "none":
+            self._check_bridge(self.teacher.bridge)
         row = METHODS[self.method]
         if row.divergence is None and not row.completion_weight and self.gold_weight == 0:
             raise ValueError(
@@ -103,6 +106,31 @@ class Recipe(Section):
         if self.train.evaluate_every_steps and not self.data.valid:
             raise ValueError("train.evaluate_every_steps needs data.valid")
         return self
+
+    def _check_bridge(self, bridge: str) -> None:
+        """Raises ValueError for what a teacher with another vocabulary cannot do."""
+        row = METHODS[self.method]
+        if row.source.reads_both_models:
+            raise ValueError(
+                f"{self.method} needs both models' probabilities of the same next token, which teacher.bridge = "
+                f"{bridge} does not give: distil a teacher with the student's tokenizer"
+            )
+        if row.source.name == "masked":
+            raise ValueError(
+                f"{self.method} leaves mask tokens in what the teacher reads, and they have no text that another "
+                "tokenizer could read: use kid, or a teacher with the student's tokenizer"
+            )
+        divergence = self.distill.divergence or row.divergence
+        if divergence in READS_TOKENS and bridge == "hybrid":
+            raise ValueError(
+                f"{divergence} reads the probability of the student's own token, which a teacher with another "
+                "vocabulary need not have: use another distill.divergence or teacher.bridge = uld"
+            )
+        if bridge == "uld" and self.distill.divergence is not None:
+            raise ValueError(
+                f"teacher.bridge = uld takes the place of a divergence, and distill.divergence = {divergence} names "
+                "one: use teacher.bridge = hybrid, or leave the divergence out"
+            )
 
     @property
     def row(self) -> Method:

@@ -58,7 +58,8 @@ class StudentOptions(Section):
 class TeacherOptions(Section):
     """`[teacher]`: the frozen model that is distilled; every method but sft needs one.
 
-    It must use the student's tokenizer, which is checked when both are loaded (ModelError).
+    It must use the student's tokenizer, which is checked when both are loaded (ModelError), unless `bridge` says how
+    their vocabularies are compared.
     """
 
     path: str = Field(
@@ -72,6 +73,13 @@ class TeacherOptions(Section):
     )
     quantization: Literal["none", "8bit", "4bit"] = Field(
         "none", description="load the teacher in 8 or 4 bits (bitsandbytes); merge its adapter first"
+    )
+    bridge: Literal["none", "hybrid", "uld"] = Field(
+        "none",
+        description="for a teacher with another tokenizer, which then reads the same text in its own tokens. hybrid: "
+        "the method's divergence on the tokens that both vocabularies have and universal logit distillation on the "
+        "others, over aligned spans of text (as TRL's GOLD); uld: universal logit distillation alone (Boizard et al. "
+        "2024), in place of the method's divergence; none: another tokenizer is refused",
     )
 
 

@@ -6,7 +6,7 @@
 import json
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from accelerate.utils import gather_object
@@ -139,7 +139,9 @@ def ensure_teacher_completions(
     known = _read(run, repair=process == 0)
     batches = [
         batch
-        for batch in _batches(recipe, beforehand.prepared, beforehand.examples)
+        for batch in _batches(
+            recipe, beforehand.prepared.for_teacher or beforehand.prepared, beforehand.examples
+        )
         if not _ids(batch) <= known.keys()
     ]
     writer = _vllm_teacher(recipe, engines) if batches and recipe.generation.engine == "vllm" else None
@@ -184,7 +186,7 @@ def _batches(recipe: Recipe, prepared: Prepared, examples: Collection[int]) -> l
 
 def _vllm_teacher(recipe: Recipe, engines: Engines) -> VllmSource:
     assert engines.teacher is not None
-    return vllm_source(recipe, engines.teacher, engines.tokenizer)
+    return vllm_source(recipe, engines.teacher, engines.teacher_tokenizer)
 
 
 def _written(
@@ -194,9 +196,14 @@ def _written(
     options: GenerationOptions,
     batches: Sequence[Sequence[WindowTree]],
 ) -> list[dict[str, Any]]:
-    """Records of what the teacher writes for some batches."""
+    """Records of what the teacher writes for some batches, in the student's tokens."""
     start = time.perf_counter()
     assert engines.teacher is not None
+    options = replace(
+        options,
+        eos_token_id=int(engines.teacher_tokenizer.eos_token_id),
+        vocabulary_size=engines.teacher_vocabulary_size,
+    )
     if recipe.teacher_beams > 1:
         everything = search_completions(
             engines.teacher, batches, options, recipe.teacher_beams, engines.teacher_prefixes
@@ -217,12 +224,16 @@ def _written(
     return [
         {
             "example_id": example.example.example_id,
-            "text": engines.tokenizer.decode(tokens, skip_special_tokens=True),
-            "tokens": list(tokens),
+            "text": engines.teacher_tokenizer.decode(tokens, skip_special_tokens=True),
+            "tokens": list(_as_student_reads(engines, tokens)[: options.max_new_tokens]),
             "seconds": seconds,
         }
         for example, tokens in zip(examples, written, strict=True)
     ]
+
+
+def _as_student_reads(engines: Engines, tokens: Completion) -> Completion:
+    return tokens if engines.translator is None else engines.translator.to_student(tokens)
 
 
 def _read(run: RunFolder, *, repair: bool) -> dict[str, dict[str, Any]]:
