@@ -81,7 +81,7 @@ def load_engines(
     if options.keep_layers is not None:
         keep_layers(model, options.keep_layers)
     teacher: TreeModel | None = None
-    if recipe.row.needs_teacher and recipe.teacher is not None:
+    if recipe.loads_teacher and recipe.teacher is not None:
         if given.teacher is not None:
             teacher = TreeModel(given.teacher_weights(precision, device))
         else:
