@@ -26,7 +26,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inference": {"data", "databases", "prompts", "metrics", "synthesis", "models", "distill", "runs"},
     "export": {"data", "metrics", "models", "inference"},
     "serve": {"data", "databases", "models", "runs", "inference"},
-    "training": {"data", "databases", "prompts", "metrics", "models", "distill", "runs", "inference"},
+    "training": {
+        "data",
+        "databases",
+        "prompts",
+        "metrics",
+        "synthesis",
+        "models",
+        "distill",
+        "runs",
+        "inference",
+    },
     "experiments": {
         "data",
         "databases",

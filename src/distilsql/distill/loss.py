@@ -6,25 +6,39 @@ respect to the hidden states (and the student's head, where it is trained). Memo
 depend on the number of completion tokens. All row weights are known beforehand, so the gradients are computed
 in the forward pass and only scaled in the backward pass.
 
-Shapes: N completion positions, D and E hidden sizes of student and teacher, V shared vocabulary.
+A teacher with another vocabulary (`bridge.py`) has rows of its own; a chunk then is a few spans of both.
+
+Shapes: N completion positions, D and E hidden sizes of student and teacher, V shared vocabulary, Q the teacher's
+positions: N but for another vocabulary.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from distilsql.distill.bridge import AlignedSpans, Bridge
 from distilsql.distill.divergence import Divergence, Positions
 from distilsql.distill.head import Head, _wide
+
+
+@dataclass(frozen=True)
+class Bridged:
+    """For a teacher with another vocabulary: how the two are compared, and on which spans."""
+
+    bridge: Bridge
+    aligned: AlignedSpans
 
 
 @dataclass(frozen=True)
 class Distillation:
     """The teacher's side of the loss: its hidden states at the same positions, its head, and the divergence.
 
-    `positions` are for a divergence that reads them.
+    `positions` are for a divergence that reads them. With `bridged`, hidden states are those of the teacher's tokens
+    (Q, E), and the bridge takes the divergence's place; a span has the weight of its rows, which is one.
     `temperature` divides both models' logits inside the divergence only. ASSUMED 1, and no T² factor is ever
     applied: the papers name neither.
     """
@@ -35,6 +49,12 @@ class Distillation:
     weight_N: Tensor
     temperature: float = 1.0
     positions: Positions | None = None
+    bridged: Bridged | None = None
+
+    @property
+    def teacher_rows(self) -> int:
+        """How many rows the teacher's hidden states need to be for the student's."""
+        return len(self.weight_N) if self.bridged is None else len(self.bridged.aligned.teacher_token_Q)
 
 
 @dataclass(frozen=True)
@@ -51,7 +71,7 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class LossParts:
-    """`total` carries the gradient; the per-position values (nats, unweighted) are for logs."""
+    """`total` carries the gradient; the values (nats, unweighted) per position, or per span, are for logs."""
 
     total: Tensor
     divergence_N: Tensor
@@ -75,16 +95,20 @@ def completion_loss(
     """
     if distillation is None and likelihood is None:
         raise ValueError("completion_loss needs a distillation term, a likelihood term, or both")
-    rows = len(hidden_ND)
-    for name, tensor in (
-        ("teacher hidden states", distillation.hidden_NE if distillation else None),
-        ("targets", likelihood.target_N if likelihood else None),
+    for name, rows, needed in (
+        ("teacher hidden states", len(distillation.hidden_NE), distillation.teacher_rows)
+        if distillation
+        else ("", 0, 0),
+        ("weights", len(distillation.weight_N) if distillation else len(hidden_ND), len(hidden_ND)),
+        ("targets", len(likelihood.target_N) if likelihood else len(hidden_ND), len(hidden_ND)),
     ):
-        if tensor is not None and len(tensor) != rows:
-            raise ValueError(f"{len(tensor)} rows of {name} for {rows} student rows")
+        if rows != needed:
+            raise ValueError(f"{rows} rows of {name} for {needed} student rows")
     total, divergence_N, nll_N = _ChunkedLoss.apply(
         hidden_ND, head.weight_VD, head.bias_V, head, vocabulary_size, distillation, likelihood, chunk_rows
     )
+    if distillation is not None and distillation.bridged is not None:
+        divergence_N = divergence_N[distillation.bridged.aligned.first_rows]
     return LossParts(total, divergence_N, nll_N)
 
 
@@ -111,13 +135,12 @@ class _ChunkedLoss(torch.autograd.Function):
         divergence_N = hidden_ND.new_zeros(len(hidden_ND), dtype=wide)
         nll_N = hidden_ND.new_zeros(len(hidden_ND), dtype=wide)
         wants_gradient = hidden_needs or weight_needs or bias_needs
-        for start in range(0, len(hidden_ND), chunk_rows):
-            rows = slice(start, min(start + chunk_rows, len(hidden_ND)))
+        for rows, part in _chunks(distillation, len(hidden_ND), chunk_rows):
             grad_logits_RV = _chunk(
                 hidden_ND[rows],
                 head,
                 vocabulary_size,
-                _rows_of(distillation, rows),
+                part,
                 None
                 if likelihood is None
                 else Likelihood(likelihood.target_N[rows], likelihood.weight_N[rows]),
@@ -177,14 +200,21 @@ def _chunk(
     if distillation is not None:
         temperature = distillation.temperature
         student_RV = head.log_probs(hidden_RD, vocabulary_size, temperature)
-        teacher_RV = distillation.head.log_probs(distillation.hidden_NE, vocabulary_size, temperature)
-        divergence_R.copy_(distillation.divergence(teacher_RV, student_RV, distillation.positions))
-        if wants_gradient:
-            weight_R1 = distillation.weight_N.to(student_RV).unsqueeze(-1)
-            gradient_RV = distillation.divergence.logit_gradient(
-                teacher_RV, student_RV, distillation.positions
-            )
-            gradient_RV.mul_(weight_R1 / temperature)
+        if distillation.bridged is not None:
+            bridge, aligned = distillation.bridged.bridge, distillation.bridged.aligned
+            teacher_size = bridge.vocabularies.teacher_size
+            teacher_QU = distillation.head.log_probs(distillation.hidden_NE, teacher_size, temperature)
+            value_R, gradient_RV = bridge.value_and_gradient(teacher_QU, student_RV, aligned)
+            divergence_R.copy_(value_R)
+        else:
+            teacher_RV = distillation.head.log_probs(distillation.hidden_NE, vocabulary_size, temperature)
+            divergence_R.copy_(distillation.divergence(teacher_RV, student_RV, distillation.positions))
+            if wants_gradient:
+                gradient_RV = distillation.divergence.logit_gradient(
+                    teacher_RV, student_RV, distillation.positions
+                )
+        if gradient_RV is not None:
+            gradient_RV.mul_(distillation.weight_N.to(student_RV).unsqueeze(-1) / temperature)
     if likelihood is not None:
         if distillation is None or distillation.temperature != 1.0:
             student_RV = head.log_probs(hidden_RD, vocabulary_size)
@@ -198,14 +228,31 @@ def _chunk(
     return gradient_RV
 
 
-def _rows_of(distillation: Distillation | None, rows: slice) -> Distillation | None:
-    if distillation is None:
-        return None
-    return Distillation(
-        distillation.hidden_NE[rows],
-        distillation.head,
-        distillation.divergence,
-        distillation.weight_N[rows],
-        distillation.temperature,
-        None if distillation.positions is None else distillation.positions.rows(rows),
+def _chunks(
+    distillation: Distillation | None, rows: int, chunk_rows: int
+) -> Iterator[tuple[slice, Distillation | None]]:
+    """The student's rows a chunk at a time, with what the distillation has for them."""
+    if distillation is not None and distillation.bridged is not None:
+        for own, teachers, aligned in distillation.bridged.aligned.chunks(chunk_rows):
+            yield (
+                own,
+                replace(
+                    distillation,
+                    hidden_NE=distillation.hidden_NE[teachers],
+                    weight_N=distillation.weight_N[own],
+                    bridged=replace(distillation.bridged, aligned=aligned),
+                ),
+            )
+        return
+    for start in range(0, rows, chunk_rows):
+        own = slice(start, min(start + chunk_rows, rows))
+        yield own, None if distillation is None else _rows_of(distillation, own)
+
+
+def _rows_of(distillation: Distillation, rows: slice) -> Distillation:
+    return replace(
+        distillation,
+        hidden_NE=distillation.hidden_NE[rows],
+        weight_N=distillation.weight_N[rows],
+        positions=None if distillation.positions is None else distillation.positions.rows(rows),
     )

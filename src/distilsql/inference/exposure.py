@@ -37,7 +37,8 @@ def expose_run(
     `teacher` is a folder or hub name; without it, the run's own, loaded as in training.
 
     Raises:
-        RunError: the run has no teacher and none is given, or it agrees with the student everywhere.
+        RunError: the run has no teacher that can be loaded and none is given, or it agrees with the student
+            everywhere.
         ModelError: the teacher reads other tokens than the student.
     """
     recipe = recipe_of(run)
@@ -45,6 +46,11 @@ def expose_run(
     if source is None:
         raise RunError(
             f"{run.path} has no teacher in its recipe to compare its student with: name one with --teacher."
+        )
+    if source.endpoint:
+        raise RunError(
+            f"{run.path} learned from {source.path} behind an endpoint, which gives text and no probabilities: name a "
+            "teacher that can be loaded with --teacher."
         )
     student = load_student(run).decoder
     with progress(f"loading {source.path}"):

@@ -18,6 +18,7 @@ from distilsql.models.load import (
     Placement,
     Precision,
     add_lora,
+    check_outputs,
     check_positions,
     freeze,
     is_spread,
@@ -30,6 +31,7 @@ from distilsql.models.precision import settled_precision
 from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.recompute import recompute_activations
 from distilsql.models.sharding import Sharded, reshard
+from distilsql.models.translation import Translator
 from distilsql.models.tree_model import TreeModel, base_model
 from distilsql.runs.recipe import Recipe
 from distilsql.runs.sections import PromptSettings, TeacherOptions
@@ -40,17 +42,29 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Engines:
-    """`vocabulary_size` is the shared number of leading vocabulary entries, to which all logits are cut."""
+    """`vocabulary_size` is the shared number of leading vocabulary entries, to which all logits are cut.
+
+    With a `translator` the teacher has a vocabulary of its own (`teacher.bridge`), and that number is the student's.
+    """
 
     student: TreeModel
     tokenizer: Any
     vocabulary_size: int
     teacher: TreeModel | None = None
     teacher_prefixes: PrefixCache | None = None
+    translator: Translator | None = None
 
     @property
     def eos_token_id(self) -> int:
         return int(self.tokenizer.eos_token_id)
+
+    @property
+    def teacher_tokenizer(self) -> Any:
+        return self.tokenizer if self.translator is None else self.translator.teacher_tokenizer
+
+    @property
+    def teacher_vocabulary_size(self) -> int:
+        return self.vocabulary_size if self.translator is None else self.translator.teacher_size
 
     @contextmanager
     def generating(self) -> Iterator[None]:
@@ -85,17 +99,19 @@ def load_engines(
     if options.keep_layers is not None:
         keep_layers(model, options.keep_layers)
     teacher: TreeModel | None = None
-    if recipe.row.needs_teacher and recipe.teacher is not None:
+    if recipe.loads_teacher and recipe.teacher is not None:
         if given.teacher is not None:
             teacher = _placed(given.teacher_weights(precision, device), precision, device, mesh)
         else:
             teacher = load_teacher(recipe.teacher, precision, device, mesh)
     teacher_path = recipe.teacher.path if teacher is not None and recipe.teacher else None
+    translator = _translator(recipe, tokenizer, teacher, given)
     vocabulary_size = shared_vocabulary_size(
         model,
-        None if teacher is None else teacher.causal_lm,
+        None if teacher is None or translator is not None else teacher.causal_lm,
         tokenizer,
-        None if given.teacher is not None else teacher_path,  # one in memory reads the student's tokens
+        # One in memory reads the student's tokens.
+        None if given.teacher is not None or translator is not None else teacher_path,
     )
     if options.tuning == "lora":
         model = add_lora(model, rank=options.lora_rank, scale=options.lora_scale)
@@ -116,16 +132,41 @@ def load_engines(
         tokenizer=tokenizer,
         vocabulary_size=vocabulary_size,
         teacher=teacher,
+        translator=translator,
     )
     fit_threads(*(one.model for one in (engines.student, teacher) if one is not None))
-    roles = [(engines.student, options.path)]
+    roles = [(engines.student, options.path, vocabulary_size)]
     if teacher is not None:
-        roles.append((teacher, str(teacher_path)))
+        roles.append((teacher, str(teacher_path), engines.teacher_vocabulary_size))
         engines.teacher_prefixes = PrefixCache(teacher, recipe.train.teacher_cache_mb * 2**20)
-    for tree_model, path in roles:
-        _check_model(tree_model, vocabulary_size, longest_tokens or recipe.prompt.longest_tokens, path)
+    for tree_model, path, size in roles:
+        _check_model(tree_model, size, longest_tokens or recipe.prompt.longest_tokens, path)
         reshard(tree_model.causal_lm)
     return engines
+
+
+def _translator(recipe: Recipe, tokenizer: Any, teacher: TreeModel | None, given: Given) -> Translator | None:
+    """For a teacher that reads its own tokens; None where it reads the student's.
+
+    Raises:
+        ModelError: the teacher is in memory, without a tokenizer, or one that cannot be translated.
+    """
+    if teacher is None or recipe.teacher is None or recipe.teacher.bridge == "none":
+        return None
+    if given.teacher is not None:
+        raise ModelError(
+            "teacher.bridge needs the teacher's tokenizer, and a teacher in memory comes without: save both into a "
+            "folder (save_pretrained) and give its path as teacher.path."
+        )
+    own = load_tokenizer(recipe.teacher.path)
+    check_outputs("teacher", teacher.causal_lm, len(own))
+    translator = Translator(tokenizer, own, recipe.student.path, recipe.teacher.path)
+    known = translator.vocabularies
+    log.info(
+        f"The teacher reads its own tokens: {len(known.student_C):,} of its {known.teacher_size:,} are among the "
+        f"student's {known.student_size:,} too."
+    )
+    return translator
 
 
 def _check_model(model: TreeModel, vocabulary_size: int, longest_tokens: int, path: str) -> None:

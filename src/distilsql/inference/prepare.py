@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from distilsql.data.benchmark import Benchmark, InstructBenchmark, SqlBenchmark, Task
@@ -15,6 +15,7 @@ from distilsql.databases.url import Engine
 from distilsql.databases.values import ColumnName
 from distilsql.errors import DataError
 from distilsql.inference.given import NOTHING_GIVEN, Given
+from distilsql.models.translation import Translator
 from distilsql.models.tree import PromptTree
 from distilsql.progress import progress
 from distilsql.prompts.codes import Prompt, PromptOptions
@@ -59,13 +60,18 @@ class LengthReport:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Tokenised examples and their prefixes; `engines` are those of the databases, by db_id."""
+    """Tokenised examples and their prefixes; `engines` are those of the databases, by db_id.
+
+    `for_teacher` is the same examples in the same order, under the same keys, in the tokens of a teacher with another
+    tokenizer.
+    """
 
     examples: tuple[TokenizedExample, ...]
     prefixes: dict[str, tuple[int, ...]]
     lengths: LengthReport
     task: Task
     engines: Mapping[str, Engine] = field(default_factory=dict)
+    for_teacher: "Prepared | None" = None
 
     def engine_of(self, example: TokenizedExample) -> Engine:
         """What runs the SQL that answers `example`."""
@@ -129,10 +135,12 @@ def prepare(
     *,
     training: bool,
     filter_seed: int = 0,
+    translator: Translator | None = None,
 ) -> Prepared:
     """Tokenise a benchmark. In training, examples that do not fit the budget are dropped and counted; in
     prediction every example is kept, its prompt shortened as far as the rules go. `filter_seed` draws the random
-    columns that the schema filter shows beside the gold ones in training (text-to-SQL only).
+    columns that the schema filter shows beside the gold ones in training (text-to-SQL only). With a `translator` they
+    are tokenised for the teacher, too; what fits is counted in the student's tokens.
 
     Raises:
         DataError: nothing is left, or `over_length` is "error" and something would be dropped.
@@ -147,6 +155,7 @@ def prepare(
         asked = _asked_in_sql(benchmark, text, settings, shared, filter_seed if training else None)
     examples: list[TokenizedExample] = []
     prefixes: dict[str, tuple[int, ...]] = {}
+    teachers = None if translator is None else _TeachersTokens(translator)
     keys_by_text: dict[str, str] = {}
     shortened: Counter[str] = Counter()
     dropped: list[str] = []
@@ -164,6 +173,8 @@ def prepare(
                 dropped.append(f"{example.example_id} ({problem})")
                 continue
             examples.append(TokenizedExample(example, key, question, gold))
+            if teachers is not None:
+                teachers.add(examples[-1], prompt)
     said = shared if settings.schema_filter == "fixed" else {}
     report = LengthReport(
         len(benchmark.examples),
@@ -183,7 +194,26 @@ def prepare(
     engines: dict[str, Engine] = {}
     if isinstance(benchmark, SqlBenchmark):
         engines = {db_id: database.engine for db_id, database in benchmark.databases.items()}
-    return Prepared(tuple(examples), prefixes, report, benchmark.task, engines)
+    prepared = Prepared(tuple(examples), prefixes, report, benchmark.task, engines)
+    return prepared if teachers is None else replace(prepared, for_teacher=teachers.prepared(prepared))
+
+
+class _TeachersTokens:
+    """Examples as a teacher with another tokenizer reads them: the same text, begun as its tokenizer begins a text."""
+
+    def __init__(self, translator: Translator) -> None:
+        self._translator, self._text = translator, PromptTokens(translator.teacher_tokenizer)
+        self._examples: list[TokenizedExample] = []
+        self._prefixes: dict[str, tuple[int, ...]] = {}
+
+    def add(self, example: TokenizedExample, prompt: Prompt) -> None:
+        if example.prefix_key not in self._prefixes:
+            self._prefixes[example.prefix_key] = self._text.prefix(prompt.prefix)
+        question, gold = self._text.plain(prompt.suffix), self._translator.of(example.gold).teacher
+        self._examples.append(replace(example, question=question, gold=gold))
+
+    def prepared(self, students: Prepared) -> Prepared:
+        return replace(students, examples=tuple(self._examples), prefixes=self._prefixes)
 
 
 class _Asked(NamedTuple):

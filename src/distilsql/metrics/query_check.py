@@ -69,6 +69,30 @@ class TeacherCheck:
             )
 
 
+def queries_that_run(queries: Mapping[str, str], benchmark: SqlBenchmark, pool: ExecutionPool) -> set[str]:
+    """The example ids whose query runs within its limits. Raises DatabaseUnavailable if a database cannot be read."""
+    examples = [example for example in benchmark.examples if queries.get(example.example_id)]
+    jobs = [_job(example, _read(queries, example, benchmark)[0], benchmark) for example in examples]
+    results = pool.map(jobs, lambda index, execution: require_available(execution, jobs[index].path))
+    return {
+        example.example_id
+        for example, execution in zip(examples, results, strict=True)
+        if execution.outcome is Outcome.ROWS
+    }
+
+
+def _text(queries: Mapping[str, str], example: Example, benchmark: SqlBenchmark) -> str:
+    """The query as a prediction is read."""
+    return without_comments(
+        query_in(queries[example.example_id]).sql, benchmark.databases[example.db_id].engine
+    )
+
+
+def _read(queries: Mapping[str, str], example: Example, benchmark: SqlBenchmark) -> tuple[str, str]:
+    """The query and its gold as the benchmark's evaluator runs them."""
+    return read_queries(_text(queries, example, benchmark), example.gold_sql, benchmark.evaluator)
+
+
 def check_teacher_queries(
     queries: Mapping[str, str], benchmark: SqlBenchmark, *, workers: int | None = None
 ) -> TeacherCheck:
@@ -76,16 +100,9 @@ def check_teacher_queries(
     does. `queries` holds at least one; an empty one runs nothing. Raises DatabaseUnavailable if a database cannot be
     read."""
     examples = [example for example in benchmark.examples if example.example_id in queries]
-    # As a prediction is read.
     engines = [benchmark.databases[example.db_id].engine for example in examples]
-    texts = [
-        without_comments(query_in(queries[example.example_id]).sql, engine)
-        for example, engine in zip(examples, engines, strict=True)
-    ]
-    read = [
-        read_queries(text, example.gold_sql, benchmark.evaluator)
-        for example, text in zip(examples, texts, strict=True)
-    ]
+    texts = [_text(queries, example, benchmark) for example in examples]
+    read = [_read(queries, example, benchmark) for example in examples]
     jobs = [_job(example, sql, benchmark) for example, (sql, _) in zip(examples, read, strict=True)]
     gold_jobs = [_job(example, gold, benchmark) for example, (_, gold) in zip(examples, read, strict=True)]
     with ExecutionPool(workers) as pool, progress("running the teacher's queries", len(jobs)) as advance:

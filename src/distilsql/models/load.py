@@ -132,13 +132,18 @@ def shared_vocabulary_size(
     size = len(tokenizer)
     models = [("student", student)] + ([("teacher", teacher)] if teacher is not None else [])
     for role, model in models:
-        outputs = model.get_output_embeddings().weight.shape[0]
-        if outputs < size:
-            raise ModelError(
-                f"The {role} has {outputs:,} output tokens but its tokenizer has {size:,}: they do not belong "
-                "together. Use the tokenizer the model was trained with, or model.resize_token_embeddings."
-            )
+        check_outputs(role, model, size)
     return size
+
+
+def check_outputs(role: str, model: Any, vocabulary_size: int) -> None:
+    """Raises ModelError where a model has fewer outputs than its tokenizer has tokens."""
+    outputs = model.get_output_embeddings().weight.shape[0]
+    if outputs < vocabulary_size:
+        raise ModelError(
+            f"The {role} has {outputs:,} output tokens but its tokenizer has {vocabulary_size:,}: they do not belong "
+            "together. Use the tokenizer the model was trained with, or model.resize_token_embeddings."
+        )
 
 
 def check_positions(model: Any, longest_tokens: int, path: str) -> str:
@@ -187,7 +192,8 @@ def check_same_tokenizer(
         raise ModelError(
             f"Student has {len(student_vocabulary):,} tokens, teacher {teacher_path} {len(teacher_vocabulary):,}, "
             f"and {differing:,} entries differ: their next-token distributions cannot be compared. Use a student "
-            "and teacher of one model family, or distil by training sft on the teacher's generated queries."
+            "and teacher of one model family, bridge the vocabularies (teacher.bridge = hybrid or uld), or distil by "
+            "training sft on the teacher's generated queries."
         )
     for probe in _PROBES:
         if (
@@ -196,7 +202,8 @@ def check_same_tokenizer(
         ):
             raise ModelError(
                 f"Student and teacher {teacher_path} have the same vocabulary but split text differently "
-                f"(for example {probe!r}). Use a student and teacher that share one tokenizer."
+                f"(for example {probe!r}). Use a student and teacher that share one tokenizer, or "
+                "teacher.bridge = hybrid."
             )
     if student.eos_token_id != teacher.eos_token_id:
         raise ModelError(

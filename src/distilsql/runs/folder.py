@@ -7,7 +7,7 @@ runs/NAME/
   summary.json          what the run cost and how it ended
   checkpoints/last/     to resume from
   model/                the finished student
-  teacher_completions.jsonl  what f-distill's teacher wrote before training
+  teacher_completions.jsonl  what a teacher wrote before training
   exposure.json         ExAccErr, if it was measured
   predictions/, scores/ one file per benchmark; sampled predictions have one per seed, and scores per temperature
 """
@@ -47,8 +47,8 @@ class RunFolder:
     """The paths of a run's files in the folder `path`; `distilsql.train` returns one.
 
     Creating one does not touch the disk, and no path needs to exist: a training that has not finished has no `summary`,
-    and only f-distill writes `teacher_completions`. Methods that take a `benchmark` want its name, such as
-    `spider:dev`.
+    and only a method whose teacher writes has `teacher_completions`. Methods that take a `benchmark` want its name,
+    such as `spider:dev`.
 
     Attributes:
         path: the folder itself, such as `runs/kid`.
@@ -58,7 +58,7 @@ class RunFolder:
         summary: what the run cost: seconds by phase, samples per second, × SFT (JSON).
         checkpoint: what an interrupted training resumes from; exists only until it has finished.
         model: the finished student, a transformers folder.
-        teacher_completions: what f-distill's teacher wrote before training (JSONL).
+        teacher_completions: what a teacher wrote before training (JSONL).
         exposure: ExAccErr, if it was measured (JSON).
     """
 

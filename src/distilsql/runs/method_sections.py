@@ -23,6 +23,10 @@ DivergenceName = Literal[
 ]
 
 
+# Those that look at the completion's own token beside the two distributions (`Divergence.reads_positions`).
+READS_TOKENS = frozenset({"adaptive-teaching", "contrastive-skewed-kl", "oracle-likelihood"})
+
+
 class DistillOptions(Section):
     """`[distill]`: the loss, and KID's masking. A value of None takes what the method's row says (docs/methods.md)."""
 
@@ -42,6 +46,13 @@ class DistillOptions(Section):
     )
     temperature: float = Field(
         1.0, gt=0, description="divides both models' logits in the divergence (ASSUMED 1); no T² factor"
+    )
+    uld_weight: float = Field(
+        1.0,
+        ge=0,
+        description="of teacher.bridge: weight of universal logit distillation, in hybrid beside the divergence on "
+        "common tokens (ASSUMED 1; Boizard et al. 2024 have 1.5 beside the likelihood of gold, TRL the share of the "
+        "teacher's tokens that are not common)",
     )
     jsd_beta: float = Field(0.5, gt=0, lt=1, description="weight of the teacher's side in JSD")
     skew: float = Field(

@@ -17,6 +17,7 @@ from distilsql.databases.url import without_passwords
 from distilsql.distill.methods import METHODS, Method
 from distilsql.errors import RecipeError
 from distilsql.runs.method_sections import (
+    READS_TOKENS,
     DistillOptions,
     GenerationSettings,
     MiniLLMSettings,
@@ -93,6 +94,10 @@ class Recipe(Section):
                 "generation.engine = vllm cannot load a quantised teacher: use the built-in engine, or "
                 "teacher.quantization = none"
             )
+        if self.teacher and self.teacher.endpoint:
+            self._check_endpoint(self.teacher)
+        if self.teacher and self.teacher.bridge != "none":
+            self._check_bridge(self.teacher.bridge)
         row = METHODS[self.method]
         if row.divergence is None and not row.completion_weight and self.gold_weight == 0:
             raise ValueError(
@@ -103,6 +108,55 @@ class Recipe(Section):
         if self.train.evaluate_every_steps and not self.data.valid:
             raise ValueError("train.evaluate_every_steps needs data.valid")
         return self
+
+    def _check_endpoint(self, teacher: TeacherOptions) -> None:
+        """Raises ValueError for what a teacher that answers in text alone cannot do."""
+        row = METHODS[self.method]
+        if row.needs_teacher and (row.divergence is not None or row.source.reads_both_models):
+            raise ValueError(
+                f"{self.method} needs the teacher's probabilities of all tokens, and an endpoint gives text: use "
+                "seqkd, or a teacher that is loaded (no teacher.endpoint)"
+            )
+        if (
+            teacher.adapter
+            or teacher.device_map
+            or teacher.quantization != "none"
+            or teacher.bridge != "none"
+        ):
+            raise ValueError(
+                "teacher.adapter, device_map, quantization and bridge are for a teacher that is loaded: leave them "
+                "out, or teacher.endpoint"
+            )
+
+    def _check_bridge(self, bridge: str) -> None:
+        """Raises ValueError for what a teacher with another vocabulary cannot do."""
+        row = METHODS[self.method]
+        if row.source.reads_both_models:
+            raise ValueError(
+                f"{self.method} needs both models' probabilities of the same next token, which teacher.bridge = "
+                f"{bridge} does not give: distil a teacher with the student's tokenizer"
+            )
+        if row.source.name == "masked":
+            raise ValueError(
+                f"{self.method} leaves mask tokens in what the teacher reads, and they have no text that another "
+                "tokenizer could read: use kid, or a teacher with the student's tokenizer"
+            )
+        divergence = self.distill.divergence or row.divergence
+        if divergence in READS_TOKENS and bridge == "hybrid":
+            raise ValueError(
+                f"{divergence} reads the probability of the student's own token, which a teacher with another "
+                "vocabulary need not have: use another distill.divergence or teacher.bridge = uld"
+            )
+        if bridge == "uld" and self.distill.divergence is not None:
+            raise ValueError(
+                f"teacher.bridge = uld takes the place of a divergence, and distill.divergence = {divergence} names "
+                "one: use teacher.bridge = hybrid, or leave the divergence out"
+            )
+
+    @property
+    def loads_teacher(self) -> bool:
+        """Whether the teacher's weights are needed: the method has one, and no endpoint answers for it."""
+        return self.row.needs_teacher and self.teacher is not None and not self.teacher.endpoint
 
     @property
     def row(self) -> Method:

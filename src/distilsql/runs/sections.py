@@ -6,6 +6,7 @@
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -58,7 +59,8 @@ class StudentOptions(Section):
 class TeacherOptions(Section):
     """`[teacher]`: the frozen model that is distilled; every method but sft needs one.
 
-    It must use the student's tokenizer, which is checked when both are loaded (ModelError).
+    It must use the student's tokenizer, which is checked when both are loaded (ModelError), unless `bridge` says how
+    their vocabularies are compared.
     """
 
     path: str = Field(
@@ -78,6 +80,40 @@ class TeacherOptions(Section):
         description="with several processes, each holds a part of the teacher's weights (sharded), or all of them "
         "(whole, as a quantised teacher always is: faster, where it fits)",
     )
+    endpoint: str | None = Field(
+        None,
+        description="base of an OpenAI-compatible API, such as http://localhost:8000/v1, whose model `path` is the "
+        "teacher (seqkd): prompts, with the sample values that they show, are sent there, each query that it writes is "
+        "run, and gold stands for those that do not run (ASSUMED). The key is in DISTILSQL_API_KEY or OPENAI_API_KEY",
+    )
+    endpoint_budget: int | None = Field(
+        None,
+        ge=1,
+        description="most tokens, of requests and answers, for which this model is asked with this seed; "
+        "answers are kept in the user's cache, and none is asked for twice",
+    )
+    bridge: Literal["none", "hybrid", "uld"] = Field(
+        "none",
+        description="for a teacher with another tokenizer, which then reads the same text in its own tokens. hybrid: "
+        "the method's divergence on the tokens that both vocabularies have and universal logit distillation on the "
+        "others, over aligned spans of text (as TRL's GOLD); uld: universal logit distillation alone (Boizard et al. "
+        "2024), in place of the method's divergence; none: another tokenizer is refused",
+    )
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_an_address_without_a_password(cls, endpoint: str | None) -> str | None:
+        if endpoint is None:
+            return None
+        parts = urlsplit(endpoint)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("no http(s) address; give one such as http://localhost:8000/v1")
+        if parts.username or parts.password:
+            raise ValueError(
+                "a recipe is kept in the run's folder, and this URL has a user's name in it: leave it out and set the "
+                "environment variable DISTILSQL_API_KEY"
+            )
+        return endpoint
 
     @property
     def is_sharded(self) -> bool:

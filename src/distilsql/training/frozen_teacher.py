@@ -7,7 +7,7 @@ from torch import Tensor
 
 from distilsql.inference.loading import Engines
 from distilsql.inference.prepare import Prepared
-from distilsql.models.tree import Branch
+from distilsql.models.tree import Branch, PromptTree
 from distilsql.runs.recipe import Recipe
 from distilsql.training.ledger import Ledger, Phase
 from distilsql.training.teacher_states.states import TeacherHidden, open_teacher_hidden, run_teacher
@@ -38,7 +38,7 @@ class FrozenTeacher:
                 recipe,
                 self._engines.teacher,
                 self._engines.teacher_prefixes,
-                prepared,
+                prepared.for_teacher or prepared,
                 is_longer_than_an_epoch=is_longer_than_an_epoch,
                 ledger=self._ledger,
                 rank=process,
@@ -51,12 +51,23 @@ class FrozenTeacher:
         return self.kept.seconds() if self.kept else 0.0
 
     def hidden(self, item: WindowTree, branches: Sequence[Branch]) -> Tensor | None:
-        """Hidden states (N, E) that predict the branches of a tree; None without a teacher."""
+        """Hidden states (N, E) that predict the branches of a tree; None without a teacher. Those of a teacher with
+        another tokenizer predict its own tokens of them (Q, E)."""
         teacher, cache = self._engines.teacher, self._engines.teacher_prefixes
         if teacher is None or cache is None:
             return None
         with self._ledger.phase(Phase.TEACHER), teacher.sharding.in_step():
             if self.kept is not None:
                 return self.kept.of(item.numbers)
+            tree, branches = self._as_it_reads(item, branches)
             self._ledger.count("teacher_tokens", sum(len(branch.tokens) for branch in branches))
-            return run_teacher(teacher, cache, item.prefix_key, item.tree, branches)
+            return run_teacher(teacher, cache, item.prefix_key, tree, branches)
+
+    def _as_it_reads(
+        self, item: WindowTree, branches: Sequence[Branch]
+    ) -> tuple[PromptTree, Sequence[Branch]]:
+        translator = self._engines.translator
+        if translator is None or item.teacher_tree is None:
+            return item.tree, branches
+        own = [Branch(branch.question, translator.of(branch.tokens).teacher) for branch in branches]
+        return item.teacher_tree, own

@@ -31,7 +31,9 @@ class Ledger:
     `wrongly_rewritten_tokens` of KID, of both also those right after another mask (`adjacent_masked_tokens`,
     `wrongly_rewritten_adjacent_tokens`) and the `masks_out_of_reach` of masks apart, `teacher_tokens` of completions
     that the teacher read, `student_tokens` of completions that the student was trained on, gold's own branches
-    included, and `prompt_tokens` above those, the prefix counted once a tree. The teacher's cached states have counts
+    included, and `prompt_tokens` above those, the prefix counted once a tree. Under `teacher.bridge`, `spans` that were
+    compared, those of them that hold several tokens of a model (`merged_spans`), and the student's `tokens_in_no_span`,
+    whose text the teacher's tokenizer changes. The teacher's cached states have counts
     of their own (`TeacherHidden`).
     """
 

@@ -158,7 +158,7 @@ def prompt_limit(recipe: Recipe, device: torch.device, given: Given = NOTHING_GI
     """The largest number of tokens a prompt may have, and the reason for this limit."""
     student = given.config("student", recipe.student.path)
     configs = [(recipe.student.path, student)]
-    if recipe.row.needs_teacher and recipe.teacher is not None:
+    if recipe.loads_teacher and recipe.teacher is not None:
         configs.append((recipe.teacher.path, given.config("teacher", recipe.teacher.path)))
     beside = (
         source_class(recipe).longest_tokens(recipe) - recipe.prompt.budget_tokens

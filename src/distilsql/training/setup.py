@@ -17,6 +17,7 @@ from distilsql.inference.prepare import Prepared, load_data, prepare
 from distilsql.metrics.evaluate import run_golds
 from distilsql.metrics.golds import GoldResults
 from distilsql.models.layout_check import tree_is_exact
+from distilsql.models.load import check_positions
 from distilsql.models.tree import as_branches
 from distilsql.progress import progress
 from distilsql.runs.recipe import Recipe
@@ -79,9 +80,24 @@ def load_training_engines(
 
 def prepare_examples(recipe: Recipe, benchmark: Benchmark, engines: Engines) -> Prepared:
     """Tokenise the examples; a message says what did not fit."""
-    prepared = prepare(benchmark, engines.tokenizer, recipe.prompt, training=True, filter_seed=recipe.seed)
+    prepared = prepare(
+        benchmark,
+        engines.tokenizer,
+        recipe.prompt,
+        training=True,
+        filter_seed=recipe.seed,
+        translator=engines.translator,
+    )
     for sentence in prepared.lengths.sentences():
         log.info(sentence)
+    if engines.teacher is not None and prepared.for_teacher is not None and recipe.teacher is not None:
+        own = prepared.for_teacher
+        longest = max(
+            len(own.prefixes[each.prefix_key]) + len(each.question) + len(each.gold) for each in own.examples
+        )
+        sentence = check_positions(engines.teacher.causal_lm, longest, recipe.teacher.path)
+        if sentence:
+            log.warning(sentence)
     return prepared
 
 
@@ -102,15 +118,20 @@ def choose_layouts(engines: Engines, recipe: Recipe, first_window: Sequence[Wind
     of `first_window`."""
     item = max(first_window, key=lambda tree: tree.longest_tokens)
     choice = recipe.train.share_prefix
-    models = {"student": engines.student, "teacher": engines.teacher}
-    for role, model in models.items():
-        if model is None:
-            continue
+    golds = item.golds
+    models = {"student": (engines.student, item.tree, golds, engines.vocabulary_size)}
+    if engines.teacher is not None:
+        tree = item.teacher_tree or item.tree
+        read = (
+            golds if engines.translator is None else [engines.translator.of(gold).teacher for gold in golds]
+        )
+        models["teacher"] = (engines.teacher, tree, read, engines.teacher_vocabulary_size)
+    for role, (model, tree, completions, size) in models.items():
         exact = choice != "auto" or tree_is_exact(
             model,
-            item.tree,
-            as_branches(item.golds),
-            engines.vocabulary_size,
+            tree,
+            as_branches(completions),
+            size,
             longest_tokens=recipe.prompt.longest_tokens,
             chunk_rows=recipe.train.loss_chunk_rows,
         )

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distilsql.distill.bridge import AlignedSpans, Bridge, joined, span_weights
 from distilsql.distill.divergence import Divergence
 from distilsql.distill.divergences import DivergenceParameters, make_divergence
 from distilsql.distill.head import token_log_probs
-from distilsql.distill.loss import Distillation, Likelihood, LossParts, completion_loss
+from distilsql.distill.loss import Bridged, Distillation, Likelihood, LossParts, completion_loss
 from distilsql.distill.reduction import Reduction, position_weights, window_denominator
 from distilsql.inference.loading import Engines
 from distilsql.models.tree import Branch, Completion, as_branches, targets
@@ -78,12 +79,22 @@ def resolve_divergence(recipe: Recipe) -> Divergence | None:
     return make_divergence(name, DivergenceParameters(**chosen))
 
 
+def make_bridge(recipe: Recipe, engines: Engines) -> Bridge | None:
+    """How distributions over two vocabularies are compared (`teacher.bridge`); None where there is one."""
+    if engines.translator is None or recipe.teacher is None:
+        return None
+    divergence = resolve_divergence(recipe) if recipe.teacher.bridge == "hybrid" else None
+    known = engines.translator.vocabularies.on(engines.student.device)
+    return Bridge(known, divergence, recipe.distill.uld_weight)
+
+
 class WindowTrainer:
     """Runs windows for one recipe: its source writes what is trained on, then gradients accumulate tree by tree."""
 
     def __init__(self, recipe: Recipe, engines: Engines, ledger: Ledger) -> None:
         self.recipe, self.engines, self.ledger = recipe, engines, ledger
         self.divergence = resolve_divergence(recipe)
+        self.bridge = make_bridge(recipe, engines)
         self.reduction = Reduction(recipe.distill.reduction)
         self.source = source_class(recipe)(recipe, engines, ledger)
         self.teacher = FrozenTeacher(engines, ledger)
@@ -101,7 +112,7 @@ class WindowTrainer:
     ) -> Survey | None:
         """This rank's readings of a window, for a divergence that asks which of its positions are hard. None for
         others, and where completions are not known before they are rewritten: each tree is then judged by itself."""
-        if self.divergence is None or not self.divergence.hard_share or self.source.rewrites:
+        if not self._wants_token_logps or self.source.rewrites:
             return None
         readings = [self._read(item, each) for item, each in zip(items, trained, strict=True)]
         if stand_in is not None:
@@ -223,10 +234,15 @@ class WindowTrainer:
         hidden_NE = None if self.divergence is None else self.teacher.hidden(item, branches)
         if hidden_NE is None or self.divergence is None or self.engines.teacher is None:
             return None
-        if not self.divergence.hard_share and not self.source.weighs_positions:
+        if not self._wants_token_logps and not self.source.weighs_positions:
             return Reading(hidden_NE)
         with self.ledger.phase(Phase.TEACHER):
             return Reading(hidden_NE, self._token_logps(self.engines.teacher, hidden_NE, branches))
+
+    @property
+    def _wants_token_logps(self) -> bool:
+        """Whether the divergence asks which positions are hard; across vocabularies none that does is used."""
+        return self.divergence is not None and self.divergence.hard_share > 0 and self.bridge is None
 
     def _token_logps(self, model: TreeModel, hidden_ND: Tensor, branches: Sequence[Branch]) -> Tensor:
         size, chunk_rows = self.engines.vocabulary_size, self.recipe.train.loss_chunk_rows
@@ -239,8 +255,13 @@ class WindowTrainer:
             return None
         device = reading.hidden_NE.device
         lengths = [len(completion) for completion in trained.completions]
-        positions = None
-        if self.divergence.reads_positions:
+        weight_N = position_weights(lengths, self.reduction, denominator)
+        positions = bridged = None
+        if self.bridge is not None:
+            aligned = self._aligned(trained.completions)
+            weight_N = span_weights(aligned, weight_N)
+            bridged = Bridged(self.bridge, joined(aligned))
+        elif self.divergence.reads_positions:
             hard_below = (
                 survey.hard_below if survey else hard_threshold(reading.logps, self.divergence.hard_share)
             )
@@ -249,10 +270,25 @@ class WindowTrainer:
             reading.hidden_NE,
             self.engines.teacher.head(),
             self.divergence,
-            position_weights(lengths, self.reduction, denominator).to(device),
+            weight_N.to(device),
             self.recipe.distill.temperature,
             positions,
+            bridged,
         )
+
+    def _aligned(self, completions: Sequence[Completion]) -> list[AlignedSpans]:
+        assert self.engines.translator is not None
+        translated = [self.engines.translator.of(completion) for completion in completions]
+        spans = [span for each in translated for span in each.spans]
+        compared = [span for span in spans if span.can_be_compared]
+        self.ledger.count("spans", len(compared))
+        self.ledger.count(
+            "merged_spans", sum(max(span.student_tokens, span.teacher_tokens) > 1 for span in compared)
+        )
+        self.ledger.count(
+            "tokens_in_no_span", sum(span.student_tokens for span in spans if not span.can_be_compared)
+        )
+        return [each.aligned() for each in translated]
 
     def _likelihood(self, completions: list[Completion], weight: float, denominator: int) -> Likelihood:
         device = self.engines.student.device

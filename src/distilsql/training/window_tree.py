@@ -25,13 +25,17 @@ class Use(IntEnum):
 
 @dataclass(frozen=True)
 class WindowTree:
-    """`numbers` are the examples' numbers in the training set: with seed, use and epoch they make its streams."""
+    """`numbers` are the examples' numbers in the training set: with seed, use and epoch they make its streams.
+
+    `teacher_tree` is the same tree in the tokens of a teacher with another tokenizer.
+    """
 
     prefix_key: str
     tree: PromptTree
     examples: tuple[TokenizedExample, ...]
     numbers: tuple[int, ...]
     epoch: int
+    teacher_tree: PromptTree | None = None
 
     @property
     def golds(self) -> list[Completion]:
@@ -56,6 +60,18 @@ def as_window_trees(prepared: Prepared, trees: Sequence[TreeOfExamples]) -> list
     for tree in trees:
         examples = tuple(prepared.examples[number] for number in tree.examples)
         items.append(
-            WindowTree(examples[0].prefix_key, prepared.tree(examples), examples, tree.examples, tree.epoch)
+            WindowTree(
+                examples[0].prefix_key,
+                prepared.tree(examples),
+                examples,
+                tree.examples,
+                tree.epoch,
+                _teacher_tree(prepared, tree),
+            )
         )
     return items
+
+
+def _teacher_tree(prepared: Prepared, tree: TreeOfExamples) -> PromptTree | None:
+    own = prepared.for_teacher
+    return None if own is None else own.tree([own.examples[number] for number in tree.examples])

@@ -33,7 +33,7 @@ class _Unanswered(Exception):
 
 class Endpoint:
     """`url` is the API's base, such as http://localhost:8000/v1. The key comes from the environment and is neither kept
-    nor shown. `wait` sleeps between attempts."""
+    nor shown. `wait` sleeps between attempts. `instead` is what to do without it, for messages."""
 
     is_remote = True
 
@@ -44,13 +44,14 @@ class Endpoint:
         *,
         timeout_s: float = TIMEOUT_S,
         wait: Callable[[float], object] = time.sleep,
+        instead: str = "leave --endpoint out for questions worded without a model",
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ModelError(
                 f"The endpoint {_shown(url)} is no http(s) address; give one such as http://localhost:8000/v1."
             )
-        self.name, self._wait, self._place = model, wait, _shown(url)
+        self.name, self._wait, self._place, self._instead = model, wait, _shown(url), instead
         key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), "")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx2.Client(timeout=timeout_s, headers=headers)
@@ -78,7 +79,7 @@ class Endpoint:
                     self._wait(min(wait_s, LONGEST_WAIT_S))
         raise ModelError(
             f"{self._place} gave no answer in {ATTEMPTS} attempts ({why}). What it answered before is kept: give the "
-            "same command again when it is well, or leave --endpoint out for questions worded without a model."
+            f"same command again when it is well, or {self._instead}."
         )
 
     def _attempt(self, body: dict[str, Any], messages: Sequence[Message], samples: int) -> Reply:

@@ -4,9 +4,10 @@
 """
 
 import json
+import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from accelerate.utils import gather_object
@@ -25,10 +26,13 @@ from distilsql.runs.recipe import Recipe
 from distilsql.training.ledger import Ledger, Phase
 from distilsql.training.sampling import TreeOfExamples
 from distilsql.training.sources.decode_batches import decode_batches
+from distilsql.training.sources.endpoint import EndpointTeacher, open_endpoint
 from distilsql.training.sources.source import Beforehand, CompletionSource, Trained
 from distilsql.training.sources.student import Mixture
 from distilsql.training.sources.writing import search_completions, vllm_source, write_completions
 from distilsql.training.window_tree import Use, WindowTree, as_window_trees
+
+log = logging.getLogger(__name__)
 
 # An engine that forms its own batches wants many questions at a time; a kill loses what one call wrote.
 _BATCHES_PER_VLLM_CALL = 16
@@ -37,11 +41,15 @@ _LOG_KEY = "teacher_completions"
 
 @dataclass(frozen=True)
 class TeacherCompletions:
-    """Completions and their texts by example id, and the seconds that writing them took, whenever that was."""
+    """Completions and their texts by example id, and the seconds that writing them took, whenever that was.
+
+    `refused` are those of an endpoint that do not run; gold stands in their place.
+    """
 
     tokens: dict[str, Completion]
     texts: dict[str, str]
     seconds: float
+    refused: frozenset[str] = frozenset()
 
 
 class TeacherWritten:
@@ -61,12 +69,20 @@ class TeacherWritten:
             with source.ledger.phase(Phase.EVALUATION):
                 self.check = check_once(beforehand.run, self.completions.texts, beforehand.benchmark)
             self.check.say()
+        if self.completions.refused:
+            log.info(
+                f"Gold stands for {len(self.completions.refused):,} of them, which do not run or are too long."
+            )
 
     def of(self, example: TokenizedExample) -> Completion:
-        return self.completions.tokens[example.example.example_id]
+        name = example.example.example_id
+        return example.gold if name in self.completions.refused else self.completions.tokens[name]
 
     def summary(self) -> dict[str, Any]:
-        return {"teacher_completions": self.check.to_json() if self.check else None}
+        found = self.check.to_json() if self.check else None
+        if found is not None and self.completions.refused:
+            found["replaced_by_gold"] = len(self.completions.refused)
+        return {"teacher_completions": found}
 
 
 class Teacher(CompletionSource):
@@ -139,20 +155,25 @@ def ensure_teacher_completions(
     known = _read(run, repair=process == 0)
     batches = [
         batch
-        for batch in _batches(recipe, beforehand.prepared, beforehand.examples)
+        for batch in _batches(
+            recipe, beforehand.prepared.for_teacher or beforehand.prepared, beforehand.examples
+        )
         if not _ids(batch) <= known.keys()
     ]
-    writer = (
-        _vllm_teacher(recipe, engines, processes) if batches and recipe.generation.engine == "vllm" else None
-    )
+    endpoint = _endpoint(recipe, engines, beforehand) if recipe.teacher and recipe.teacher.endpoint else None
+    is_vllm = endpoint is None and recipe.generation.engine == "vllm"
+    writer = _vllm_teacher(recipe, engines, processes) if batches and is_vllm else None
     at_once = _BATCHES_PER_VLLM_CALL if writer else processes
     with progress("completions of the teacher", len(beforehand.examples), done=len(known)) as advance:
         for start in range(0, len(batches), at_once):
             own = batches[start + process : start + at_once : processes]
-            assert engines.teacher is not None
-            with engines.teacher.sharding.in_step():
-                written = _written(recipe, engines, writer, options, own)
-            everyones: list[dict[str, Any]] = gather_object(written)  # type: ignore[assignment]
+            if endpoint is not None:  # the first process asks for all, and keeps the answers
+                records = endpoint.written(batches[start : start + at_once]) if process == 0 else []
+            else:
+                assert engines.teacher is not None
+                with engines.teacher.sharding.in_step():
+                    records = _written(recipe, engines, writer, options, own)
+            everyones: list[dict[str, Any]] = gather_object(records)  # type: ignore[assignment]
             if process == 0:
                 _append(run, everyones)
             before = len(known)
@@ -164,7 +185,13 @@ def ensure_teacher_completions(
         {example_id: tuple(record["tokens"]) for example_id, record in known.items()},
         {example_id: record["text"] for example_id, record in known.items()},
         sum(record["seconds"] for record in known.values()),
+        frozenset(name for name, record in known.items() if not record.get("is_kept", True)),
     )
+
+
+def _endpoint(recipe: Recipe, engines: Engines, beforehand: Beforehand) -> EndpointTeacher:
+    asker = open_endpoint(recipe)
+    return EndpointTeacher(recipe, engines.tokenizer, beforehand.benchmark, beforehand.prepared, asker)
 
 
 def _ids(batch: Sequence[WindowTree]) -> set[str]:
@@ -187,7 +214,7 @@ def _batches(recipe: Recipe, prepared: Prepared, examples: Collection[int]) -> l
 
 def _vllm_teacher(recipe: Recipe, engines: Engines, processes: int) -> VllmSource:
     assert engines.teacher is not None
-    return vllm_source(recipe, engines.teacher, engines.tokenizer, processes)
+    return vllm_source(recipe, engines.teacher, engines.teacher_tokenizer, processes)
 
 
 def _written(
@@ -197,9 +224,14 @@ def _written(
     options: GenerationOptions,
     batches: Sequence[Sequence[WindowTree]],
 ) -> list[dict[str, Any]]:
-    """Records of what the teacher writes for some batches."""
+    """Records of what the teacher writes for some batches, in the student's tokens."""
     start = time.perf_counter()
     assert engines.teacher is not None
+    options = replace(
+        options,
+        eos_token_id=int(engines.teacher_tokenizer.eos_token_id),
+        vocabulary_size=engines.teacher_vocabulary_size,
+    )
     if recipe.teacher_beams > 1:
         everything = search_completions(
             engines.teacher, batches, options, recipe.teacher_beams, engines.teacher_prefixes
@@ -220,12 +252,16 @@ def _written(
     return [
         {
             "example_id": example.example.example_id,
-            "text": engines.tokenizer.decode(tokens, skip_special_tokens=True),
-            "tokens": list(tokens),
+            "text": engines.teacher_tokenizer.decode(tokens, skip_special_tokens=True),
+            "tokens": list(_as_student_reads(engines, tokens)[: options.max_new_tokens]),
             "seconds": seconds,
         }
         for example, tokens in zip(examples, written, strict=True)
     ]
+
+
+def _as_student_reads(engines: Engines, tokens: Completion) -> Completion:
+    return tokens if engines.translator is None else engines.translator.to_student(tokens)
 
 
 def _read(run: RunFolder, *, repair: bool) -> dict[str, dict[str, Any]]:
