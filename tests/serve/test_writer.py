@@ -138,6 +138,20 @@ def test_a_wrong_draft_is_forgotten(tree_model):
     assert 0 < writer.accepted < writer.proposed
 
 
+def test_drafts_that_are_never_right_are_seldom_tried(tree_model):
+    (tree,) = questions(1)
+    expected = alone(tree_model, tree)
+    with Writer(tree_model, eos_token_id=EOS, vocabulary_size=SIZE) as writer:
+        tried = []
+        for _ in range(30):
+            writer._lookup.draft = lambda written, most: (SIZE - 1,) * min(most, 1)  # nobody's token
+            before = writer.proposed
+            assert writer.write(tree, max_new_tokens=LONGEST).done.result(60) == expected
+            tried.append(writer.proposed - before)
+    assert writer.accepted == 0
+    assert sum(tried[-10:]) < sum(tried[:10])
+
+
 def test_without_drafts_nothing_is_proposed(tree_model):
     with Writer(tree_model, eos_token_id=EOS, vocabulary_size=SIZE, drafted=0) as writer:
         for tree in questions(3) * 2:

@@ -31,7 +31,9 @@ from distilsql.threads import fit_threads
 log = logging.getLogger(__name__)
 PREFIX_BYTES = 1024 * 2**20
 # Tokens of a draft, and the most rows that get one: with more rows, every token that a step is fed costs time.
-DRAFTED, MOST_DRAFTED_ROWS = 4, 4
+DRAFTED, MOST_DRAFTED_ROWS = 4, 2
+# A draft makes a step about half as long again. While less than this share of drafts is kept, few are tried.
+WORTH_KEEPING, TRIED_EVERY = 0.3, 8
 
 
 class Overloaded(DistilSQLError):
@@ -106,6 +108,7 @@ class Writer:
         self._lookup = Lookup()
         self.drafted = drafted if model.layout == "tree" and model.attention == "parts" else 0
         self.accepted = self.proposed = 0
+        self._kept_lately, self._untried = 1.0, 0
         self._news = threading.Condition()
         self._is_closed = False
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
@@ -260,7 +263,9 @@ class Writer:
         ]
         kept_B = torch.tensor(kept, device=device)
         self.accepted += sum(kept)
-        self.proposed += sum(map(len, drafts))
+        proposed = sum(map(len, drafts))
+        self.proposed += proposed
+        self._kept_lately += 0.1 * (sum(kept) / proposed - self._kept_lately)
         decoding.rewind(length - 1 - kept_B)
         self._logp_BV = logp_BLV[torch.arange(len(fed), device=device), kept_B]
 
@@ -268,6 +273,10 @@ class Writer:
         """A draft for each row, maybe none; no row is fed more than it may still write."""
         if not self.drafted or len(self._rows) > MOST_DRAFTED_ROWS:
             return [()] * len(self._rows)
+        if self._kept_lately < WORTH_KEEPING:
+            self._untried += 1
+            if self._untried % TRIED_EVERY:
+                return [()] * len(self._rows)
         # The shortest of what is left bounds all, since each row is fed as many tokens as the others.
         most = min(self.drafted, *(row.max_new_tokens - len(row.tokens) - 1 for row in self._rows))
         found = [self._lookup.draft(row.read_last(), most) for row in self._rows]
