@@ -33,7 +33,8 @@ import torch
 from distilsql.allocator import keep_freed_memory
 from distilsql.data.benchmark import Benchmark
 from distilsql.data.load import load_sql_benchmark
-from distilsql.inference.predict import Model, load_student, predict
+from distilsql.inference.model import Model
+from distilsql.inference.predict import load_student, predict
 from distilsql.inference.prepare import prepare
 from distilsql.metrics.evaluate import evaluate
 from distilsql.metrics.statistics import bootstrap_interval, paired_bootstrap

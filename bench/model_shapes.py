@@ -52,7 +52,6 @@ class Shape:
             num_attention_heads=self.heads,
             num_key_value_heads=self.key_heads,
             max_position_embeddings=32768,
-            rope_theta=1_000_000.0,
             tie_word_embeddings=self.tied,
             bos_token_id=0,
             eos_token_id=1,

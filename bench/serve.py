@@ -4,12 +4,15 @@
 
 Starts the whole application on a free port of loopback and asks it over HTTP, as the page does, about one database of
 the demo. `first_s` is what the database's prompt took at the start; `load` what so many clients got that ask one
-question after another: questions a second of all, and seconds by question. Writes bench/results/serve.json, one entry
-a name.
+question after another: questions a second of all, and seconds by question; `first_question_s` is the first one after
+that. With `--llama-cpp f16 q8_0` the model is exported, and llama.cpp's server (package xllamacpp) is asked the same
+prompts, cached alike and decoded together alike; it runs no SQL. Writes bench/results/serve.json, one entry a name.
 """
 
 import argparse
 import asyncio
+import contextlib
+import itertools
 import json
 import os
 import statistics
@@ -17,6 +20,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from distilsql.threads import wait_briefly
@@ -27,8 +31,14 @@ import torch
 import uvicorn
 
 from distilsql.data.load import load_sql_benchmark
+from distilsql.databases.database import Database
+from distilsql.export.export import export
+from distilsql.export.llama_cpp import LlamaCpp
 from distilsql.files import write_json
+from distilsql.inference.asker import AskedQuestion, Asker
+from distilsql.inference.model import Model
 from distilsql.inference.predict import load_any, load_named
+from distilsql.models.generate import generate_trees
 from distilsql.runs.sections import PromptSettings
 from distilsql.serve.app import make_app
 from distilsql.serve.feedback import Feedback
@@ -49,8 +59,8 @@ def post(url: str, body: dict[str, str]) -> float:
     return time.perf_counter() - started
 
 
-def at_once(url: str, questions: list[str], clients: int) -> dict[str, float]:
-    """`clients` threads share the questions."""
+def at_once(ask_one: Callable[[str], float], questions: list[str], clients: int) -> dict[str, float]:
+    """`clients` threads share the questions; `ask_one` returns the seconds of one."""
     todo, seconds, lock = list(questions), [], threading.Lock()
 
     def ask() -> None:
@@ -59,7 +69,7 @@ def at_once(url: str, questions: list[str], clients: int) -> dict[str, float]:
                 if not todo:
                     return
                 question = todo.pop()
-            taken = post(f"{url}api/ask", {"question": question})
+            taken = ask_one(question)
             with lock:
                 seconds.append(taken)
 
@@ -78,33 +88,108 @@ def at_once(url: str, questions: list[str], clients: int) -> dict[str, float]:
     }
 
 
+def served_model(name: str, longest: int) -> Model:
+    """An embedded model, a run's student, or any folder of weights with a prompt of our own."""
+    if name.startswith("demo:") or (Path(name) / "recipe.toml").exists():
+        return load_named(name)[0]
+    prompt = {"max_completion_tokens": longest, "schema_filter": "when_needed", "max_prompt_tokens": 1024}
+    return load_any(name, PromptSettings.model_validate(prompt))
+
+
+@contextlib.contextmanager
+def serving(service: Service) -> Iterator[str]:
+    """The whole application on a free port of loopback; yields its URL."""
+    with listen("127.0.0.1", 0) as bound:
+        feedback = Feedback(Path(tempfile.gettempdir()) / "feedback.jsonl")
+        app = make_app(service, feedback=feedback, names=names_of("127.0.0.1"))
+        server = _Server(uvicorn.Config(app, log_config=None))
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[bound])), daemon=True)
+        thread.start()
+        try:
+            yield url_of(bound)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def int8_changes(model: Model, database: Database, questions: list[str]) -> dict[str, dict[str, float]]:
+    """Has the model decode in eight bits from now on; what that changes of its greedy completions."""
+    asker, decoder = Asker(model, database), model.decoder
+    trees = [asker.asked(question).tree for question in questions]
+    before = [generate_trees(decoder.model, [tree], decoder.options())[0][0] for tree in trees]
+    decoder.model.decode_in_int8()
+    after = [generate_trees(decoder.model, [tree], decoder.options())[0][0] for tree in trees]
+    same_tokens = [
+        sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+        for one, other in zip(before, after, strict=True)
+    ]
+    return {
+        "int8": {
+            "questions": len(questions),
+            "same_completions": sum(one == other for one, other in zip(before, after, strict=True)),
+            "tokens": sum(map(len, before)),
+            "tokens_until_the_first_difference": sum(same_tokens),
+        }
+    }
+
+
+def llama_cpp_rows(
+    model: Model, prompts: dict[str, AskedQuestion], arguments: argparse.Namespace
+) -> dict[str, list[dict[str, float]]]:
+    """The same prompts to llama.cpp's server, by kind of file: as many contexts as there are clients."""
+    found: dict[str, list[dict[str, float]]] = {}
+    tokens = {question: [*asked.tree.prefix, *asked.tree.questions[0]] for question, asked in prompts.items()}
+    longest = model.decoder.max_new_tokens
+    context = -(-(max(map(len, tokens.values())) + longest) // 64) * 64
+    with tempfile.TemporaryDirectory() as folder:
+        exported = export(model, Path(folder) / "out", name="model", gguf=arguments.llama_cpp)
+        for kind, path in exported.files.items():
+            for clients in arguments.clients:
+                with LlamaCpp(
+                    path,
+                    context_tokens=context,
+                    threads=torch.get_num_threads(),
+                    eos_token_id=int(model.decoder.tokenizer.eos_token_id),
+                    at_once=clients,
+                ) as file:
+
+                    def ask_one(question: str, file: LlamaCpp = file) -> float:
+                        started = time.perf_counter()
+                        file.write(tokens[question], longest, with_logps=False)
+                        return time.perf_counter() - started
+
+                    at_once(
+                        ask_one, list(tokens)[:clients], clients
+                    )  # the shared prefix is run in each context
+                    found.setdefault(kind, []).append(at_once(ask_one, list(tokens), clients))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="demo:teacher")
     parser.add_argument("--name", default="demo-teacher")
     parser.add_argument("--questions", type=int, default=32)
     parser.add_argument("--longest", type=int, default=40, help="tokens of a query, at most")
+    parser.add_argument("--weights", choices=("whole", "int8"), default="whole")
+    parser.add_argument("--no-drafts", action="store_true")
+    parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 32])
+    parser.add_argument("--llama-cpp", nargs="*", default=[], help="kinds of GGUF: f16, q8_0, …")
     arguments = parser.parse_args()
-    if arguments.model.startswith("demo:"):
-        model = load_named(arguments.model)[0]
-    else:
-        prompt = {
-            "max_completion_tokens": arguments.longest,
-            "schema_filter": "when_needed",
-            "max_prompt_tokens": 1024,
-        }
-        model = load_any(arguments.model, PromptSettings.model_validate(prompt))
+    model = served_model(arguments.model, arguments.longest)
     benchmark = load_sql_benchmark("demo:test-seen")
     questions = [each.question for each in benchmark.examples if each.db_id == DB_ID][: arguments.questions]
     database = benchmark.databases[DB_ID]
-    with Service(model, database, name=arguments.name) as service, listen("127.0.0.1", 0) as bound:
+    changed = int8_changes(model, database, questions) if arguments.weights == "int8" else {}
+    with Service(model, database, name=arguments.name) as service, serving(service) as url:
+        if arguments.no_drafts:
+            service._writer.drafted = 0
         first = service.warm()
-        feedback = Feedback(Path(tempfile.gettempdir()) / "feedback.jsonl")
-        app = make_app(service, feedback=feedback, names=names_of("127.0.0.1"))
-        server = _Server(uvicorn.Config(app, log_config=None))
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[bound])), daemon=True)
-        thread.start()
-        url = url_of(bound)
+
+        def ask_one(question: str) -> float:
+            return post(f"{url}api/ask", {"question": question})
+
+        first_question_s = ask_one(questions[-1])
         found = {
             "model": arguments.name,
             "precision": model.decoder.model.precision,
@@ -112,10 +197,14 @@ def main() -> None:
             "cores": len(os.sched_getaffinity(0)),
             "prefix_tokens": len(service.asker.asked("?").tree.prefix),
             "first_s": round(first, 3),
-            "load": [at_once(url, questions, clients) for clients in (1, 8, 32)],
+            "first_question_s": round(first_question_s, 3),
+            "load": [at_once(ask_one, questions, clients) for clients in arguments.clients],
+            "drafted": service.drafted_tokens(),
+            **changed,
         }
-        server.should_exit = True
-        thread.join()
+        prompts = {question: service.asker.asked(question) for question in questions}
+    if arguments.llama_cpp:
+        found["llama.cpp"] = llama_cpp_rows(model, prompts, arguments)
     print(json.dumps(found, indent=2))
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     write_json(RESULTS, {**known, arguments.name: found})

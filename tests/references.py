@@ -1,12 +1,15 @@
 """What tests of methods compute losses from: every completion alone, through the stock forward, in float64."""
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from distilsql.inference.loading import Engines, load_engines
+from distilsql.inference.model import Model
 from distilsql.inference.prepare import Prepared, TokenizedExample, load_data, prepare
 from distilsql.models.tree_model import TreeModel
 
@@ -36,3 +39,9 @@ def alone(settings: Any) -> Alone:
             model.model.double()
     prepared = prepare(load_data(settings)[0], engines.tokenizer, settings.prompt, training=True)
     return Alone(engines, prepared)
+
+
+def in_float64(model: Model) -> Model:
+    """A copy that computes in float64, for tests that compare tokens: rounding chooses none there."""
+    causal_lm = copy.deepcopy(model.decoder.model.causal_lm).double()
+    return replace(model, decoder=replace(model.decoder, model=TreeModel(causal_lm)))

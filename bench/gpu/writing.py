@@ -69,7 +69,7 @@ def measure(device: torch.device, arguments: Any, prompt: int, count: int) -> di
     if arguments.compile:
         compile_layers(model)
     never = GenerationOptions(eos_token_id=-1, vocabulary_size=vocabulary, max_new_tokens=arguments.tokens)
-    recorded_first = generation.can_record
+    recorded_first: Callable[[TreeModel], bool] = generation.can_record
 
     def by_tree(recording: bool) -> list[Completion]:
         model.set_attn_implementation(IMPLEMENTATION)

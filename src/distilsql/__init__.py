@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from distilsql.inference.ask import ask
+    from distilsql.inference.candidates import Choosing
     from distilsql.inference.predict import load_student, predict
     from distilsql.report.compare import compare
     from distilsql.runs.evaluate import evaluate_predictions as evaluate
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "METHODS",
+    "Choosing",
     "DataError",
     "DatabaseUnavailable",
     "DistilSQLError",
@@ -58,6 +60,7 @@ _HOMES = {
         (name for name in __all__ if name.endswith(("Error", "Unavailable"))), "distilsql.errors"
     ),
     **dict.fromkeys(("Recipe", "load_recipe", "make_recipe"), "distilsql.runs.recipe"),
+    "Choosing": "distilsql.inference.candidates",
     "ask": "distilsql.inference.ask",
     "compare": "distilsql.report.compare",
     "evaluate": "distilsql.runs.evaluate:evaluate_predictions",

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from distilsql.errors import ModelError
 from distilsql.models.decoding import start_decoding
+from distilsql.models.int8_linear import Int8Weight
 from distilsql.models.packed_linear import PackedLinears, PackedWeight, packs
 from distilsql.models.tree import Branch
 from distilsql.models.tree_model import TreeModel
@@ -92,3 +94,46 @@ def test_decoding_follows_an_optimizer_step():
             assert torch.cosine_similarity(row.float(), whole.float(), dim=0) > 0.999
         runner.completion_hidden(tree, [Branch(0, (5, 6, 7))]).float().sum().backward()
         optimizer.step(0.1)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@torch.no_grad()
+def test_a_weight_of_eight_bits_is_off_by_half_its_step_and_by_rounding(bias):
+    torch.manual_seed(0)
+    layer, rows = nn.Linear(64, 96, bias=bias), torch.randn(2, 3, 64)
+    in_int8 = Int8Weight(layer)
+    in_int8.renew()
+    step_O = layer.weight.abs().amax(1) / 127
+    # The largest weight may be cut by as much as its scale is rounded; inputs and outputs are in bfloat16.
+    bound_XO = 0.51 * rows.abs().sum(-1, keepdim=True) * step_O + 2**-6 * (rows.abs() @ layer.weight.abs().T)
+    off_XO = (in_int8(rows) - layer(rows)).abs()
+    assert off_XO.shape == (2, 3, 96)
+    assert (off_XO <= bound_XO).all()
+    assert off_XO.max() > 0
+    layer.weight.mul_(-2)
+    in_int8.renew()
+    torch.testing.assert_close(in_int8(rows), layer(rows), rtol=0, atol=2 * float(bound_XO.max()))
+
+
+def test_decoding_in_int8_is_close_and_leaves_the_model_as_it_was():
+    model = make_model("llama", seed=1, spread=3.0)
+    runner = TreeModel(model)
+    tree, _ = random_tree(3, questions=2)
+    state = runner.run_prompts(tree)
+    weights = [parameter.clone() for parameter in model.parameters()]
+
+    def decoded():
+        decoding, _ = start_decoding(runner, [state], 4)
+        return decoding.log_probs(decoding.step(torch.tensor([5, 6])), 40)
+
+    whole = decoded()
+    runner.decode_in_int8()
+    in_int8 = decoded()
+    assert not torch.equal(whole, in_int8)
+    assert (whole.exp() - in_int8.exp()).abs().max() < 0.1
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), weights, strict=True))
+
+
+def test_eight_bits_are_refused_where_they_cannot_be_computed():
+    with pytest.raises(ModelError, match="leave out --weights int8"):
+        TreeModel(make_model("llama").double()).decode_in_int8()

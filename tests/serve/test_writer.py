@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from distilsql.inference.ask import Asker
+from distilsql.inference.asker import Asker
 from distilsql.inference.prepare import prepare
 from distilsql.models.generate import GenerationOptions, generate_trees, uniform_stream
 from distilsql.models.load import load_model
@@ -101,6 +101,62 @@ def test_a_failure_is_told_to_those_it_met_and_to_no_other(tree_model):
         assert writer.write(tree, max_new_tokens=LONGEST).done.result(60) == alone(tree_model, tree)
     with pytest.raises(Overloaded, match="stopping"):
         writer.write(tree, max_new_tokens=LONGEST)
+
+
+def test_drafts_change_no_token_and_are_used(tree_model):
+    """The same questions again, beside new ones: what was written before is drafted, and kept as far as it is right."""
+    trees = [*questions(4), *questions(4), *questions(8)]
+    expected = [alone(tree_model, tree) for tree in trees]
+    sampled = GenerationOptions(EOS, SIZE, LONGEST, temperature=1.0)
+    drawn = [
+        generate_trees(tree_model, [tree], sampled, streams=[[uniform_stream(7)]])[0][0] for tree in trees[:4]
+    ]
+    uniforms = uniform_stream(7)(LONGEST).tolist()
+    with Writer(tree_model, eos_token_id=EOS, vocabulary_size=SIZE) as writer:
+        for tree, tokens in zip(trees[:8], expected[:8], strict=True):
+            assert writer.write(tree, max_new_tokens=LONGEST).done.result(60) == tokens
+        assert writer.accepted, "what was written before is a good draft"
+        others = [writer.write(tree, max_new_tokens=LONGEST) for tree in trees[8:]]
+        samples = [
+            writer.write(tree, max_new_tokens=LONGEST, temperature=1.0, uniforms=uniforms)
+            for tree in trees[:4]
+        ]
+        assert [writing.done.result(60) for writing in others] == expected[8:]
+        assert [writing.done.result(60) for writing in samples] == drawn
+        for longest in range(1, LONGEST + 1):  # a draft ends where a completion must
+            found = writer.write(trees[0], max_new_tokens=longest).done.result(60)
+            assert found == alone(tree_model, trees[0], longest)
+
+
+def test_a_wrong_draft_is_forgotten(tree_model):
+    trees = questions(3)
+    with Writer(tree_model, eos_token_id=EOS, vocabulary_size=SIZE) as writer:
+        for tree in trees:
+            expected = alone(tree_model, tree)
+            writer._lookup.learn((*tree.questions[0], expected[0], expected[1], SIZE - 1, SIZE - 2))
+            assert writer.write(tree, max_new_tokens=LONGEST).done.result(60) == expected
+    assert 0 < writer.accepted < writer.proposed
+
+
+def test_drafts_that_are_never_right_are_seldom_tried(tree_model):
+    (tree,) = questions(1)
+    expected = alone(tree_model, tree)
+    with Writer(tree_model, eos_token_id=EOS, vocabulary_size=SIZE) as writer:
+        tried = []
+        for _ in range(30):
+            writer._lookup.draft = lambda written, most: (SIZE - 1,) * min(most, 1)  # nobody's token
+            before = writer.proposed
+            assert writer.write(tree, max_new_tokens=LONGEST).done.result(60) == expected
+            tried.append(writer.proposed - before)
+    assert writer.accepted == 0
+    assert sum(tried[-10:]) < sum(tried[:10])
+
+
+def test_without_drafts_nothing_is_proposed(tree_model):
+    with Writer(tree_model, eos_token_id=EOS, vocabulary_size=SIZE, drafted=0) as writer:
+        for tree in questions(3) * 2:
+            assert writer.write(tree, max_new_tokens=LONGEST).done.result(60) == alone(tree_model, tree)
+    assert writer.proposed == 0
 
 
 def test_prefixes_of_rows_that_left_are_not_kept(tree_model):

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited, own_place
+from distilsql.cli.options import Candidates, Limit, On, OwnDatabase, Retry, Root, limited, own_place
 from distilsql.errors import DataError
 from distilsql.progress import progress
 from distilsql.shown import shown
 
 if TYPE_CHECKING:
     from distilsql.databases.database import Database
-    from distilsql.inference.predict import Model
+    from distilsql.inference.model import Model
     from distilsql.runs.recipe import Recipe
 
 
@@ -27,6 +27,8 @@ def predict(
         float, typer.Option(min=0.0, help="Sample at this temperature; 0 is greedy")
     ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the samples; each has its own file")] = 0,
+    candidates: Candidates = 1,
+    retry: Retry = False,
     precision: Annotated[
         Literal["auto", "bfloat16", "float32"] | None,
         typer.Option(help="Precision; default: that of the training. auto: the same, unless slow here"),
@@ -45,13 +47,16 @@ def predict(
     from distilsql.runs.folder import RunFolder
 
     with progress("starting"):
+        from distilsql.inference.candidates import Choosing
         from distilsql.inference.predict import benchmark_for, load_any, load_student, recipe_of
         from distilsql.inference.predict import predict as run_predict
     from distilsql.runs.recipe import load_recipe
     from distilsql.training.settle import settled_for_asking
 
-    if out is None and (beams > 1 or precision is not None):
+    choosing = Choosing(candidates, retry)
+    if out is None and (beams > 1 or precision is not None or not choosing.is_greedy):
         others = f"with {beams} beams" if beams > 1 else f"in {precision}"
+        others = others if choosing.is_greedy else "chosen by what they return"
         raise RunError(
             "Predictions in a run folder are greedy or sampled, in the run's own precision, so that runs can be "
             f"compared. Say where to write predictions {others}: --out predictions.jsonl"
@@ -79,7 +84,7 @@ def predict(
                 f"{run} is not a run folder. Say where to write predictions: --out predictions.jsonl"
             )
     path = out or folder.predictions(benchmark.name, temperature, seed)
-    run_predict(model, benchmark, path)
+    run_predict(model, benchmark, path, choosing=choosing)
     by_file = out is not None or (temperature > 0 and benchmark.task == "sql")
     options = {
         "--data": data,
@@ -98,16 +103,21 @@ def ask(
     database: OwnDatabase = None,
     evidence: Annotated[str, typer.Option(help="Background knowledge that the question needs")] = "",
     rows: Annotated[int, typer.Option(min=1, help="Show at most this many rows")] = 20,
+    candidates: Candidates = 1,
+    retry: Retry = False,
 ) -> None:
     """Answer one question: print the student's SQL and its result. It is run read-only and under tight limits."""
     from rich.console import Console
 
     from distilsql.inference.ask import ask as ask_student
     from distilsql.inference.ask import rows_table
+    from distilsql.inference.candidates import Choosing
 
     model, _, asked = asked_of(run, database)
-    answer = ask_student(model, question, asked, evidence=evidence)
+    answer = ask_student(model, question, asked, evidence=evidence, choosing=Choosing(candidates, retry))
     print(shown(answer.sql, keep_lines=True))
+    if answer.chosen is not None:
+        print(answer.chosen.sentence())
     Console().print(rows_table(answer, rows))
 
 

@@ -30,6 +30,19 @@ Limit = Annotated[
     typer.Option("--limit", min=1, help="Use only this many examples, drawn at random (fixed seed)"),
 ]
 
+Candidates = Annotated[
+    int,
+    typer.Option(
+        "--candidates",
+        min=1,
+        help="Write so many queries, run them all, and answer with what most of them return",
+    ),
+]
+Retry = Annotated[
+    bool,
+    typer.Option("--retry", help="Write others where the query fails to run, one with its error in sight"),
+]
+
 
 def limited(benchmark: "Benchmark", limit: int | None) -> "Benchmark":
     return benchmark if limit is None else benchmark.take(limit, 0)

@@ -2,12 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from distilsql.cli.answering import asked_of
-from distilsql.cli.options import Limit, OwnDatabase, Root, own_place
+from distilsql.cli.options import Candidates, Limit, OwnDatabase, Retry, Root, own_place
 from distilsql.errors import RunError
 from distilsql.progress import duration, progress
 
@@ -32,6 +32,19 @@ def serve(
     ),
     at_once: Annotated[int, typer.Option(min=1, help="Questions that are decoded together")] = 32,
     waiting: Annotated[int, typer.Option(min=0, help="Questions that may wait; others get status 429")] = 64,
+    candidates: Candidates = 1,
+    retry: Retry = False,
+    weights: Annotated[
+        Literal["whole", "int8"],
+        typer.Option(help="int8: write from weights of eight bits, faster on a CPU and a little less exact"),
+    ] = "whole",
+    instead_of: Annotated[
+        Path | None,
+        typer.Option(help="The run served so far: compare first, on --on, and refuse to serve a worse one"),
+    ] = None,
+    on: Annotated[
+        str | None, typer.Option("--on", help="Benchmark, or file of own pairs, for --instead-of")
+    ] = None,
 ) -> None:
     """Serve a page, the OpenAI API and MCP: questions about a database, answered by a run's student.
 
@@ -53,14 +66,24 @@ def serve(
         )
     _refuse_other_ending(feedback)
     check_writable(feedback)
+    if (instead_of is None) != (on is None):
+        raise RunError(
+            "--instead-of RUN and --on QUESTIONS go together: the runs are compared on those questions."
+        )
     bound = listen(host, port)
     with bound:
+        if instead_of is not None and on is not None:
+            _refuse_a_worse_one(run, instead_of, on, database)
         model, recipe, served = asked_of(run, database)
+        if weights == "int8":
+            model.decoder.model.decode_in_int8()
         with progress("starting"):
+            from distilsql.inference.candidates import Choosing
             from distilsql.serve.app import make_app
             from distilsql.serve.service import Limits, Service
 
-        with Service(model, served, name=recipe.name, limits=Limits(at_once, waiting)) as service:
+        choosing, limits = Choosing(candidates, retry), Limits(at_once, waiting)
+        with Service(model, served, name=recipe.name, limits=limits, choosing=choosing) as service:
             with progress("reading the database's prompt"):
                 warm_s = service.warm()
             app = make_app(
@@ -81,16 +104,40 @@ def serve(
             serve_app(app, bound, ready=ready)
 
 
-def mcp(run: Served, database: ServedDatabase = None) -> None:
+def _refuse_a_worse_one(run: str, old: Path, on: str, database: str | None) -> None:
+    """Say how the runs compare. Raises RunError if `run` answers fewer questions right than `old`."""
+    from distilsql.runs.folder import RunFolder, existing_run
+
+    new_run, old_run = (RunFolder(existing_run(Path(each)).path) for each in (run, old))
+    with progress("starting"):
+        from distilsql.inference.predict import recipe_of
+        from distilsql.inference.replacement import compare_with_old
+    from distilsql.data.load import load_sql_benchmark
+
+    place, data = own_place(database), recipe_of(new_run).data
+    benchmark = load_sql_benchmark(on, root=data.root_path, database=place or data.database_place)
+    found = compare_with_old(old_run, new_run, benchmark)
+    if found.is_worse:
+        raise RunError(
+            f"{found.sentence()} So it is not served in its place: serve {old}, or leave out --instead-of to serve "
+            "this one all the same."
+        )
+    print(found.sentence(), flush=True)
+
+
+def mcp(
+    run: Served, database: ServedDatabase = None, candidates: Candidates = 1, retry: Retry = False
+) -> None:
     """Serve MCP on standard input and output, for agents on this machine. (`serve` has it over HTTP.)"""
     _require("mcp", "mcp")
     import asyncio
 
     model, recipe, served = asked_of(run, database)
+    from distilsql.inference.candidates import Choosing
     from distilsql.serve.mcp_server import mcp_server, serve_stdio
     from distilsql.serve.service import Service
 
-    with Service(model, served, name=recipe.name) as service:
+    with Service(model, served, name=recipe.name, choosing=Choosing(candidates, retry)) as service:
         service.warm()
         asyncio.run(serve_stdio(mcp_server(service)))
 

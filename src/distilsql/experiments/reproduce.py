@@ -36,7 +36,8 @@ from distilsql.experiments.state import (
 )
 from distilsql.files import lines_of, set_aside
 from distilsql.inference.exposure import ExposureOptions, expose_run
-from distilsql.inference.predict import Model, load_student, predict, write_predictions
+from distilsql.inference.model import Model
+from distilsql.inference.predict import load_student, predict, write_predictions
 from distilsql.lock import RunInUse, hold
 from distilsql.metrics.suites.build import build_suite
 from distilsql.progress import progress, titled

@@ -15,7 +15,7 @@ from distilsql.export.llama_cpp import LlamaCpp, is_installed
 from distilsql.export.pretokenizer import pretokenizer_name
 from distilsql.export.proof import Original, Proof, prove
 from distilsql.files import new_folder, write_json, write_text
-from distilsql.inference.predict import Model
+from distilsql.inference.model import Model
 from distilsql.progress import progress
 from distilsql.threads import threads_for
 

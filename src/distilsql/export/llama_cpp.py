@@ -28,15 +28,18 @@ def is_installed() -> bool:
 
 
 class LlamaCpp:
-    """A context manager: the file at `path`, loaded. Raises ModelError where llama.cpp cannot load it."""
+    """A context manager: the file at `path`, loaded. It answers `at_once` requests together, each in a context of
+    `context_tokens`. Raises ModelError where llama.cpp cannot load it."""
 
-    def __init__(self, path: Path, *, context_tokens: int, threads: int, eos_token_id: int) -> None:
+    def __init__(
+        self, path: Path, *, context_tokens: int, threads: int, eos_token_id: int, at_once: int = 1
+    ) -> None:
         import xllamacpp
 
         parameters = xllamacpp.CommonParams()
         parameters.model.path = str(path)
-        parameters.n_ctx = context_tokens
-        parameters.n_parallel = 1
+        parameters.n_ctx = context_tokens * at_once
+        parameters.n_parallel = at_once
         parameters.n_gpu_layers = 0
         parameters.warmup = False
         parameters.verbosity = -1
@@ -62,7 +65,7 @@ class LlamaCpp:
         found = self._post("tokenize", {"content": text, "add_special": False, "parse_special": True})
         return tuple(found["tokens"])
 
-    def write(self, prompt: Sequence[int], most_tokens: int) -> Written:
+    def write(self, prompt: Sequence[int], most_tokens: int, *, with_logps: bool = True) -> Written:
         """A greedy completion of the tokens of `prompt`. Raises ModelError where llama.cpp refuses."""
         answer = self._post(
             "completion",
@@ -72,7 +75,7 @@ class LlamaCpp:
                 "temperature": 0.0,
                 "samplers": ["temperature"],
                 "repeat_penalty": 1.0,
-                "n_probs": 1,
+                "n_probs": 1 if with_logps else 0,
                 "post_sampling_probs": False,
                 "cache_prompt": True,
                 "return_tokens": True,

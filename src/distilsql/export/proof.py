@@ -12,7 +12,7 @@ from distilsql.data.benchmark import SqlBenchmark
 from distilsql.errors import ModelError
 from distilsql.export.llama_cpp import LlamaCpp, Written
 from distilsql.inference.decoder import answer_all
-from distilsql.inference.predict import Model
+from distilsql.inference.model import Model
 from distilsql.inference.prepare import Prepared, prepare
 from distilsql.metrics.evaluate import evaluate
 from distilsql.metrics.statistics import mcnemar_exact

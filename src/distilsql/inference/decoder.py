@@ -46,9 +46,10 @@ class Decoder:
             int(self.tokenizer.eos_token_id), self.vocabulary_size, self.max_new_tokens, self.temperature
         )
 
-    def stream(self, example_id: str) -> Stream:
+    def stream(self, example_id: str, *number: int) -> Stream:
+        """The random numbers of an example's sample; `number` tells several of one example apart."""
         digest = hashlib.sha256(example_id.encode()).digest()
-        return uniform_stream(self.seed, int.from_bytes(digest[:8], "big"))
+        return uniform_stream(self.seed, int.from_bytes(digest[:8], "big"), *number)
 
     def answer(self, completion: Completion, task: Task, engine: Engine = "sqlite") -> DecodedAnswer:
         """SQL without what chat models put around it, comments and extra white space; a response as it was written."""

@@ -1,24 +1,24 @@
 """Write a model's answers to a benchmark: predictions/<benchmark>.jsonl, one line per example."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
-from distilsql.data.benchmark import Benchmark
+from distilsql.data.benchmark import Benchmark, SqlBenchmark
 from distilsql.data.example import Example, Instruction
 from distilsql.data.load import load_benchmark
 from distilsql.databases.url import Place
 from distilsql.errors import RunError
 from distilsql.files import lines_of, write_text
+from distilsql.inference.candidates import GREEDY, Choosing, choose_all
 from distilsql.inference.decoder import DecodedAnswer, Decoder, answer_all
 from distilsql.inference.loading import check_asked_model
-from distilsql.inference.prepare import TokenizedExample, prepare
+from distilsql.inference.model import Model
+from distilsql.inference.prepare import prepare
 from distilsql.interrupt import say_kept
 from distilsql.metrics.predictions import ANSWER_FIELDS
 from distilsql.models.embedded import resolve
@@ -32,24 +32,6 @@ from distilsql.runs.sections import PromptSettings
 from distilsql.threads import fit_threads
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model that can be asked: a finished run's student, or any `transformers` folder with prompt settings.
-
-    `origin` identifies the weights.
-    """
-
-    decoder: Decoder
-    prompt: PromptSettings
-    origin: str = ""
-
-    def fingerprint(self) -> str:
-        """A hash of everything that determines an answer except the question."""
-        decoder = self.decoder
-        parts = (self.origin, self.prompt, decoder.beams, decoder.temperature, decoder.seed)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def load_student(
@@ -178,20 +160,32 @@ def benchmark_for(recipe: Recipe, spec: str, root: Path | None, database: Place 
     )
 
 
-def predict(model: Model, benchmark: Benchmark, out: Path | str | None = None) -> list[str]:
+def predict(
+    model: Model, benchmark: Benchmark, out: Path | str | None = None, *, choosing: Choosing = GREEDY
+) -> list[str]:
     """Answer every example, and write the answers to `out` if given. An interrupted prediction resumes from its
     `.unfinished` file, except for answers to other questions or by another model or decoding.
 
+    With `choosing`, each answer is chosen among several by what they return (see `inference.candidates`).
+
     Returns the answers (SQL, or responses) in the benchmark's order.
+
+    Raises:
+        RunError: `choosing` is for SQL and this benchmark has none, or the model does not decode greedily.
     """
+    if not choosing.is_greedy:
+        _check_choosing(model, benchmark)
     if out is None:
-        texts = {example.example.example_id: answer.text for example, answer in _answers(model, benchmark)}
+        texts = {
+            example.example_id: answer.text
+            for example, answer in _answers(model, benchmark, choosing=choosing)
+        }
         return [texts[example.example_id] for example in benchmark.examples]
     out = Path(out)
     field = ANSWER_FIELDS[benchmark.task]
     unfinished = out.with_name(out.name + ".unfinished")
     unfinished.parent.mkdir(parents=True, exist_ok=True)
-    header = {"answers_of": model.fingerprint()}
+    header = {"answers_of": model.fingerprint() + ("" if choosing.is_greedy else f" {choosing}")}
     known, around = _read(unfinished, benchmark, header)
     todo = benchmark.without(known)
     if todo.examples:
@@ -199,12 +193,12 @@ def predict(model: Model, benchmark: Benchmark, out: Path | str | None = None) -
         with unfinished.open("a" if known else "w", encoding="utf-8") as file:
             if not known:
                 file.write(json.dumps(header) + "\n")
-            for example, answer in _answers(model, todo, done=len(known)):
-                example_id = example.example.example_id
+            for example, answer in _answers(model, todo, done=len(known), choosing=choosing):
+                example_id = example.example_id
                 known[example_id] = answer.text
                 if answer.stripped:
                     around[example_id] = {"stripped": list(answer.stripped), "written": answer.written}
-                file.write(_line(example.example, field, answer.text, around.get(example_id)))
+                file.write(_line(example, field, answer.text, around.get(example_id)))
                 file.flush()
                 say_kept(f"{len(known):,} of {count:,} answers are kept in {unfinished}.")
     write_predictions(known, benchmark, out, around)
@@ -212,15 +206,34 @@ def predict(model: Model, benchmark: Benchmark, out: Path | str | None = None) -
     return [known[example.example_id] for example in benchmark.examples]
 
 
+def _check_choosing(model: Model, benchmark: Benchmark) -> None:
+    if benchmark.task != "sql":
+        raise RunError(
+            f"Candidates are chosen by what they return, and {benchmark.name} is answered in words: leave out "
+            "--candidates and --retry."
+        )
+    if model.decoder.beams > 1 or model.decoder.temperature:
+        raise RunError(
+            "Candidates are the greedy query and samples beside it: leave out --beams and --temperature, or "
+            "--candidates and --retry."
+        )
+
+
 def _answers(
-    model: Model, benchmark: Benchmark, *, done: int = 0
-) -> Iterator[tuple[TokenizedExample, DecodedAnswer]]:
+    model: Model, benchmark: Benchmark, *, done: int = 0, choosing: Choosing = GREEDY
+) -> Iterator[tuple[Example | Instruction, DecodedAnswer]]:
     """The answers as they come; progress counts those that were `done` before."""
-    prepared = prepare(benchmark, model.decoder.tokenizer, model.prompt, training=False)
     count = done + len(benchmark.examples)
+    if not choosing.is_greedy and isinstance(benchmark, SqlBenchmark):
+        with progress(f"answering {benchmark.name}", count, done=done) as advance:
+            for example, chosen in choose_all(model, benchmark, choosing):
+                yield example, DecodedAnswer(chosen.answer.sql)
+                advance()
+        return
+    prepared = prepare(benchmark, model.decoder.tokenizer, model.prompt, training=False)
     with progress(f"answering {benchmark.name}", count, done=done) as advance:
-        for answered in answer_all(model.decoder, prepared):
-            yield answered
+        for answered, answer in answer_all(model.decoder, prepared):
+            yield answered.example, answer
             advance()
 
 

@@ -5,7 +5,7 @@ to oneDNN, which reads a weight about twice as fast when it has been packed into
 `PackedLinears` keeps packed copies of a model's linear weights and packs again what has changed since.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,19 +43,28 @@ class PackedWeight:
         the parameter; one through `parameter.data` is not."""
         weight = self._layer.weight
         if self._made_from != (weight.data_ptr(), weight._version):
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PACKED_FOR_ROWS)
+            self._packed = self._pack(weight.detach())
             self._made_from = (weight.data_ptr(), weight._version)
+
+    def _pack(self, weight_OI: Tensor) -> Any:
+        return torch.ops.mkldnn._reorder_linear_weight(weight_OI, PACKED_FOR_ROWS)
 
 
 class PackedLinears:
-    """Packed copies of all plain linear layers of `decoder`. They take as much memory as the weights do."""
+    """Copies of the weights of plain linear layers of `decoder`, as far as `packed_where` says that they gain from it.
+    Packed ones take as much memory as the weights do."""
 
-    def __init__(self, decoder: nn.Module) -> None:
+    def __init__(
+        self,
+        decoder: nn.Module,
+        kind: type[PackedWeight] = PackedWeight,
+        packed_where: Callable[[Tensor], bool] = packs,
+    ) -> None:
         # A subclass computes something else.
         self._layers = [
-            (layer, PackedWeight(layer))
+            (layer, kind(layer))
             for layer in decoder.modules()
-            if type(layer) is nn.Linear and packs(layer.weight)
+            if type(layer) is nn.Linear and packed_where(layer.weight)
         ]
 
     def renew(self) -> None:

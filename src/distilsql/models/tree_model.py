@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from distilsql.distill.head import Head, log_probs
+from distilsql.errors import ModelError
 from distilsql.models.attention import IMPLEMENTATION, KeyValue, TreeContext, attend_on_tree
 from distilsql.models.flex_attention import fits_flex_attention, flex_pass
+from distilsql.models.int8_linear import Int8Weight, fits_int8
 from distilsql.models.load import Precision
 from distilsql.models.packed_linear import PackedLinears, PackedWeight, packs
 from distilsql.models.sharding import Unsharded
@@ -165,6 +167,17 @@ class TreeModel:
             return linears, head.log_probs
         packed_head.renew()
         return linears, lambda hidden_ND, size: log_probs(head.shaped(packed_head(hidden_ND)[:, :size]))
+
+    def decode_in_int8(self) -> None:
+        """Decode with weights of eight bits from now on (`models.int8_linear`); prompts are run as before. Raises
+        ModelError where that cannot be computed."""
+        layer = self.causal_lm.get_output_embeddings()
+        if type(layer) is not nn.Linear or not fits_int8(layer.weight):
+            raise ModelError(
+                "Weights of eight bits are for decoding on a CPU, in float32 or bfloat16, with a plain output layer: "
+                "leave out --weights int8."
+            )
+        self._packed = PackedLinears(self.decoder, Int8Weight, fits_int8), Int8Weight(layer)
 
     # ---- one pass over everything ------------------------------------------------------------------------
 

@@ -89,10 +89,16 @@ class Matched(BaseModel):
 
 
 class Answered(BaseModel):
+    """`votes` of the `candidates` return this result; a `retried` query was written with another one's error in
+    sight."""
+
     question: str
     sql: str
     matched: list[Matched]
     result: Rows
+    candidates: int
+    votes: int
+    retried: bool
     prompt_tokens: int
     completion_tokens: int
     writing_s: float
@@ -183,11 +189,10 @@ def _page_routes(app: FastAPI, service: Service) -> None:
 
 
 def _api_routes(app: FastAPI, service: Service, feedback: Feedback, suggestions: list[str]) -> None:
-    database = service.database
-
     @app.get("/api/database")
     async def describe() -> dict[str, Any]:
         """Tables with sample values, suggested questions, and what is served."""
+        database = service.database
         tables = await service.in_thread(lambda: shown_tables(database))
         return {
             "model": service.name,
@@ -237,7 +242,7 @@ def _api_routes(app: FastAPI, service: Service, feedback: Feedback, suggestions:
                 said.sql,
                 right=right,
                 evidence=said.evidence,
-                database=str(absolute(database.path)),
+                database=str(absolute(service.database.path)),
                 model=service.name,
             )
         )
@@ -254,6 +259,9 @@ def _answered(reply: Reply) -> Answered:
         sql=reply.sql,
         matched=matched,
         result=rows_out(reply.execution),
+        candidates=reply.chosen.candidates,
+        votes=reply.chosen.votes,
+        retried=reply.chosen.retried,
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=reply.completion_tokens,
         writing_s=reply.writing_s,

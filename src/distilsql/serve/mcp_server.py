@@ -122,7 +122,9 @@ def _tools(service: Service) -> dict[str, _Tool]:
             {"table": table, "column": column, "values": list(values)}
             for (table, column), values in reply.matched.items()
         ]
-        return {"sql": reply.sql, "matched_values": matched} | _rows(reply.execution)
+        chosen = reply.chosen
+        how = {"candidates": chosen.candidates, "votes": chosen.votes, "retried": chosen.retried}
+        return {"sql": reply.sql, "matched_values": matched, **how} | _rows(reply.execution)
 
     async def run_sql(sql: str) -> dict[str, Any]:
         return _rows(await service.run(sql))

@@ -17,7 +17,8 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from distilsql.errors import DistilSQLError
-from distilsql.inference.ask import AskedQuestion
+from distilsql.inference.asker import AskedQuestion
+from distilsql.models.generate import uniform_stream
 from distilsql.serve.guard import error_body
 from distilsql.serve.service import Service
 from distilsql.serve.writer import Writing
@@ -123,7 +124,7 @@ class _Chat:
             self._asked,
             max_new_tokens=request.max_completion_tokens or request.max_tokens,
             temperature=request.temperature or 0.0,
-            seed=seed,
+            stream=uniform_stream(seed),
             told=lambda token: loop.call_soon_threadsafe(self._told.put_nowait, token),
         )
 

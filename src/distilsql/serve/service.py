@@ -6,7 +6,7 @@ long is a coroutine; what blocks runs in threads of the service's own.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,13 +15,24 @@ import anyio.to_thread
 from anyio import CapacityLimiter
 
 from distilsql.databases.database import Database
-from distilsql.databases.job import Execution, Outcome
+from distilsql.databases.job import Execution
 from distilsql.databases.values import ColumnName
 from distilsql.errors import DistilSQLError, RunError
-from distilsql.inference.ask import AskedQuestion, Asker, carry_out
-from distilsql.inference.predict import Model
-from distilsql.models.generate import uniform_stream
+from distilsql.inference.asker import AskedQuestion, Asker, carry_out
+from distilsql.inference.candidates import (
+    GREEDY,
+    Choosing,
+    Chosen,
+    Tried,
+    elect,
+    elect_again,
+    sample_key,
+    with_error,
+)
+from distilsql.inference.model import Model
+from distilsql.models.generate import Stream
 from distilsql.models.tree import Completion
+from distilsql.serve.live import LiveDatabase
 from distilsql.serve.writer import Overloaded, Writer, Writing
 
 Result = TypeVar("Result")
@@ -38,16 +49,33 @@ class Limits:
 
 @dataclass(frozen=True)
 class Reply:
-    """What became of a question. `writing_s` and `running_s` are seconds by the clock, waiting included."""
+    """What became of a question. `writing_s` and `running_s` are seconds by the clock, waiting included;
+    `completion_tokens` are those of all candidates."""
 
     question: str
-    sql: str
+    chosen: Chosen
     matched: Mapping[ColumnName, tuple[str, ...]]
-    execution: Execution
     prompt_tokens: int
     completion_tokens: int
     writing_s: float
     running_s: float
+
+    @property
+    def sql(self) -> str:
+        return self.chosen.answer.sql
+
+    @property
+    def execution(self) -> Execution:
+        return self.chosen.answer.execution
+
+
+@dataclass
+class _Spent:
+    """What the candidates of one question have taken so far."""
+
+    tokens: int = 0
+    writing_s: float = 0.0
+    running_s: float = 0.0
 
 
 class _Gate:
@@ -70,7 +98,11 @@ class _Gate:
 class Service:
     """A context manager; `name` is what clients call the model.
 
-    `run_sql` is how a statement is carried out; it raises DatabaseUnavailable where no statement is to blame.
+    `choosing` is how answers of `ask` are chosen (see `inference.candidates`). `run_sql` is how a statement is carried
+    out; it raises DatabaseUnavailable where no statement is to blame.
+
+    Raises:
+        RunError: a question has more candidates than may be written and wait.
     """
 
     def __init__(
@@ -80,11 +112,18 @@ class Service:
         *,
         name: str,
         limits: Limits | None = None,
+        choosing: Choosing = GREEDY,
         run_sql: Callable[[Database, str], Execution] = carry_out,
     ) -> None:
         limits = limits or Limits()
-        self.model, self.database, self.name, self.limits = model, database, name, limits
-        self.asker = Asker(model, database)
+        if choosing.rows > limits.questions + limits.waiting:
+            raise RunError(
+                f"One question's {choosing.rows} queries are more than may be written and wait "
+                f"({limits.questions} and {limits.waiting}): ask for fewer --candidates, or raise --at-once."
+            )
+        self.choosing = choosing
+        self.model, self.name, self.limits = model, name, limits
+        self._live = LiveDatabase(model, database)
         self.decoder = model.decoder
         self.started_s = time.time()
         self._run_sql = run_sql
@@ -100,6 +139,15 @@ class Service:
         self._threads = limits.questions + limits.waiting + limits.statements
         self._limiter: CapacityLimiter | None = None
 
+    @property
+    def asker(self) -> Asker:
+        """Makes prompts by the schema as it was when it was last read."""
+        return self._live.asker
+
+    @property
+    def database(self) -> Database:
+        return self.asker.database
+
     def __enter__(self) -> "Service":
         self._writer.__enter__()
         return self
@@ -114,6 +162,10 @@ class Service:
         self._writer.write(tree, max_new_tokens=1).done.result()
         return time.monotonic() - started
 
+    def drafted_tokens(self) -> dict[str, int]:
+        """How many tokens drafts proposed so far, and how many of them were kept (see `serve.writer`)."""
+        return {"proposed": self._writer.proposed, "kept": self._writer.accepted}
+
     # ---- what the faces call -----------------------------------------------------------------------------
 
     async def ask(self, question: str, *, evidence: str = "") -> Reply:
@@ -123,27 +175,66 @@ class Service:
             Overloaded: too much is asked already.
             DataError: the database cannot be read.
         """
+        spent = _Spent()
         started = time.monotonic()
         asked = await self.prompt(question, evidence=evidence)
-        completion = await self.written(self.write(asked))
-        sql = self.decoder.answer(completion, "sql", self.database.engine).text
-        written = time.monotonic()
-        execution = await self.run(sql)
+        spent.writing_s = time.monotonic() - started
+        engine, key = self.database.engine, sample_key(question, evidence)
+        chosen = elect(await self._tried(asked, spent, key, self.choosing.samples, greedy=True), engine)
+        if self.choosing.retry and chosen.fails:
+            again = await self._tried(asked, spent, key, self.choosing.retry_samples)
+            shown = await self.prompt(question, evidence=with_error(evidence, chosen.answer))
+            again += await self._tried(shown, spent, key, greedy=True)
+            chosen = elect_again(chosen, again, engine)
         return Reply(
             question,
-            sql,
+            chosen,
             asked.matched,
-            execution,
             asked.prompt_tokens,
-            len(completion),
-            written - started,
-            time.monotonic() - written,
+            spent.tokens,
+            spent.writing_s,
+            spent.running_s,
         )
 
+    async def _tried(
+        self,
+        asked: AskedQuestion,
+        spent: _Spent,
+        key: str,
+        samples: Sequence[int] = (),
+        *,
+        greedy: bool = False,
+    ) -> list[Tried]:
+        """The greedy query if it is wanted and the samples of these numbers, with what they return."""
+        started = time.monotonic()
+        streams = [None] * greedy + [self.decoder.stream(key, number) for number in samples]
+        completions = await self._all_written(asked, streams)
+        queries = [self.decoder.answer(each, "sql", self.database.engine).text for each in completions]
+        written = time.monotonic()
+        # One after the other: a question takes no more of the database than it would with one candidate.
+        executions = {sql: await self.run(sql) for sql in dict.fromkeys(queries)}
+        spent.tokens += sum(map(len, completions))
+        spent.writing_s += written - started
+        spent.running_s += time.monotonic() - written
+        return [Tried(sql, executions[sql]) for sql in queries]
+
+    async def _all_written(self, asked: AskedQuestion, streams: Sequence[Stream | None]) -> list[Completion]:
+        """A completion for each stream, greedy for None."""
+        writings: list[Writing] = []
+        try:
+            for stream in streams:
+                temperature = 0.0 if stream is None else self.choosing.temperature
+                writings.append(self.write(asked, temperature=temperature, stream=stream))
+            return [await self.written(writing) for writing in writings]
+        finally:
+            for writing in writings:  # what nobody waits for any more
+                writing.done.cancel()
+
     async def prompt(self, question: str, *, evidence: str = "") -> AskedQuestion:
-        """What the model is asked with. Raises Overloaded, and DataError if the database cannot be read."""
+        """What the model is asked with, of the database as it is now. Raises Overloaded, and DataError if the database
+        cannot be read."""
         with self._asking:
-            return await self.in_thread(lambda: self.asker.asked(question, evidence=evidence))
+            return await self.in_thread(lambda: self._live.current().asked(question, evidence=evidence))
 
     def write(
         self,
@@ -151,12 +242,12 @@ class Service:
         *,
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
-        seed: int = 0,
+        stream: Stream | None = None,
         told: Callable[[int], object] | None = None,
     ) -> Writing:
-        """Begin a completion. Raises Overloaded."""
+        """Begin a completion; at a `temperature` above 0 it is sampled by `stream`. Raises Overloaded."""
         longest = min(max_new_tokens or self.decoder.max_new_tokens, self.decoder.max_new_tokens)
-        uniforms = uniform_stream(seed)(longest).tolist() if temperature else ()
+        uniforms = stream(longest).tolist() if temperature and stream is not None else ()
         return self._writer.write(
             asked.tree, max_new_tokens=longest, temperature=temperature, uniforms=uniforms, told=told
         )
@@ -180,8 +271,6 @@ class Service:
             DatabaseUnavailable: the database cannot be read.
         """
         with self._running:
-            if not sql.strip():
-                return Execution(Outcome.SQL_ERROR, message="there is no statement")
             return await self.in_thread(lambda: self._run_sql(self.database, sql))
 
     async def in_thread(self, work: Callable[[], Result]) -> Result:

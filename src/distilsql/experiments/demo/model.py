@@ -17,7 +17,8 @@ from distilsql.data.benchmark import SqlBenchmark
 from distilsql.errors import DistilSQLError
 from distilsql.experiments.demo.task import TEST, DemoTask
 from distilsql.experiments.demo.teacher import PROMPT
-from distilsql.inference.predict import Model, load_any, load_student, predict
+from distilsql.inference.model import Model
+from distilsql.inference.predict import load_any, load_student, predict
 from distilsql.progress import Work, reporting_to
 from distilsql.runs.evaluate import evaluate_run
 from distilsql.runs.folder import RunFolder

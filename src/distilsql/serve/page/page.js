@@ -1,5 +1,5 @@
 import { drawChart } from "./chart.js";
-import { countText, element, matchedText, rowsTable, tablesList } from "./show.js";
+import { chosenText, countText, element, matchedText, rowsTable, tablesList } from "./show.js";
 
 const at = (id) => document.getElementById(id);
 const KEY = "distilsql-key";
@@ -83,7 +83,7 @@ async function ask(question) {
     answered = { question, sql: answer.sql };
     at("answer").hidden = false;
     at("sql").value = answer.sql;
-    at("times").textContent = `written in ${seconds(answer.writing_s)}, run in ${seconds(answer.result.seconds)}`;
+    at("times").textContent = `written in ${seconds(answer.writing_s)}, run in ${seconds(answer.result.seconds)}${chosenText(answer)}`;
     at("matched").textContent = matchedText(answer.matched);
     at("matched").hidden = !answer.matched.length;
     resetVerdict();

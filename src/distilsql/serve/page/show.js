@@ -79,6 +79,12 @@ export function matchedText(matched) {
   return found.length ? `Found in the question: ${found.join("; ")}` : "";
 }
 
+/** How the answer was chosen; "" where there was one query alone. */
+export function chosenText(answer) {
+  if (answer.retried) return ", after another query failed";
+  return answer.candidates > 1 ? `, ${answer.votes} of ${answer.candidates} candidates agree` : "";
+}
+
 /** "3 rows", or how they are cut. */
 export function countText(result) {
   const count = result.rows.length;
