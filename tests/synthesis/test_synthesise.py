@@ -10,11 +10,12 @@ from distilsql.data.splits import query_key
 from distilsql.databases.pool import ExecutionPool
 from distilsql.errors import DataError
 from distilsql.synthesis import synthesise as module
-from distilsql.synthesis.checks import Checker, Verdict, write_variants
+from distilsql.synthesis.checks import Checker, Verdict
 from distilsql.synthesis.folder import QUERIES_FILE
 from distilsql.synthesis.profile import profile
 from distilsql.synthesis.source import open_source
 from distilsql.synthesis.synthesise import synthesise
+from distilsql.synthesis.variants import write_variants
 
 SPLITS = ("train", "valid", "test")
 

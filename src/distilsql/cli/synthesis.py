@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def synth(
-    database: Annotated[str, typer.Argument(help="A SQLite file")],
+    database: Annotated[
+        str, typer.Argument(help="A SQLite file, or a URL: duckdb://, postgresql://, mysql://")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the pairs; what it holds is gone on with")],
     pairs: Annotated[int, typer.Option(min=1, help="How many pairs, all splits together")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same pairs")] = 0,
@@ -39,17 +41,18 @@ def synth(
     ] = False,
 ) -> None:
     """Make question/SQL pairs from a database alone: train.jsonl, valid.jsonl, test.jsonl, names.toml."""
+    from distilsql.databases.url import without_passwords
     from distilsql.interrupt import say_kept
     from distilsql.lock import hold
     from distilsql.synthesis.source import open_source
     from distilsql.synthesis.synthesise import named, synthesise
 
-    source = open_source(Path(database))
+    source, shown = open_source(database), without_passwords(database)
     say_kept(f"What whole batches have made is kept in {out}.")
     if names_only:
         with hold(out):
             named(source, out, names)
-        command = shlex.join(["distilsql", "synth", database, "--out", str(out), "--pairs", str(pairs)])
+        command = shlex.join(["distilsql", "synth", shown, "--out", str(out), "--pairs", str(pairs)])
         print(f"Wrote {out / 'names.toml'}. Edit what is wrong in it, then: {command}")
         return
     asker = _asker(teacher, endpoint, model)
@@ -71,7 +74,7 @@ def synth(
     if made.is_exhausted:
         print(f"The database has no more to ask that the checks would keep; {pairs} were wanted.")
     print(
-        f"Next: distilsql data check {shlex.quote(str(out / 'train.jsonl'))} --database {shlex.quote(database)}"
+        f"Next: distilsql data check {shlex.quote(str(out / 'train.jsonl'))} --database {shlex.quote(shown)}"
     )
 
 

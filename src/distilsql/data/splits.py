@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from distilsql.data.example import Example
 from distilsql.databases.normalise import normalise_sql
+from distilsql.databases.url import Engine
 
 IN_DOMAIN_PARTS = ("train", "valid", "test")
 IN_DOMAIN_SEED = 0
@@ -57,6 +58,6 @@ def _nearer(filled: int, size: int, target: float) -> bool:
     return abs(filled + size - target) < abs(filled - target)
 
 
-def query_key(sql: str) -> str:
+def query_key(sql: str, engine: Engine = "sqlite") -> str:
     """Two golds with the same key are the same query but for spelling: case, spaces, quotes, alias names."""
-    return "".join(normalise_sql(sql).replace('"', "'").lower().split())
+    return "".join(normalise_sql(sql, engine).replace('"', "'").lower().split())

@@ -121,7 +121,8 @@ def require_available(execution: Execution, path: Place | str, meanwhile: str = 
     if execution.outcome is Outcome.UNAVAILABLE:
         during = f" while {meanwhile}" if meanwhile else ""
         cure = _CURES[engine_of(path)]
-        if "locked" in execution.message:
+        # At a server it may be an account that is locked.
+        if "locked" in execution.message and engine_of(path) in ("sqlite", "duckdb"):
             cure = "wait until the program that holds it has finished, or use a copy"
         raise DatabaseUnavailable(
             f"{path} cannot be read{during} ({execution.message}). The database is at fault, not a query: {cure}."

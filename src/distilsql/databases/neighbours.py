@@ -7,6 +7,7 @@ DISTINCT, LIMIT or GROUP BY. They are made on tokens, so whatever else the query
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from distilsql.databases.sql_tokens import dotted_tokens
 
@@ -47,7 +48,12 @@ def neighbours(gold_sql: str) -> tuple[str, ...]:
 
 
 def join(tokens: Tokens) -> str:
-    return " ".join(tokens)
+    """No space stands between a word and its parenthesis: to MySQL `count (` is no function."""
+    parts = list(tokens[:1])
+    for before, token in pairwise(tokens):
+        touches = token == "(" and re.fullmatch(r"[\w.$]+", before)
+        parts.append(token if touches else f" {token}")
+    return "".join(parts)
 
 
 def constants(sql: str) -> Iterator[tuple[str, str | int | float]]:

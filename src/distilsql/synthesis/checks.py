@@ -5,7 +5,6 @@ clause is dropped, on the database itself, so that no condition is trivially tru
 of its variants (`metrics.suites`), which hold few rows that nearly meet the conditions.
 """
 
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,21 +12,14 @@ from enum import Enum
 from pathlib import Path
 
 from distilsql.data.golds import may_have_ties, tie
-from distilsql.databases.job import Execution, Outcome
+from distilsql.databases.job import Execution, Outcome, require_available
 from distilsql.databases.neighbours import neighbours, with_ties_broken
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.sql_tokens import dotted_tokens
-from distilsql.errors import DataError
 from distilsql.metrics.rules import results_equal
-from distilsql.metrics.suites.variants import read_template, write_variant
-from distilsql.synthesis.profile import Profile
-from distilsql.synthesis.source import Source
+from distilsql.synthesis.source import Source, serving_job
+from distilsql.synthesis.variants import as_sqlite
 
-log = logging.getLogger(__name__)
-
-VARIANTS = 6
-# Of each column, for the rows of variants.
-CONSTANTS_PER_COLUMN = 12
 # A query that takes longer is compared with its neighbours on the variants alone.
 QUICK_S = 0.15
 _NUMBER = re.compile(r"\d+(\.\d+)?")
@@ -57,6 +49,8 @@ _FAULTS = {
 
 @dataclass(frozen=True)
 class Checker:
+    """`variants` are SQLite files, whatever the engine of the source. All methods raise DatabaseUnavailable."""
+
     source: Source
     variants: tuple[Path, ...]
     pool: ExecutionPool
@@ -72,22 +66,42 @@ class Checker:
         return self._compared(sql, gold)
 
     def same_everywhere(self, sql: str, other: str) -> bool:
-        """Whether two queries give equal results on the database and on every variant."""
-        for path in (None, *self.variants):
-            gold, found = self._run(sql, path), self._run(other, path)
-            ran = gold.outcome is found.outcome is Outcome.ROWS
-            if not ran or not _same(sql, gold, found):
-                return False
-        return True
+        """Whether two queries give equal results on the database and on every variant that can judge them."""
+        gold, found = self._run(sql), self._run(other)
+        ran = gold.outcome is found.outcome is Outcome.ROWS
+        return ran and self._same(sql, gold, found) and bool(self._alike_on_variants(sql, gold, [other]))
 
-    def _run(self, sql: str, path: Path | None = None) -> Execution:
-        return self.pool.run(self.source.job(sql, path))
+    def _alike_on(self, path: Path, sql: str, gold: Execution, other: str) -> bool:
+        """A query in another engine's SQL that does not run on a variant is not told apart there: it may be sqlglot's
+        fault."""
+        found = self._run_on(path, other)
+        is_own = self.source.engine == "sqlite"
+        if not is_own and not gold.outcome is found.outcome is Outcome.ROWS:
+            return True
+        return self._same(sql, gold, found)
+
+    def _run(self, sql: str) -> Execution:
+        return require_available(
+            self.pool.run(self.source.job(sql)), self.source.path, "queries were checked"
+        )
+
+    def _run_on(self, path: Path, sql: str) -> Execution:
+        engine = self.source.engine
+        return self.pool.run(serving_job(path, sql if engine == "sqlite" else as_sqlite(sql, engine)))
+
+    def _same(self, gold_sql: str, gold: Execution, found: Execution) -> bool:
+        """A query that fails where the gold does not is told apart; one that does not finish is not."""
+        if Outcome.TIMEOUT in (gold.outcome, found.outcome):
+            return True
+        if gold.outcome is not Outcome.ROWS or found.outcome is not Outcome.ROWS:
+            return gold.outcome is found.outcome
+        return results_equal(gold_sql, gold.rows, found.rows, "plain", self.source.engine)
 
     def _is_tied(self, sql: str, gold: Execution) -> bool:
         if not may_have_ties(sql):
             return False
         job = self.source.job(sql)
-        others = [replace(job, reverse_unordered=True)]
+        others = [replace(job, reverse_unordered=True)] if self.source.engine == "sqlite" else []
         others += [replace(job, sql=with_ties_broken(sql, direction)) for direction in ("asc", "desc")]
         ran = [self.pool.run(other) for other in others]
         return bool(
@@ -96,38 +110,43 @@ class Checker:
 
     def _compared(self, sql: str, gold: Execution) -> Verdict:
         tokens = dotted_tokens(sql)
+        is_slow = gold.seconds > QUICK_S
         alive = []
         for wrong in neighbours(sql):
             changed = dotted_tokens(wrong)
             if _is_of_degree(tokens, changed):
                 continue
-            if gold.seconds > QUICK_S or not _same(sql, gold, self._run(wrong)):
-                alive += [wrong] if gold.seconds > QUICK_S else []
-                continue
-            if len(changed) < len(tokens) and "distinct" in _words(changed) ^ _words(tokens):
+            is_dropped = len(changed) < len(tokens) and "distinct" not in _words(changed) ^ _words(tokens)
+            if is_slow or not is_dropped:
                 alive.append(wrong)
-            elif len(changed) < len(tokens):
+            elif self._same(sql, gold, self._run(wrong)):
                 return Verdict.TRIVIAL
-            else:
-                alive.append(wrong)
-        for path in self.variants:
-            if alive:
-                expected = self._run(sql, path)
-                alive = [wrong for wrong in alive if _same(sql, expected, self._run(wrong, path))]
+        for compared in (self._alike_here, self._alike_on_variants)[:: self._direction]:
+            if alive and not (is_slow and compared == self._alike_here):
+                alive = compared(sql, gold, alive)
         return Verdict.AMBIGUOUS if alive else Verdict.KEPT
+
+    @property
+    def _direction(self) -> int:
+        """Files are compared on first: a server makes a connection for every query."""
+        return 1 if self.source.engine == "sqlite" else -1
+
+    def _alike_here(self, sql: str, gold: Execution, others: Sequence[str]) -> list[str]:
+        """Those that give the query's result on the database."""
+        return [other for other in others if self._same(sql, gold, self._run(other))]
+
+    def _alike_on_variants(self, sql: str, gold: Execution, others: Sequence[str]) -> list[str]:
+        """Those that give the query's result on every variant that can judge them."""
+        alike = list(others)
+        for path in self.variants:
+            if alike:
+                expected = self._run_on(path, sql)
+                alike = [other for other in alike if self._alike_on(path, sql, expected, other)]
+        return alike
 
 
 def _words(tokens: Sequence[str]) -> set[str]:
     return {token.lower() for token in tokens}
-
-
-def _same(gold_sql: str, gold: Execution, found: Execution) -> bool:
-    """A query that fails where the gold does not is told apart; one that does not finish is not."""
-    if Outcome.TIMEOUT in (gold.outcome, found.outcome):
-        return True
-    if gold.outcome is not Outcome.ROWS or found.outcome is not Outcome.ROWS:
-        return gold.outcome is found.outcome
-    return results_equal(gold_sql, gold.rows, found.rows, "plain")
 
 
 def _is_of_degree(tokens: Sequence[str], changed: Sequence[str]) -> bool:
@@ -136,26 +155,3 @@ def _is_of_degree(tokens: Sequence[str], changed: Sequence[str]) -> bool:
         return False
     differ = [(a, b) for a, b in zip(tokens, changed, strict=True) if a != b]
     return all((_NUMBER.fullmatch(a) and _NUMBER.fullmatch(b)) or (a, b) in _STRICTNESS for a, b in differ)
-
-
-def write_variants(source: Source, profile: Profile, folder: Path, seed: int) -> tuple[Path, ...]:
-    """Variants of the database, in `folder`; none where its schema cannot be made anew, which is said."""
-    if source.dialect != "sqlite":
-        return ()
-    constants = [
-        (column.name.lower(), value)
-        for table in profile.tables
-        for column in table.columns
-        for value in (*column.values[:CONSTANTS_PER_COLUMN], *column.quantiles[4:17:3])
-    ]
-    paths = []
-    try:
-        template = read_template(source.path, constants)
-        for number in range(VARIANTS):
-            path = folder / f"variant-{number}.sqlite"
-            write_variant(template, path, f"{seed}/{number}")
-            paths.append(path)
-    except DataError as error:
-        log.warning(f"{error} Queries are told from wrong ones on the database alone.")
-        return ()
-    return tuple(paths)

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from distilsql.databases.job import Cell, Outcome
-from distilsql.databases.reading import quoted_name, quoted_text
 from distilsql.databases.schema import Schema, Table
 from distilsql.synthesis.identifiers import expanded, plural_of, singular_of, words_of
 from distilsql.synthesis.source import Source
 
 # How many of a column's values are looked for in the table that it may refer to.
 LOOKED_UP = 50
+# Rows of a table without a primary key that they are looked for in.
+LOOKED_INTO = 100_000
 # Of the values looked up; a row whose parent was deleted does not make a key none.
 FOUND_SHARE = 0.9
 _KEY_WORDS = frozenset(["id", "code", "key", "number", "no", "nr", "num", "ref"])
@@ -77,7 +78,7 @@ def inferred_keys(
             for parent, referred in by_name.get(name, ()):
                 if parent.name == table.name or parent.is_view or not cells:
                     continue
-                if _are_found(source, cells, parent.name, referred, samples[parent.name].get(referred, ())):
+                if _are_found(source, cells, parent, referred, samples[parent.name].get(referred, ())):
                     keys.append(Key(table.name, (column.name,), parent.name, (referred,), is_declared=False))
                     break
     return keys
@@ -99,19 +100,23 @@ def _referring_names(table: str, column: str, entities: set[str]) -> set[str]:
 
 
 def _are_found(
-    source: Source, cells: Sequence[Cell], parent: str, referred: str, known: Sequence[Cell]
+    source: Source, cells: Sequence[Cell], parent: Table, referred: str, known: Sequence[Cell]
 ) -> bool:
     wanted = list(dict.fromkeys(cells))[:LOOKED_UP]
     missing = [cell for cell in wanted if cell not in set(known)]
     if missing:
-        listed = ", ".join(map(_literal, missing))
-        name = quoted_name(referred)
-        found = source.read(f"SELECT DISTINCT {name} FROM {quoted_name(parent)} WHERE {name} IN ({listed})")
+        name = source.quoted(referred)
+        listed = ", ".join(map(source.literal, missing))
+        rows = _looked_into(source, parent, referred)
+        found = source.read(f"SELECT DISTINCT {name} FROM {rows} WHERE {name} IN ({listed})")
         missing = missing[len(found.rows) :] if found.outcome is Outcome.ROWS else missing
     return len(missing) <= (1 - FOUND_SHARE) * len(wanted)
 
 
-def _literal(cell: Cell) -> str:
-    return (
-        quoted_text(cell) if isinstance(cell, str) else repr(cell) if not isinstance(cell, bytes) else "NULL"
-    )
+def _looked_into(source: Source, parent: Table, referred: str) -> str:
+    """The table, for a FROM clause; its first rows where neither an index nor a count of steps bounds the search."""
+    table = source.quoted(parent.name)
+    key = [column.name for column in parent.columns if column.is_primary_key]
+    if source.engine == "sqlite" or key == [referred]:
+        return table
+    return f"(SELECT {source.quoted(referred)} FROM {table} LIMIT {LOOKED_INTO}) AS first_rows"

@@ -1,5 +1,6 @@
 """Profile: what is in a database, table by table, from bounded samples; no large table is scanned."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,13 @@ from distilsql.progress import progress
 from distilsql.synthesis.identifiers import expanded, singular_of, words_of
 from distilsql.synthesis.keys import Key, declared_keys, inferred_keys
 from distilsql.synthesis.roles import ColumnProfile, profile_column
-from distilsql.synthesis.source import Source, TableSample
+from distilsql.synthesis.sampling import TableSample, make_sampler
+from distilsql.synthesis.source import Source
+
+log = logging.getLogger(__name__)
 
 SAMPLED_ROWS = 1000
+_NAMED = 5  # tables in a sentence
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,12 @@ def profile(source: Source) -> Profile:
     """Time and memory grow with the number of columns, not of rows. Raises DatabaseUnavailable."""
     tables = source.schema.tables
     samples: dict[str, TableSample] = {}
+    sampler = make_sampler(source)
     with progress("profiling", len(tables), unit="table") as advance:
         for table in tables:
-            samples[table.name] = source.sample(table, SAMPLED_ROWS)
+            samples[table.name] = sampler.sample(table, SAMPLED_ROWS)
             advance()
+    _say_unreadable(source, samples)
     cells = {table.name: _by_column(table, samples[table.name]) for table in tables}
     entities = {singular_of(" ".join(words_of(table.name))) for table in tables}
     declared = declared_keys(source.schema)
@@ -75,6 +82,14 @@ def profile(source: Source) -> Profile:
             )
         )
     return Profile(tuple(profiled), keys)
+
+
+def _say_unreadable(source: Source, samples: Mapping[str, TableSample]) -> None:
+    failed = [(name, sample.failure) for name, sample in samples.items() if sample.failure]
+    if failed:
+        named = "; ".join(f"{name} ({failure})" for name, failure in failed[:_NAMED])
+        more = f" and {len(failed) - _NAMED} more" if failed[_NAMED:] else ""
+        log.warning(f"{source}: no question is about what could not be read: {named}{more}.")
 
 
 def _is_id(column: str, key: tuple[str, ...]) -> bool:

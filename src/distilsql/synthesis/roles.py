@@ -9,7 +9,7 @@ from enum import Enum
 from distilsql.databases.job import Cell
 from distilsql.databases.schema import Column
 from distilsql.synthesis.identifiers import word_list
-from distilsql.synthesis.source import LONGEST_SAMPLED_TEXT
+from distilsql.synthesis.sampling import LONGEST_SAMPLED_TEXT
 
 
 class Role(Enum):
@@ -100,6 +100,11 @@ def profile_column(
     )
 
 
+def written(cell: Cell) -> str:
+    """A cell as a person writes it in names.toml: truth values in lower case."""
+    return str(cell).lower() if isinstance(cell, bool) else str(cell)
+
+
 def _can_be_said(value: Cell) -> bool:
     if isinstance(value, str):
         return (
@@ -119,7 +124,9 @@ def _role(
     if is_key and not all(_ISO.fullmatch(str(cell)) for cell in known):
         return Role.ID
     texts = [cell for cell in known if isinstance(cell, str)]
-    if distinct == 2 and frozenset(str(cell).lower() for cell in known) in _FLAG_VALUES and len(known) > 2:
+    if column.type.startswith("bool") and {0, 1}.issuperset(known):
+        return Role.FLAG
+    if distinct == 2 and frozenset(map(written, known)) in _FLAG_VALUES and len(known) > 2:
         return Role.FLAG
     if not texts:
         return _number_role(words, known, distinct)

@@ -1,88 +1,74 @@
-"""Source: the database that pairs are made about. Whatever synthesis reads, it reads here.
+"""Source: the database that pairs are made about. Whatever synthesis reads, it reads here."""
 
-An engine is known in this file alone: how a bounded sample of a table is taken, and how our own SQL is run.
-"""
-
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from distilsql.databases.job import Execution, Job, Outcome, Row, make_job
-from distilsql.databases.reading import quoted_name, read
-from distilsql.databases.schema import Schema, Table, introspect
+from distilsql.databases.dialect import quoted_in
+from distilsql.databases.execute import shared_pool
+from distilsql.databases.job import Cell, Execution, Job, Outcome, make_job, require_available
+from distilsql.databases.reading import quoted_text, read
+from distilsql.databases.schema import Schema, introspect
+from distilsql.databases.url import DIALECTS, DatabaseUrl, Engine, Place, engine_of, id_of, place_of
+from distilsql.errors import DataError
 
 # Of SQLite's virtual machine, a second or two: no statement of a profile scans a large table to its end.
 PROFILE_STEPS = 20_000_000
 # What one kept query may cost, the same on every machine: some seconds of one core, a scan of ten million rows.
 QUERY_STEPS = 300_000_000
-# A longer text is cut when it is sampled, and taken for free text.
-LONGEST_SAMPLED_TEXT = 120
-
-
-@dataclass(frozen=True)
-class TableSample:
-    """Some rows of a table. `rows` may be all of them (`is_whole`); `row_count` is then exact, else an estimate."""
-
-    rows: tuple[Row, ...]
-    row_count: int
-    is_whole: bool
+# Of the other engines, which count no steps.
+PROFILE_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
 class Source:
-    """`place` is what a person called the database, `dialect` sqlglot's name of its SQL."""
+    """`db_id` is what names and pairs call the database, `path` a SQLite file or a DatabaseUrl."""
 
     db_id: str
-    place: str
-    path: Path
+    path: Place
     schema: Schema
-    dialect: str = "sqlite"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def engine(self) -> Engine:
+        return engine_of(self.path)
+
+    @property
+    def dialect(self) -> str:
+        """sqlglot's name of the engine's SQL."""
+        return DIALECTS[self.engine]
 
     def read(self, sql: str) -> Execution:
         """One SELECT of ours, stopped where it would scan a large table. Raises DatabaseUnavailable."""
-        return read(self.path, sql, max_steps=PROFILE_STEPS)
+        if self.engine == "sqlite":
+            return read(self.path, sql, max_steps=PROFILE_STEPS)
+        return read(self.path, sql, timeout_s=PROFILE_TIMEOUT_S)
 
-    def job(self, sql: str, path: Path | None = None) -> Job:
-        """A query under the limits of serving, on this database or on a variant of it at `path`."""
-        return replace(make_job(path or self.path, sql, mode="serving"), max_steps=QUERY_STEPS)
+    def job(self, sql: str) -> Job:
+        """A query under the limits of serving."""
+        return serving_job(self.path, sql)
 
-    def sample(self, table: Table, count: int) -> TableSample:
-        """Up to `count` rows: of a large table half of them its first ones, half spread over it; of a view that takes
-        too long to compute, none."""
-        cells = ", ".join(map(_sampled_cell, (column.name for column in table.columns)))
-        name = quoted_name(table.name)
-        highest = None if table.is_view else self._highest_row(name)
-        if highest is not None and highest > count:
-            rows = self.read(
-                f"SELECT {cells} FROM {name} WHERE rowid IN (SELECT rowid FROM {name} LIMIT {count // 2}) "
-                f"OR rowid IN ({', '.join(map(str, _spread(highest, count - count // 2)))})"
-            )
-            if rows.outcome is Outcome.ROWS:
-                whole = len(rows.rows) < count // 2  # numbers with gaps: there are not so many rows
-                return TableSample(rows.rows, len(rows.rows) if whole else highest, whole)
-        rows = self.read(f"SELECT {cells} FROM {name} LIMIT {count + 1}")
-        found = rows.rows if rows.outcome is Outcome.ROWS else ()
-        return TableSample(found[:count], len(found), len(found) <= count and rows.outcome is Outcome.ROWS)
+    def quoted(self, name: str) -> str:
+        return quoted_in(name, self.engine)
 
-    def _highest_row(self, name: str) -> int | None:
-        """The highest row number, which SQLite finds without a scan; None where rows have no number."""
-        found = self.read(f"SELECT max(rowid) FROM {name}")
-        value = found.rows[0][0] if found.outcome is Outcome.ROWS and found.rows else None
-        return value if isinstance(value, int) else None
+    def literal(self, cell: Cell) -> str:
+        if isinstance(cell, str):
+            return quoted_text(cell.replace("\\", "\\\\") if self.engine == "mysql" else cell)
+        return "NULL" if cell is None or isinstance(cell, bytes) else str(cell)
 
 
-def _sampled_cell(name: str) -> str:
-    column = quoted_name(name)
-    return (
-        f"CASE typeof({column}) WHEN 'text' THEN substr({column}, 1, {LONGEST_SAMPLED_TEXT}) "
-        f"WHEN 'blob' THEN x'' ELSE {column} END"
-    )
+def serving_job(path: Place, sql: str) -> Job:
+    job = make_job(path, sql, mode="serving")
+    return replace(job, max_steps=QUERY_STEPS) if job.engine == "sqlite" else job
 
 
-def _spread(highest: int, count: int) -> Sequence[int]:
-    return sorted({1 + number * (highest - 1) // max(count - 1, 1) for number in range(count)})
-
-
-def open_source(path: Path) -> Source:
-    """The SQLite database at `path`. Raises DatabaseUnavailable if it cannot be read, DataError without a table."""
-    return Source(path.stem, str(path), path, introspect(path))
+def open_source(place: Place | str) -> Source:
+    """The database at the path of a SQLite file or at a URL. Raises DatabaseUnavailable if it cannot be read, DataError
+    without a table, and for a user of a server who may do more than read: models' queries run as that user."""
+    path = place_of(place)
+    source = Source(id_of(path), path, introspect(path))
+    if isinstance(path, DatabaseUrl) and path.is_server:
+        tried = require_available(shared_pool().run(source.job("SELECT 1")), path)
+        if tried.outcome is Outcome.DENIED:
+            raise DataError(f"{path}: {tried.message} (docs/own_database.md says how to make one).")
+    return source

@@ -3,7 +3,8 @@
 import hashlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from distilsql.data.dice import Dice
 from distilsql.data.splits import query_key
 from distilsql.databases.fingerprint import take_fingerprint
 from distilsql.databases.pool import ExecutionPool
-from distilsql.errors import DataError
+from distilsql.databases.url import DatabaseUrl
+from distilsql.errors import DatabaseUnavailable, DataError
 from distilsql.lock import hold
 from distilsql.progress import progress
-from distilsql.synthesis.checks import Checker, Verdict, write_variants
-from distilsql.synthesis.folder import GRAMMAR_VERSION, KeptQuery, Progress, SynthFolder
+from distilsql.synthesis.checks import Checker, Verdict
+from distilsql.synthesis.folder import GRAMMAR_VERSION, QUERIES_FILE, KeptQuery, Progress, SynthFolder
 from distilsql.synthesis.grammar.draft import Constant, Draft
 from distilsql.synthesis.grammar.patterns import PATTERNS, draw_draft, level, word
 from distilsql.synthesis.grammar.sql import Sql
@@ -24,6 +26,7 @@ from distilsql.synthesis.names import Names, draft_names, read_names, write_name
 from distilsql.synthesis.profile import Profile, profile
 from distilsql.synthesis.source import Source
 from distilsql.synthesis.splits import SPLITS, split_of, structure_of
+from distilsql.synthesis.variants import write_variants
 from distilsql.synthesis.world import World, make_world
 
 BATCH = 64
@@ -81,11 +84,11 @@ def synthesise(
         DatabaseUnavailable: the database cannot be read.
         RunInUse: another process is at work in the folder.
     """
-    with hold(folder), ExecutionPool(workers) as pool:
+    with hold(folder), _kept(folder), ExecutionPool(workers) as pool:
         found, called = named(source, folder, names)
         settings = {
             "database": source.db_id,
-            "content": take_fingerprint(source.path, pool).sha256,
+            "content": _content(source, pool),
             "names": hashlib.sha256(called.model_dump_json().encode()).hexdigest()[:16],
             "seed": seed,
             "grammar": GRAMMAR_VERSION,
@@ -95,7 +98,7 @@ def synthesise(
         world = make_world(found, called)
         if not world.topics:
             raise DataError(
-                f"Nothing can be asked of {source.place}: none of its tables has rows, or names.toml leaves all out."
+                f"Nothing can be asked of {source}: none of its tables has rows, or names.toml leaves all out."
             )
         with tempfile.TemporaryDirectory() as scratch:
             checker = Checker(source, write_variants(source, found, Path(scratch), seed), pool)
@@ -110,6 +113,26 @@ def synthesise(
         return _write(made, settings, queries, worded, maker.progress, is_exhausted)
 
 
+@contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """A database that goes away in the middle costs nothing that was made."""
+    try:
+        yield
+    except DatabaseUnavailable as error:
+        if not (folder / QUERIES_FILE).is_file():
+            raise
+        raise DatabaseUnavailable(
+            f"{error} What was made is kept in {folder}: the same command goes on."
+        ) from error
+
+
+def _content(source: Source, pool: ExecutionPool) -> str:
+    """What a synthesis goes on with: the same file; at a server, whose rows may change meanwhile, the same tables."""
+    if isinstance(source.path, DatabaseUrl) and source.path.is_server:
+        return hashlib.sha256(repr(source.schema).encode()).hexdigest()
+    return take_fingerprint(source.path, pool).sha256
+
+
 @dataclass
 class _Maker:
     source: Source
@@ -120,9 +143,9 @@ class _Maker:
     seed: int
 
     def __post_init__(self) -> None:
-        self.sql = Sql(self.source.dialect)
+        self.sql = Sql(self.source.engine)
         self.uses = Counter(column for query in self.progress.queries for column in query.columns)
-        self.keys = {query_key(query.sql) for query in self.progress.queries}
+        self.keys = {query_key(query.sql, self.source.engine) for query in self.progress.queries}
         self.patterns = Counter(query.pattern for query in self.progress.queries)
 
     def make(self, pairs: int) -> bool:
@@ -149,7 +172,7 @@ class _Maker:
             if found is None:
                 continue
             text = self.sql.written(found[0].query)
-            key = query_key(text)
+            key = query_key(text, self.source.engine)
             if key in self.keys or key in keys:
                 verdicts[Verdict.REPEATED.value] += 1
             elif self._is_frequent(found[0]):
@@ -177,7 +200,8 @@ class _Maker:
         self, number: int, text: str, draft: Draft, columns: tuple[tuple[str, str], ...]
     ) -> KeptQuery | None:
         dice = Dice(f"{self.seed}/words/{number}")
-        split, is_unseen = split_of(query_key(text), structure_of(draft.query), self.seed)
+        key = query_key(text, self.source.engine)
+        split, is_unseen = split_of(key, structure_of(draft.query), self.seed)
         times = 2 if split == "train" and dice.chance(ASKED_TWICE_SHARE) else 1
         questions = word(draft, times, dice)
         if not questions:
@@ -194,7 +218,7 @@ class _Maker:
         self.progress.verdicts.update(verdicts)
         for query in kept:
             self.uses.update(query.columns)
-            self.keys.add(query_key(query.sql))
+            self.keys.add(query_key(query.sql, self.source.engine))
             self.patterns[query.pattern] += 1
 
 

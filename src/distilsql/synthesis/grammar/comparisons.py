@@ -8,7 +8,7 @@ from sqlglot import exp
 
 from distilsql.databases.job import Cell
 from distilsql.synthesis.grammar.draft import Constant, Mentions, Topic, mention
-from distilsql.synthesis.roles import TRUE_VALUES, Role
+from distilsql.synthesis.roles import TRUE_VALUES, Role, written
 from distilsql.synthesis.world import Attribute
 
 MONTHS = (
@@ -49,7 +49,7 @@ def compare_attribute(topic: Topic, attribute: Attribute) -> Comparison | None:
 
 def said(value: Cell, attribute: Attribute) -> tuple[str, ...]:
     """How a constant is said: what it stands for, if the names say so; dates also as people write them."""
-    meaning = dict(attribute.means).get(str(value))
+    meaning = dict(attribute.means).get(written(value))
     if meaning:
         return (meaning,)
     if isinstance(value, float) and value.is_integer():
@@ -58,7 +58,7 @@ def said(value: Cell, attribute: Attribute) -> tuple[str, ...]:
         return (value,)
     if isinstance(value, str):
         return (value, f'"{value}"') if re.fullmatch(r"[\w.&'-]+( [\w.&'-]+)*", value) else (f'"{value}"',)
-    return (str(value),)
+    return (written(value),)
 
 
 def _mentioned(attribute: Attribute, *values: Cell) -> Mentions:
@@ -68,7 +68,7 @@ def _mentioned(attribute: Attribute, *values: Cell) -> Mentions:
 def _constant(value: Cell, attribute: Attribute) -> tuple[str, ...]:
     """What a code stands for is no value of the data: it may be shown to anybody who may see the names."""
     forms = said(value, attribute)
-    return forms if str(value) in dict(attribute.means) else Constant(forms, _number(value))
+    return forms if written(value) in dict(attribute.means) else Constant(forms, _number(value))
 
 
 def _whose(attribute: Attribute, limits: tuple[str, ...], is_: str = "") -> tuple[str, ...]:
@@ -179,7 +179,7 @@ def _ranked(topic: Topic, attribute: Attribute) -> Comparison | None:
 
 
 def _number(value: Cell) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else written(value)
 
 
 def round_limits(attribute: Attribute, margin: int = 4) -> list[Cell]:
@@ -215,7 +215,7 @@ def _date(topic: Topic, attribute: Attribute) -> Comparison | None:
     if attribute.profile.has_time or topic.dice.chance(0.45):
         year = int(day[:4])
         words, operator = topic.dice.weighted({(("in",), exp.EQ): 3.0, _LATER: 1.0, _EARLIER: 1.0})
-        where = operator(this=topic.sql.year_of(column), expression=topic.sql.literal(year))
+        where = operator(this=topic.sql.year_of(attribute), expression=topic.sql.literal(year))
         year_word = "" if operator is exp.EQ else "the year "
         limits = tuple(f"{word} {year_word}{year}" for word in words)
         return Comparison(
@@ -240,7 +240,7 @@ def _flag(topic: Topic, attribute: Attribute) -> Comparison | None:
     first, _, rest = attribute.noun.partition(" ")
     if rest and first in ("is", "was", "has", "had", "can") and not attribute.means:
         doing = {"has": "having ", "had": "having had ", "can": "able to "}.get(first, "")
-        no = "" if str(value).lower() in TRUE_VALUES else "not "
+        no = "" if written(value).lower() in TRUE_VALUES else "not "
         return Comparison(attribute, where, (), (f"{no}marked as {doing}{rest}",), ((rest,),))
     limits = said(value, attribute)
     return Comparison(attribute, where, limits, _whose(attribute, limits), _mentioned(attribute, value))

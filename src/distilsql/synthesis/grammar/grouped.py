@@ -95,7 +95,7 @@ def having_aggregate(topic: Topic) -> Draft | None:
 def _first(
     topic: Topic, query: exp.Select, value: exp.Expr, how_many: int, *, descending: bool
 ) -> exp.Select:
-    key = exp.Ordered(this=value, desc=descending, nulls_first=not descending)
+    key = topic.sql.ordered(value, descending=descending)
     return query.order_by(key, copy=False).limit(how_many, copy=False)
 
 
@@ -150,9 +150,7 @@ def best_of_group(topic: Topic) -> Draft | None:
     descending, sql = topic.dice.chance(0.65), topic.sql
     outputs = [sql.column(column), *map(sql.column, label)]
     if topic.dice.chance(0.5):
-        order = exp.Order(
-            expressions=[exp.Ordered(this=sql.column(by), desc=descending, nulls_first=not descending)]
-        )
+        order = exp.Order(expressions=[sql.ordered(sql.column(by), descending=descending)])
         window = exp.Window(this=exp.Anonymous(this="rank"), partition_by=[sql.column(column)], order=order)
         ranked = sql.select(*outputs, exp.alias_(window, "place", copy=False))
         ranked = ranked.from_(sql.table(topic.entity), copy=False)
@@ -160,12 +158,13 @@ def best_of_group(topic: Topic) -> Draft | None:
         query = sql.select(*names).from_("ranked", copy=False).with_("ranked", as_=ranked, copy=False)
         query = query.where(exp.EQ(this=exp.column("place"), expression=exp.Literal.number(1)), copy=False)
     else:
-        other = exp.alias_(sql.table(topic.entity), "other", table=True, copy=False)
+        alias = "other" if topic.entity.name.lower() != "other" else "another"
+        other = exp.alias_(sql.table(topic.entity), alias, table=True, copy=False)
         best = (exp.Max if descending else exp.Min)(
-            this=exp.Column(this=sql.identifier(by.name), table="other")
+            this=exp.Column(this=sql.identifier(by.name), table=alias)
         )
         same = exp.EQ(
-            this=exp.Column(this=sql.identifier(column.name), table="other"), expression=sql.column(column)
+            this=exp.Column(this=sql.identifier(column.name), table=alias), expression=sql.column(column)
         )
         inner = sql.select(best).from_(other, copy=False).where(same, copy=False)
         query = sql.select(*outputs).from_(sql.table(topic.entity), copy=False)
@@ -188,7 +187,7 @@ def group_then_sort(topic: Topic) -> Draft | None:
         return None
     descending = topic.dice.chance(0.7)
     query = _grouped(topic, condition, column, topic.sql.column(column), topic.sql.count())
-    key = exp.Ordered(this=topic.sql.count(), desc=descending, nulls_first=not descending)
+    key = topic.sql.ordered(topic.sql.count(), descending=descending)
     words = {"cat": (column.noun,), "cats": (column.nouns,), **things(topic.entity, condition)}
     words["direction"] = ("from the most to the fewest",) if descending else ("from the fewest to the most",)
     return Draft(

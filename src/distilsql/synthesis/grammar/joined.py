@@ -147,7 +147,7 @@ def parent_most(topic: Topic) -> Draft | None:
     query = _joined(topic, family, *map(topic.sql.column, name)).group_by(
         *_by_parent(topic, family.parent), copy=False
     )
-    query = query.order_by(exp.Ordered(this=topic.sql.count(), desc=True, nulls_first=False), copy=False)
+    query = query.order_by(topic.sql.ordered(topic.sql.count(), descending=True), copy=False)
     words = {**family.words, **_labelled(family.parent), "k": (str(how_many),)}
     pattern = "parent_most" if how_many == 1 else "parent_most_some"
     return Draft(pattern, query.limit(how_many, copy=False), words, (*family.mentions, *map(mention, name)))
@@ -298,7 +298,7 @@ def link_count(topic: Topic) -> Draft | None:
         )
     query = _through_link(topic, mine, other, read, condition, *name)
     query = query.group_by(*_by_parent(topic, topic.entity), copy=False)
-    key = exp.Ordered(this=topic.sql.count(), desc=True, nulls_first=False)
+    key = topic.sql.ordered(topic.sql.count(), descending=True)
     return Draft("link_most", query.order_by(key, copy=False).limit(1, copy=False), words, mentions)
 
 

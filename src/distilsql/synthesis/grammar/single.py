@@ -133,7 +133,7 @@ def degree_words(column: Attribute, *, descending: bool) -> tuple[str, ...]:
 
 
 def ordered(topic: Topic, column: Attribute, *, descending: bool) -> exp.Ordered:
-    return exp.Ordered(this=topic.sql.column(column), desc=descending, nulls_first=not descending)
+    return topic.sql.ordered(topic.sql.column(column), descending=descending)
 
 
 def order(topic: Topic) -> Draft | None:
@@ -206,7 +206,7 @@ def per_year(topic: Topic) -> Draft | None:
     condition = draw(topic, {None: 3.0, one: 2.0}) if date else None
     if date is None or condition is None or date in condition.attributes or date.has_nulls:
         return None
-    year = topic.sql.year_of(topic.sql.column(date))
+    year = topic.sql.year_of(date)
     query = source(topic, topic.sql.select(year, topic.sql.count()), condition).group_by(
         year.copy(), copy=False
     )

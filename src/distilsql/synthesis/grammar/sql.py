@@ -5,22 +5,30 @@ Trees are built with every column qualified; `finished` takes the qualifiers out
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from sqlglot import exp
+from sqlglot.dialects.dialect import Dialect
 
+from distilsql.databases.dialect import name_in
 from distilsql.databases.job import Cell
+from distilsql.databases.url import DIALECTS, Engine
 from distilsql.synthesis.identifiers import is_bare
 from distilsql.synthesis.world import Attribute, Entity, Relation
 
 
 @dataclass(frozen=True)
 class Sql:
-    dialect: str
+    engine: Engine
+
+    @property
+    def dialect(self) -> str:
+        """sqlglot's name of it."""
+        return DIALECTS[self.engine]
 
     def identifier(self, name: str) -> exp.Identifier:
-        folds = self.dialect == "postgres" and name != name.lower()
-        return exp.to_identifier(name, quoted=folds or not is_bare(name))
+        """In quotes where any dialect, or this one, needs them."""
+        is_read_bare = self.engine == "sqlite" or name_in(name, self.engine) == name
+        return exp.to_identifier(name, quoted=not (is_bare(name) and is_read_bare))
 
     def column(self, attribute: Attribute) -> exp.Column:
         return self.named(attribute.table, attribute.name)
@@ -48,17 +56,30 @@ class Sql:
     def literal(self, value: Cell) -> exp.Expr:
         if isinstance(value, str):
             return exp.Literal.string(value)
+        if isinstance(value, bool):
+            return exp.Boolean(this=value)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         number = exp.Literal.number(str(abs(value)))  # type: ignore[arg-type]
         return exp.Neg(this=number) if value < 0 else number  # type: ignore[operator]
 
-    def year_of(self, column: exp.Column) -> exp.Expr:
-        """The year of a date as a number."""
-        if self.dialect == "sqlite":
-            written = exp.Anonymous(this="strftime", expressions=[exp.Literal.string("%Y"), column])
-            return exp.Cast(this=written, to=exp.DataType.build("int"))
+    def year_of(self, attribute: Attribute) -> exp.Expr:
+        """The year of a date, or of a text that is one, as a number."""
+        column: exp.Expr = self.column(attribute)
+        if self.engine == "sqlite":
+            return year_by_strftime(column)
+        if not attribute.profile.type.startswith(("date", "timestamp")):
+            column = exp.Cast(this=column, to=exp.DataType.build("date"))
         return exp.Extract(this=exp.var("YEAR"), expression=column)
+
+    def ordered(self, key: exp.Expr, *, descending: bool) -> exp.Ordered:
+        """A key of ORDER BY that leaves NULLs where the engine puts them."""
+        first = {
+            "nulls_are_small": not descending,
+            "nulls_are_large": descending,
+            "nulls_are_last": False,
+        }[Dialect.get_or_raise(self.dialect).NULL_ORDERING]
+        return exp.Ordered(this=key, desc=descending, nulls_first=first)
 
     def count(self, column: exp.Expr | None = None, *, distinct: bool = False) -> exp.Count:
         if column is None:
@@ -71,17 +92,19 @@ class Sql:
             ifs=[exp.If(this=condition, true=exp.Literal.number(1))], default=exp.Literal.number(0)
         )
         whole = exp.Mul(this=exp.Literal.number("100.0"), expression=exp.Sum(this=case))
-        return exp.Div(this=whole, expression=self.count(), typed=True, safe=True)  # no cast is needed
+        own = Dialect.get_or_raise(self.dialect)  # no cast is needed
+        return exp.Div(this=whole, expression=self.count(), typed=own.TYPED_DIVISION, safe=own.SAFE_DIVISION)
 
     def written(self, query: exp.Expr) -> str:
         return _finished(query).sql(self.dialect, normalize_functions="lower", comments=False)
 
-    @cached_property
-    def has_variants(self) -> bool:
-        return self.dialect == "sqlite"
-
 
 AGGREGATES: dict[str, type[exp.AggFunc]] = {"avg": exp.Avg, "max": exp.Max, "min": exp.Min, "sum": exp.Sum}
+
+
+def year_by_strftime(column: exp.Expr) -> exp.Expr:
+    written = exp.Anonymous(this="strftime", expressions=[exp.Literal.string("%Y"), column])
+    return exp.Cast(this=written, to=exp.DataType.build("int"))
 
 
 def _finished(query: exp.Expr) -> exp.Expr:
