@@ -8,6 +8,7 @@ from transformers import GPTNeoConfig, Qwen2Config
 
 from distilsql.distill.head import Head
 from distilsql.errors import ModelError
+from distilsql.models import padded_rows
 from distilsql.models.layout_check import (
     attention_window,
     check_head,
@@ -213,7 +214,7 @@ def test_a_check_that_runs_out_of_memory_says_so():
     assert model.layout == "tree"
 
 
-def test_padded_rows_of_like_length_run_together():
+def test_padded_rows_of_like_length_run_together(monkeypatch):
     """Results keep the order of the branches, and fewer padded tokens run than in the order given."""
     model = TreeModel(make_model("llama"), layout="padded")
     rng = random.Random(7)
@@ -232,8 +233,9 @@ def test_padded_rows_of_like_length_run_together():
         return inner(*args, **kwargs)
 
     model.decoder.forward = counted
+    monkeypatch.setattr(padded_rows, "MICRO_BATCH", 4)
     with torch.no_grad():
-        together = model._padded_hidden(tree, branches, micro_batch=4)
+        together = model.completion_hidden(tree, branches)
         assert [rows for rows, _ in batches] == [4, 4]
         in_order = sum(4 * max(lengths[start : start + 4]) for start in (0, 4))
         assert sum(lengths) <= sum(rows * width for rows, width in batches) < 0.8 * in_order

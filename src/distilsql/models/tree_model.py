@@ -25,6 +25,7 @@ from distilsql.models.flex_attention import fits_flex_attention, flex_pass
 from distilsql.models.int8_linear import Int8Weight, fits_int8
 from distilsql.models.load import Precision
 from distilsql.models.packed_linear import PackedLinears, PackedWeight, packs
+from distilsql.models.padded_rows import padded_hidden
 from distilsql.models.sharding import Unsharded
 from distilsql.models.tree import (
     Branch,
@@ -190,7 +191,8 @@ class TreeModel:
         """
         if self.layout == "padded":
             with self.sharding.in_step():
-                hidden_ND = self._padded_hidden(tree, branches)
+                rows = padded_hidden(self._run_padded, tree, branches)
+                hidden_ND = torch.cat(rows) if rows else self._no_rows()
             return self.sharding.joined(hidden_ND)
         new_prefix = prefix_nodes(0 if prefix else len(tree.prefix))
         rest = Nodes.joined([question_nodes(tree), branch_nodes(tree, branches)])
@@ -314,45 +316,17 @@ class TreeModel:
             context.new_rest.append((cached.keys[:, :, split:], cached.values[:, :, split:]))
         return output.last_hidden_state[0], context
 
-    def _padded_hidden(self, tree: PromptTree, branches: Sequence[Branch], micro_batch: int = 8) -> Tensor:
-        """The reference layout: each branch with its whole prompt as one right-padded row.
-
-        Rows of like length run together, so that little is padded; the result is in the order of `branches`. The
-        longest run first: what does not fit into memory fails at once.
-        """
-        written = [number for number, branch in enumerate(branches) if branch.tokens]
-        if not written:
-            return self._no_rows()
-        lengths = [len(tree.questions[branch.question]) + len(branch.tokens) for branch in branches]
-        by_length = sorted(written, key=lambda number: -lengths[number])
-        hidden: dict[int, Tensor] = {}
-        for start in range(0, len(by_length), micro_batch):
-            numbers = by_length[start : start + micro_batch]
-            rows = self._padded_rows(tree, [branches[number] for number in numbers])
-            hidden.update(zip(numbers, rows, strict=True))
-        return torch.cat([hidden[number] for number in written])
-
-    def _padded_rows(self, tree: PromptTree, branches: Sequence[Branch]) -> list[Tensor]:
-        """Hidden states (tokens, D) that predict each branch."""
-        prompts = [tree.prefix + tree.questions[branch.question] for branch in branches]
-        sequences = [prompt + branch.tokens[:-1] for prompt, branch in zip(prompts, branches, strict=True)]
-        width = max(map(len, sequences))
-        token_ids = torch.zeros(len(sequences), width, dtype=torch.int64)
-        attention_mask = torch.zeros(len(sequences), width, dtype=torch.int64)
-        for row, sequence in enumerate(sequences):
-            token_ids[row, : len(sequence)] = torch.tensor(sequence)
-            attention_mask[row, : len(sequence)] = 1
+    def _run_padded(self, token_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
+        """Hidden states (B, T, D) of right-padded rows, through the stock forward."""
+        width = token_ids_BT.shape[1]
         with self.own_attention():
             output = self.sharding.run(
-                input_ids=token_ids.to(self.device),
-                attention_mask=attention_mask.to(self.device),
-                position_ids=torch.arange(width, device=self.device).expand(len(sequences), -1),
+                input_ids=token_ids_BT.to(self.device),
+                attention_mask=attention_mask_BT.to(self.device),
+                position_ids=torch.arange(width, device=self.device).expand(len(token_ids_BT), -1),
                 use_cache=False,
             )
-        return [
-            output.last_hidden_state[row, len(prompt) - 1 : len(sequence)]
-            for row, (prompt, sequence) in enumerate(zip(prompts, sequences, strict=True))
-        ]
+        return output.last_hidden_state
 
     def _no_rows(self) -> Tensor:
         return torch.zeros(0, self.causal_lm.config.hidden_size, dtype=self.dtype, device=self.device)
