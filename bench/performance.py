@@ -186,12 +186,12 @@ def main() -> None:
         for name, pair in json.loads((RESULTS / "step_time.json").read_text()).items()
     }
     tables["generate"] = generation(json.loads((RESULTS / "generate.json").read_text()))
-    _put(DOCS / "performance.md", tables)
+    put(DOCS / "performance.md", tables)
     found = json.loads((RESULTS / "grouping.json").read_text())
-    _put(DOCS / "results.md", {"grouping": grouping(found)})
+    put(DOCS / "results.md", {"grouping": grouping(found)})
 
 
-def _put(page: Path, tables: dict[str, str]) -> None:
+def put(page: Path, tables: dict[str, str]) -> None:
     """Write each table between its markers. Exits with a sentence where a page has no place for one."""
     text = page.read_text(encoding="utf-8")
     for name, table in tables.items():

@@ -53,10 +53,10 @@ def save_checkpoint(
 def _save_together(
     folder: Path, tensors: Mapping[str, Tensor], state: dict[str, Any], is_first: bool, new: ExitStack
 ) -> None:
-    part = unfinished(folder)
+    part, parts = unfinished(folder), dict[str, Any](tensors)
 
     def write() -> None:
-        distributed.save(dict(tensors), storage_writer=distributed.FileSystemWriter(part / _PARTS))
+        distributed.save(parts, storage_writer=distributed.FileSystemWriter(part / _PARTS))
         if is_first:
             _write_state(part, state)
 
