@@ -104,7 +104,7 @@ def elect(tried: Sequence[Tried], engine: Engine) -> Chosen:
                 break
         else:
             groups.append([each])
-    largest = max(groups, key=len, default=[])
+    largest: list[Tried] = max(groups, key=len, default=[])
     return Chosen(largest[0] if largest else tried[0], len(largest), len(tried))
 
 

@@ -60,15 +60,16 @@ def compare_with_old(old: RunFolder, new: RunFolder, benchmark: SqlBenchmark) ->
             f"The runs were trained on every question of {benchmark.name}, so it cannot tell which is better; give "
             "questions that neither has seen: --on test.jsonl."
         )
-    scores = []
-    for run in (old, new):
-        evaluated = evaluate_run(run, benchmark)
-        assert isinstance(evaluated, Scores)
-        kept = {example.example_id for example in judged.examples}
-        scores.append(
-            replace(evaluated, verdicts=tuple(v for v in evaluated.verdicts if v.example_id in kept))
-        )
-    return Replacement(old, new, *scores, compare_predictions(*scores))
+    before, after = (_scores(run, benchmark, judged) for run in (old, new))
+    return Replacement(old, new, before, after, compare_predictions(before, after))
+
+
+def _scores(run: RunFolder, benchmark: SqlBenchmark, judged: SqlBenchmark) -> Scores:
+    """Of the run's predictions for `benchmark`, on the examples of `judged`."""
+    scores = evaluate_run(run, benchmark)
+    assert isinstance(scores, Scores)
+    kept = {example.example_id for example in judged.examples}
+    return replace(scores, verdicts=tuple(each for each in scores.verdicts if each.example_id in kept))
 
 
 def _not_trained_on(benchmark: SqlBenchmark, runs: tuple[RunFolder, ...]) -> SqlBenchmark:

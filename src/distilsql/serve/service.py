@@ -207,7 +207,8 @@ class Service:
     ) -> list[Tried]:
         """The greedy query if it is wanted and the samples of these numbers, with what they return."""
         started = time.monotonic()
-        streams = [None] * greedy + [self.decoder.stream(key, number) for number in samples]
+        streams: list[Stream | None] = [None] if greedy else []
+        streams += [self.decoder.stream(key, number) for number in samples]
         completions = await self._all_written(asked, streams)
         queries = [self.decoder.answer(each, "sql", self.database.engine).text for each in completions]
         written = time.monotonic()
