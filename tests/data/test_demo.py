@@ -1,6 +1,7 @@
 """The demo benchmark: what its generator promises to those who train and measure on it."""
 
 import functools
+import hashlib
 import re
 import sqlite3
 from collections import Counter
@@ -31,13 +32,21 @@ from distilsql.data.demo.patterns import PATTERNS, Topic
 from distilsql.data.demo.rows import connect, fill
 from distilsql.data.demo.schemas import draw_domain, draw_domains, said_of
 from distilsql.data.demo.vocabulary import KINDS
-from distilsql.data.demo.wordings import WORDINGS, plural
+from distilsql.data.demo.wordings import WORDINGS
 from distilsql.data.dice import Dice
 from distilsql.data.example import Example
+from distilsql.data.plural import plural
 from distilsql.databases.normalise import normalise_sql
 from distilsql.databases.schema import introspect
 from distilsql.errors import DataError
 
+# The first digits of SHA-256.
+PINNED = {
+    "train": "16e8c407dc501ea2",
+    "noisy": "3636fcd9915eb584",
+    "valid": "378e3e6e5485ac61",
+    "test": "52dfa89dfb92135e",
+}
 Rows = list[tuple[object, ...]]
 # What the teacher alone reads takes half a minute to generate; `test_teacher_*` draw a part of it. The laboratory's
 # splits have tests of their own (test_lab.py).
@@ -252,6 +261,15 @@ def test_training_asks_queries_in_different_words(splits: dict[str, Benchmark]) 
         questions.setdefault((example.db_id, example.gold_sql), set()).add(example.question)
     assert sum(map(len, questions.values())) == len(splits["train"].examples), "no pair occurs twice"
     assert sum(len(asked) == 2 for asked in questions.values()) / len(questions) > 0.5
+
+
+def test_the_text_is_the_pinned_one(splits: dict[str, Benchmark], root: Path) -> None:
+    """Published numbers and the embedded teacher rest on it."""
+    found = {}
+    for split in PINNED:
+        (file,) = (root / "demo").glob(f"*/{split}.jsonl")
+        found[split] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    assert found == PINNED
 
 
 def test_two_generations_are_the_same(splits: dict[str, Benchmark], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The laboratory's splits: spoilt golds are spoilt as stated, and nothing else is."""
 
+import hashlib
 import json
 import sqlite3
 from contextlib import closing
@@ -40,6 +41,20 @@ def test_every_split_has_as_many_questions_as_it_should(folder):
     assert len(questions(folder, "train")) == len(questions(folder, "noisy")) == 60 * len(SEEN)
     assert len(questions(folder, "valid")) == 5 * len(SEEN)
     assert len(questions(folder, "test")) == 10 * len(SEEN) + 4 * len(UNSEEN)
+
+
+def test_the_text_is_the_pinned_one(tmp_path):
+    """Runs on demo:lab rest on it. The first digits of SHA-256 of the whole laboratory."""
+    lab.write_lab(tmp_path)
+    found = {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in tmp_path.glob("*.jsonl")
+    }
+    assert found == {
+        "lab-train.jsonl": "a274b6612ba5c833",
+        "lab-noisy.jsonl": "9bd8b6eb090aff83",
+        "lab-valid.jsonl": "bf5cd28a435219b0",
+        "lab-test.jsonl": "19b756221200b299",
+    }
 
 
 def test_noisy_asks_what_train_asks_in_the_same_order(folder):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from distilsql.data.benchmark import SqlBenchmark
 from distilsql.data.load import is_own, load_benchmark
+from distilsql.data.plural import plural
 from distilsql.databases.database import Database
 from distilsql.databases.schema import Table
 from distilsql.databases.url import absolute
@@ -130,6 +131,4 @@ def _words(name: str) -> str:
 
 def _plural(name: str) -> str:
     words = _words(name)
-    if words.endswith("s"):
-        return words
-    return f"{words[:-1]}ies" if words.endswith("y") and words[-2:-1] not in "aeiou" else f"{words}s"
+    return words if words.endswith("s") else plural(words)  # tables are often called so already

@@ -7,7 +7,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from distilsql.data.demo.wordings import plural
+from distilsql.data.plural import plural
 
 _LISTS: dict[str, Any] = tomllib.loads(
     (resources.files(__package__) / "words.toml").read_text(encoding="utf-8")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from distilsql.data.demo.domain import Category, Link, Number, Spoken, TableSpec
 from distilsql.data.demo.rows import FilledDomain, Value
-from distilsql.data.demo.wordings import plural
 from distilsql.data.dice import Dice
+from distilsql.data.plural import plural
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from distilsql.data.demo import conditions
 from distilsql.data.demo.conditions import ANY, EVERYTHING, SIMPLE, Condition, draw_condition
 from distilsql.data.demo.domain import Category, Content, Number, Spoken, TableSpec
 from distilsql.data.demo.rows import FilledDomain
-from distilsql.data.demo.wordings import AGGREGATES, DIRECTIONS, FEWER_THAN, MORE_THAN, plural
+from distilsql.data.demo.wordings import AGGREGATES, DIRECTIONS, FEWER_THAN, MORE_THAN
 from distilsql.data.dice import Dice
+from distilsql.data.plural import plural
 
 Phrases = Mapping[str, tuple[str, ...]]
 

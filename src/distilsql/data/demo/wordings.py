@@ -140,15 +140,3 @@ DIRECTIONS = {
     "ASC": ("in ascending order", "from low to high"),
     "DESC": ("in descending order", "from high to low"),
 }
-
-
-def plural(noun: str) -> str:
-    """The plural of a noun phrase: of its head where it says "number of goals", else of its last word."""
-    head, of, rest = noun.partition(" of ")
-    if head.endswith("species"):
-        return noun
-    if head.endswith("y") and head[-2] not in "aeiou":
-        head = head[:-1] + "ie"
-    elif head.endswith(("s", "x", "ch", "sh")):
-        head += "e"
-    return f"{head}s{of}{rest}"
