@@ -47,19 +47,21 @@ slow: $(VENV)/.installed-dev
 	$(PYTEST) -m slow --part $(PART)
 
 # make bench DATA=… STUDENT=… TEACHER=… [NAME=…]: the folder that holds spider/, and two transformers folders; NAME is what
-# the pair is called in the results. Alone on the machine, about an hour for a 135M pair; Qwen2.5-Coder-0.5B with a 1.5B
+# the pair is called in the results. Alone on the machine, an hour or two for a 135M pair; Qwen2.5-Coder-0.5B with a 1.5B
 # teacher needs 21 GiB. docs/performance.md needs a place for the table of a new NAME. What bench/results/step_time.json holds already is not measured again.
 DATA ?= $(DISTILSQL_DATA)
 NAME ?= smollm2-135m
 PAIR = --name $(NAME) --data $(DATA) --student $(STUDENT) --teacher $(TEACHER)
 bench: $(VENV)/.installed-bench
 	$(BIN)/python bench/step_time.py $(PAIR) --k 16 --windows 3 --contenders sft,rkd,kid,gkd-rkl,switch,trl-sft
-	$(BIN)/python bench/step_time.py $(PAIR) --k 16 --windows 1 --contenders trl-sft-kept,trl-sft-float32,trl-gkd
+	$(BIN)/python bench/step_time.py $(PAIR) --k 16 --windows 1 --contenders trl-sft-kept,trl-sft-tuned,trl-sft-float32,trl-gkd,trl-distillation,trl-distillation-tuned
+	$(BIN)/python bench/step_time.py $(PAIR) --k 16 --windows 1 --contenders sft-padded,hf-loop,prefix-grouper,trl-sft-padding-free,trl-sft-packed
 	$(BIN)/python bench/step_time.py $(PAIR) --k 4,8 --windows 1 --contenders sft,kid,gkd-rkl,switch,trl-sft
 ifeq ($(NAME),smollm2-135m)
 	$(BIN)/python bench/generate.py --data $(DATA) --model $(STUDENT) --questions 150
 	$(BIN)/python bench/generate.py --data $(DATA) --model $(STUDENT) --questions 30 --precision float32
 	$(BIN)/python bench/cost_growth.py
+	$(BIN)/python bench/exactness.py --data $(DATA) --model $(STUDENT)
 endif
 	$(BIN)/python bench/performance.py
 

@@ -10,15 +10,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from peers import PADDED, PEERS
+from step_time import KEPT, TUNED
+
 RESULTS = Path(__file__).with_name("results")
 DOCS = Path(__file__).parents[1] / "docs"
-TRL = {
-    "trl-sft": "TRL SFTTrainer",
-    "trl-sft-kept": "TRL SFTTrainer, our allocator setting",
-    "trl-sft-float32": "TRL SFTTrainer, float32 weights",
-    "trl-gkd": "TRL GKDTrainer",
-}
-
 Row = dict[str, Any]
 
 
@@ -28,14 +24,15 @@ def step_time(pair: dict[str, Any]) -> str:
     A ratio is between second visits; between first ones where a contender's second was not measured.
     """
     rows: list[Row] = pair["rows"]
+    counted = any("trained" in row for row in rows)
     by_window = {(row["contender"], row["k"], row["window"]): row for row in rows}
     groups: dict[tuple[int, str], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row["k"], row["contender"]].append(row)
     lines = [
         "| k | contender | first visit, s / example | second visit, s / example | ÷ our SFT | ÷ TRL SFT | peak GiB "
-        "| windows | where the time goes |",
-        "| ---: | :--- | ---: | ---: | ---: | ---: | ---: | ---: | :--- |",
+        f"| windows |{' trained tokens | computed positions |' if counted else ''} where the time goes |",
+        f"| ---: | :--- | ---: | ---: | ---: | ---: | ---: | ---: |{' ---: | ---: |' if counted else ''} :--- |",
     ]
     for (k, contender), own in sorted(groups.items(), key=lambda item: item[0][0]):
         first, second = (
@@ -48,11 +45,37 @@ def step_time(pair: dict[str, Any]) -> str:
             if any(row.get("phases", {}).get(name) for row in own)
         )
         lines.append(
-            f"| {k} | {TRL.get(contender, contender)} | {first} | {second} "
+            f"| {k} | {_title(contender)}{_less(own)} | {first} | {second} "
             f"| {_ratio(own, by_window, 'sft', k)} | {_ratio(own, by_window, 'trl-sft', k)} "
-            f"| {max(row['peak_bytes'] for row in own) / 2**30:.1f} | {len(own)} | {phases} |"
+            f"| {max(row['peak_bytes'] for row in own) / 2**30:.1f} | {len(own)} "
+            f"|{_trained(own) if counted else ''} {phases} |"
         )
     return "\n".join(lines)
+
+
+def _title(contender: str) -> str:
+    name = contender.removesuffix(KEPT).removesuffix(TUNED)
+    title = PEERS[name].title if name in PEERS else name.removesuffix(PADDED)
+    if name.endswith(PADDED):
+        title += ", padded layout"
+    if contender.endswith(KEPT):
+        title += ", our allocator setting"
+    return f"{title}, our allocator and threads" if contender.endswith(TUNED) else title
+
+
+def _less(own: list[Row]) -> str:
+    """A mark for a contender that trains on fewer examples than its windows hold."""
+    less = [row for row in own if "trained" in row and row["trained"]["examples"] < row["examples"]]
+    if not less:
+        return ""
+    shares = sorted({f"{row['trained']['examples']} of {row['examples']}" for row in less})
+    return f", **trains on less: {', '.join(shares)} examples**"
+
+
+def _trained(own: list[Row]) -> str:
+    trained = [row["trained"] for row in own if "trained" in row]
+    cells = (_spread([float(one[what]) for one in trained], whole=True) for what in ("tokens", "positions"))
+    return "".join(f" {cell} |" for cell in cells)
 
 
 def _ratio(own: list[Row], by_window: dict[tuple[str, int, int], Row], base: str, k: int) -> str:
@@ -65,11 +88,72 @@ def _seconds_ratio(row: Row, other: Row) -> float:
     return float(row[visit] / other[visit])
 
 
-def _spread(values: list[float]) -> str:
+def _spread(values: list[float], *, whole: bool = False) -> str:
     if not values:
         return ""
-    middle = f"{median(values):.3g}"
-    return middle if len(values) == 1 else f"{middle} ({min(values):.3g} to {max(values):.3g})"
+    middle, low, high = (
+        f"{value:,.0f}" if whole else f"{value:.3g}" for value in (median(values), min(values), max(values))
+    )
+    return middle if len(values) == 1 else f"{middle} ({low} to {high})"
+
+
+def exactness(document: dict[str, Any]) -> str:
+    """One line per model and program: differences to the padded reference, and what its step trained on."""
+    lines = [
+        "| model | program | loss, difference | gradient, largest difference | examples | trained tokens "
+        "| computed positions |",
+        "| :--- | :--- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for model, found in document.items():
+        for program, row in found["programs"].items():
+            if "loss_difference" in row:
+                differences = f"{row['loss_difference']:.1e} | {row['gradient_difference']:.1e}"
+            elif row.get("samples"):
+                differences = "samples | samples"
+            else:
+                differences = (
+                    f"(loss {found['loss']:.3f}) | (largest gradient {found['largest_gradient']:.2g})"
+                )
+            less = f" of {found['rows']}: **less**" if row["rows"] < found["rows"] else ""
+            lines.append(
+                f"| {model} | {_title(program)} | {differences} | {row['rows']}{less} "
+                f"| {row['trained_tokens']:,} | {row['positions']:,} |"
+            )
+    return "\n".join(lines)
+
+
+def time_to_accuracy(document: dict[str, Any]) -> str:
+    """One line per arm: what it reached, and the seconds until it was as accurate as TRL SFT in the end."""
+    curves: dict[str, dict[str, list[dict[str, float]]]] = document["curves"]
+    goals = {seed: _smooth(curve)[-1]["accuracy"] for seed, curve in curves["trl-sft"].items()}
+    lines = [
+        "| arm | seeds | s / step | final accuracy % | reaches TRL SFT's | after, s | ÷ TRL SFT's whole time |",
+        "| :--- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for arm, by_seed in curves.items():
+        shared = {seed: curve for seed, curve in by_seed.items() if seed in goals}
+        reached = {seed: _reached(curve, goals[seed]) for seed, curve in shared.items()}
+        seconds = [one for one in reached.values() if one is not None]
+        ratios = [
+            one / curves["trl-sft"][seed][-1]["seconds"] for seed, one in reached.items() if one is not None
+        ]
+        steps = _spread([curve[-1]["seconds"] / curve[-1]["step"] for curve in shared.values()])
+        final = _spread([100 * _smooth(curve)[-1]["accuracy"] for curve in shared.values()])
+        lines.append(
+            f"| {_title(arm)} | {len(shared)} | {steps} | {final} | {len(seconds)} of {len(shared)} "
+            f"| {_spread(seconds)} | {_spread(ratios)} |"
+        )
+    return "\n".join(lines)
+
+
+def _smooth(curve: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Accuracies as means of three evaluations in a row, at the last of the three."""
+    threes = zip(curve, curve[1:], curve[2:], strict=False)
+    return [three[-1] | {"accuracy": sum(one["accuracy"] for one in three) / 3} for three in threes]
+
+
+def _reached(curve: list[dict[str, float]], goal: float) -> float | None:
+    return next((point["seconds"] for point in _smooth(curve) if point["accuracy"] >= goal), None)
 
 
 def generation(document: dict[str, Any]) -> str:
@@ -185,6 +269,10 @@ def main() -> None:
         f"step_time {name}": step_time(pair)
         for name, pair in json.loads((RESULTS / "step_time.json").read_text()).items()
     }
+    tables["exactness"] = exactness(json.loads((RESULTS / "exactness.json").read_text()))
+    if (RESULTS / "time_to_accuracy.json").exists():
+        found = json.loads((RESULTS / "time_to_accuracy.json").read_text())
+        tables["time_to_accuracy"] = time_to_accuracy(found)
     tables["generate"] = generation(json.loads((RESULTS / "generate.json").read_text()))
     put(DOCS / "performance.md", tables)
     found = json.loads((RESULTS / "grouping.json").read_text())

@@ -46,8 +46,9 @@ def imported_modules(path: Path) -> set[str]:
 def third_party(folder: str) -> dict[str, set[str]]:
     """Each module from elsewhere that files below the folder import, with the packages that may have brought it."""
     files = list((ROOT / folder).rglob("*.py"))
-    packages = (file.parent.name for file in files if file.name == "__init__.py")
-    own = {PROJECT["name"], *(file.stem for file in files), *packages}
+    benches = list((ROOT / "bench").rglob("*.py"))  # tests import them, too
+    packages = (file.parent.name for file in benches if file.name == "__init__.py")
+    own = {PROJECT["name"], *(file.stem for file in [*files, *benches]), *packages}
     modules = set().union(*map(imported_modules, files)) - sys.stdlib_module_names - own
     return {name: {canonicalize_name(each) for each in DISTRIBUTIONS.get(name, [name])} for name in modules}
 

@@ -74,7 +74,7 @@ def _hidden(models: Models, prefix: Sequence[int], suffixes: Sequence[Sequence[i
 
 def _predicting(group: Sequence[Row]) -> list[int]:
     """Rows of the hidden states that predict the completions' tokens."""
-    start, predicting = group[0].prefix_tokens, []
+    start, predicting = group[0].prefix_tokens, list[int]()
     for row in group:
         first = start + len(row.question) - 1
         predicting += range(first, first + len(row.completion))

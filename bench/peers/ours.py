@@ -1,6 +1,9 @@
 """Our own methods behind the contenders' interface: trees, or the padded layout that they are proved against."""
 
 from collections.abc import Sequence
+from typing import Any
+
+import torch
 
 from distilsql.data.example import Example
 from distilsql.inference.loading import Engines
@@ -20,12 +23,14 @@ from peers.contender import Done, Models, Options, Row, Step, Stopwatch, groups_
 def make_step(models: Models, options: Options, *, method: str, layout: Layout) -> Step:
     recipe = _recipe(method, options)
     engines = _engines(models, recipe, layout)
+    positions = _Positions(engines.student.decoder)
     optimizer = MasterAdamW(engines.student.model, learning_rate=options.learning_rate, weight_decay=0.0)
 
     def step(rows: Sequence[Row]) -> Done:
         ledger = Ledger(models.device)
         trainer = WindowTrainer(recipe, engines, ledger)
         items = _trees(rows)
+        positions.count = 0
         watch = Stopwatch(models.device)
         trained = trainer.source.write(items)
         loss = trainer.accumulate(items, trained, trainer.denominators(items, trained))
@@ -38,7 +43,7 @@ def make_step(models: Models, options: Options, *, method: str, layout: Layout) 
             seconds=seconds,
             rows=loss.examples,
             trained_tokens=max(loss.divergence_positions, loss.likelihood_positions),
-            positions=_positions(items, ledger, layout),
+            positions=positions.count,
             loss=loss.total,
             phases={phase.value: round(value, 3) for phase, value in ledger.seconds.items() if value},
             counts={name: int(value) for name, value in ledger.counts.items()},
@@ -47,15 +52,16 @@ def make_step(models: Models, options: Options, *, method: str, layout: Layout) 
     return step
 
 
-def _positions(items: Sequence[WindowTree], ledger: Ledger, layout: Layout) -> int:
-    """Tokens that went through the student with gradient, without padding."""
-    completions = int(ledger.counts.get("student_tokens", 0))
-    if layout == "tree":
-        return int(ledger.counts["prompt_tokens"]) + completions
-    return (
-        sum(len(item.tree.prefix) + len(each.question) for item in items for each in item.examples)
-        + completions
-    )
+class _Positions:
+    """Counts what goes through a decoder with gradient, padding included."""
+
+    def __init__(self, decoder: torch.nn.Module) -> None:
+        self.count = 0
+        decoder.register_forward_pre_hook(self._add, with_kwargs=True)
+
+    def _add(self, _: torch.nn.Module, __: tuple[Any, ...], inputs: dict[str, Any]) -> None:
+        if torch.is_grad_enabled():
+            self.count += inputs["input_ids"].numel()
 
 
 def _recipe(method: str, options: Options) -> Recipe:

@@ -1,7 +1,7 @@
 """TRL's DistillationTrainer: fully on-policy, reverse KL, sampling at temperature 1, as our gkd-rkl.
 
-It generates for a whole step at once, and its loader yields that step's prompts once for every micro-batch (its
-RepeatSampler). A plain sampler in its place makes it train on a part of the rows: see docs/decisions.md.
+It generates for a whole step at once: its loader yields the step's prompts in one list, and its RepeatSampler yields
+that list once for every micro-batch.
 """
 
 from collections.abc import Sequence
@@ -9,26 +9,24 @@ from typing import Any
 
 from peers.contender import Done, Models, Options, Row, Step
 from peers.stand_in import stand_in_tokenizer, text_of
-from peers.trl_step import Counts, arguments_of, counted, stepping
+from peers.trl_step import A_ROW, Counts, arguments_of, counted, stepping
 
 
 def make_step(models: Models, options: Options) -> Step:
-    from trl import DistillationConfig, DistillationTrainer
+    return _step_of(trainer_of(models, options, arguments_of(models, options)), models)
 
-    config = DistillationConfig(
-        **arguments_of(models, options),
-        beta=1.0,
-        temperature=1.0,
-        max_completion_length=options.max_new_tokens,
-        shuffle_dataset=False,
-    )
-    trainer = counted(DistillationTrainer, _generated)(
-        model=models.student,
-        teacher_model=models.teacher,
-        args=config,
-        train_dataset=_dataset([Row([0, 0], [0])]),  # replaced at each step
-        processing_class=stand_in_tokenizer(models),
-    )
+
+def plainly_sampled(models: Models, options: Options) -> Step:
+    """What becomes of it when a plain sampler takes the place of its own, as one might for a fixed order: a step has
+    one list of prompts, generates for all of them, and trains on its first micro-batch alone."""
+    from torch.utils.data import SequentialSampler
+
+    trainer = trainer_of(models, options, arguments_of(models, options))
+    trainer._get_train_sampler = lambda dataset=None: SequentialSampler(dataset or trainer.train_dataset)
+    return _step_of(trainer, models)
+
+
+def _step_of(trainer: Any, models: Models) -> Step:
     one_train = stepping(trainer, models, _dataset)
 
     def step(rows: Sequence[Row]) -> Done:
@@ -37,6 +35,27 @@ def make_step(models: Models, options: Options) -> Step:
         return one_train(rows)
 
     return step
+
+
+def trainer_of(
+    models: Models, options: Options, settings: dict[str, Any], rows: Sequence[Row] = A_ROW
+) -> Any:
+    """The trainer itself, for `rows`."""
+    from trl import DistillationConfig, DistillationTrainer
+
+    config = DistillationConfig(
+        **{"shuffle_dataset": False} | settings,
+        beta=1.0,
+        temperature=1.0,
+        max_completion_length=options.max_new_tokens,
+    )
+    return counted(DistillationTrainer, _generated)(
+        model=models.student,
+        teacher_model=models.teacher,
+        args=config,
+        train_dataset=_dataset(rows),
+        processing_class=stand_in_tokenizer(models),
+    )
 
 
 def _dataset(rows: Sequence[Row]) -> Any:

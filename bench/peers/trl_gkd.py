@@ -9,7 +9,7 @@ from typing import Any
 
 from peers.contender import Models, Options, Row, Step, padded
 from peers.stand_in import stand_in_tokenizer
-from peers.trl_step import arguments_of, counted, labelled, stepping
+from peers.trl_step import A_ROW, arguments_of, counted, labelled, stepping
 
 
 def make_step(models: Models, options: Options) -> Step:
@@ -43,7 +43,7 @@ def make_step(models: Models, options: Options) -> Step:
         teacher_model=models.teacher,
         args=config,
         data_collator=collate,
-        train_dataset=_dataset([Row([0, 0], [0])]),  # replaced at each step
+        train_dataset=_dataset(A_ROW),
         processing_class=stand_in_tokenizer(models),
     )
     return stepping(trainer, models, _dataset)

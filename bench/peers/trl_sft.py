@@ -9,7 +9,7 @@ from typing import Any
 
 from peers.contender import Models, Options, Row, Step
 from peers.stand_in import stand_in_tokenizer
-from peers.trl_step import Counts, arguments_of, counted, labelled, stepping
+from peers.trl_step import A_ROW, Counts, arguments_of, counted, labelled, stepping
 
 
 def padded(models: Models, options: Options) -> Step:
@@ -36,22 +36,27 @@ def packed(models: Models, options: Options) -> Step:
 
 
 def _make_step(models: Models, options: Options, count: Any, dataset_of: Any, **settings: Any) -> Step:
+    trainer = trainer_of(models, arguments_of(models, options) | settings, count=count)
+    return stepping(trainer, models, dataset_of)
+
+
+def trainer_of(
+    models: Models, settings: dict[str, Any], rows: Sequence[Row] = A_ROW, *, count: Any = labelled
+) -> Any:
+    """The trainer itself, for `rows`, padding unless `settings` say otherwise."""
     from trl import SFTConfig, SFTTrainer
 
     config = SFTConfig(
-        **arguments_of(models, options),
+        **{"shuffle_dataset": False} | settings,
         max_length=None,
-        shuffle_dataset=False,
         dataset_kwargs={"skip_prepare_dataset": True},  # tokenised, packed and labelled already
-        **settings,
     )
-    trainer = counted(SFTTrainer, count)(
+    return counted(SFTTrainer, count)(
         model=models.student,
         args=config,
-        train_dataset=_dataset([Row([0, 0], [0])]),  # replaced at each step
+        train_dataset=_dataset(rows),
         processing_class=stand_in_tokenizer(models),
     )
-    return stepping(trainer, models, dataset_of)
 
 
 def _dataset(rows: Sequence[Row]) -> Any:

@@ -16,6 +16,9 @@ from peers.contender import Done, Models, Options, Row, Step, Stopwatch
 
 Counts = tuple[int, int, int]  # rows, tokens in the loss, positions
 
+# A trainer is not made without data; a step replaces it.
+A_ROW = (Row([0, 0], [0]),)
+
 
 def arguments_of(models: Models, options: Options) -> dict[str, Any]:
     """What every trainer's configuration has in common."""
