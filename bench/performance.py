@@ -1,4 +1,4 @@
-"""Write the tables of docs/performance.md and docs/results.md from bench/results/*.json, between their markers.
+"""Write the tables of docs (performance, results, scale) from bench/results/*.json, between their markers.
 
 python bench/performance.py
 """
@@ -201,6 +201,37 @@ def _difference(found: dict[str, Any], scale: int, digits: int) -> str:
     return f"{scale * mean:+.{digits}f} {interval} to {found['difference']['to']}"
 
 
+def cost_check(document: dict[str, Any]) -> str:
+    """One line per step: seconds measured and predicted."""
+    lines = [
+        "| method | prompt | questions | measured, s | predicted, s | measured ÷ predicted |",
+        "| :--- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in document["rows"]:
+        measured = median(row["measured_seconds"])
+        lines.append(
+            f"| {row['method']} | {row['prompt']} | {row['questions']} | {measured:.2f} "
+            f"| {row['predicted_seconds']:.2f} | {row['measured_over_predicted']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def cost_predicted(document: dict[str, Any]) -> str:
+    """One line per method, teacher and number of GPUs."""
+    lines = [
+        "| method | teacher | GPUs | teacher | step, ms | uncompiled, ms | bound by | minutes in all | GiB |",
+        "| :--- | :--- | ---: | :--- | ---: | ---: | :--- | ---: | ---: |",
+    ]
+    for row in document["rows"]:
+        teacher = "" if row["method"] == "sft" else "sharded" if row["teacher_sharded"] else "whole"
+        lines.append(
+            f"| {row['method']} | {row['teacher']} | {row['gpus']} | {teacher} | {1000 * row['step_seconds']:.0f} "
+            f"| {1000 * row['uncompiled_step_seconds']:.0f} | {row['bound_by']} | {60 * row['hours']:.1f} "
+            f"| {row['memory_gib']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
 def precision(document: dict[str, Any]) -> str:
     """One line per capability and neighbour: GFLOP/s of one thread in both precisions, and what `auto` chooses."""
     rows = [row for row in document["rows"] if row["threads"] == "one"]
@@ -275,6 +306,11 @@ def main() -> None:
         tables["time_to_accuracy"] = time_to_accuracy(found)
     tables["generate"] = generation(json.loads((RESULTS / "generate.json").read_text()))
     put(DOCS / "performance.md", tables)
+    cost = json.loads((RESULTS / "cost_model.json").read_text())
+    put(
+        DOCS / "scale.md",
+        {"cost check": cost_check(cost["check"]), "cost predicted": cost_predicted(cost["predict"])},
+    )
     found = json.loads((RESULTS / "grouping.json").read_text())
     put(DOCS / "results.md", {"grouping": grouping(found)})
 

@@ -26,7 +26,7 @@ wait_briefly()  # before torch is loaded
 import numpy as np
 import torch
 from model_shapes import SHAPES, TOY, causal_pairs, forward_operations, random_model
-from peers import is_peer, make_step
+from peers import PEERS, distils, make_step
 from peers.contender import Done, Models, Options, Row, Step
 from random_step import TOKENIZER, random_tree, recipe_of
 from record import Rows, the_device, wait
@@ -100,7 +100,7 @@ def measure(
     ] * max(1, 16 // k)
     ledger = Ledger(device)
     trained: list[Done] = []
-    if is_peer(method):
+    if method in PEERS:
         peer, rows = peer_step(method, student, teacher, device, dtype), rows_of(window)
 
         def step() -> None:
@@ -134,7 +134,7 @@ def measure(
         result["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
     if trained:
         result |= {"trained_tokens": trained[-1].trained_tokens, "positions": trained[-1].positions}
-    operations = training_operations(student, prompt, k, shared=not is_peer(method)) * len(window)
+    operations = training_operations(student, prompt, k, shared=method not in PEERS) * len(window)
     training = phases.get("student", result["seconds"])
     result |= {"student_tflop": operations / 1e12, "student_tflops": operations / training / 1e12}
     if arguments.profile:
@@ -180,11 +180,7 @@ def our_step(
 
 
 def peer_step(name: str, student: str, teacher: str, device: torch.device, dtype: torch.dtype) -> Step:
-    frozen = (
-        freeze(random_model(teacher, device, dtype))
-        if "sft" not in name and "loop" not in name and "grouper" not in name
-        else None
-    )
+    frozen = freeze(random_model(teacher, device, dtype)) if distils(name) else None
     models = Models(random_model(student, device, dtype), frozen, TOKENIZER)
     return make_step(name, models, Options(micro_batch=MICRO_BATCH, max_new_tokens=COMPLETION))
 
