@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from distilsql.lock import RunInUse
+from distilsql.runs.folder import RunFolder
 from distilsql.runs.recipe import Recipe, make_recipe
 
 PAIRS = [
@@ -26,6 +27,9 @@ PAIRS = [
     ("Names of singers younger than 25?", "SELECT name FROM singer WHERE age < 25"),
 ]
 
+COMPLETION_TOKENS = 32  # all that a random model writes, for it writes no EOS; every gold is shorter
+LEARNING = ("train.steps=120",)  # after which sft gives most of the pairs' queries
+
 
 @pytest.fixture(autouse=True)
 def own_cache_folder(tmp_path, monkeypatch):
@@ -36,7 +40,11 @@ def own_cache_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
     """A folder with singers.sqlite and pairs.jsonl."""
-    with sqlite3.connect(tmp_path / "singers.sqlite") as database:
+    return _made_in(tmp_path)
+
+
+def _made_in(folder: Path) -> Path:
+    with sqlite3.connect(folder / "singers.sqlite") as database:
         database.execute("CREATE TABLE singer (id INTEGER PRIMARY KEY, name TEXT, age INTEGER, country TEXT)")
         rows = [
             (1, "Ann", 31, "France"),
@@ -47,14 +55,26 @@ def world(tmp_path: Path) -> Path:
         database.executemany("INSERT INTO singer VALUES (?, ?, ?, ?)", rows)
     database.close()
     lines = [json.dumps({"question": question, "sql": sql}) for question, sql in PAIRS]
-    (tmp_path / "pairs.jsonl").write_text("\n".join(lines) + "\n")
-    return tmp_path
+    (folder / "pairs.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
 
 
 @pytest.fixture
 def recipe(world, tiny_models):
     """Make a recipe for the tiny world: `recipe("kid", "train.steps=3", …)`."""
+    return _recipes_of(world, tiny_models)
 
+
+@pytest.fixture(scope="session")
+def learned(tiny_models, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that has learned the pairs of its world, which is the folder above it. It is made once and only read."""
+    from distilsql.training.train import train
+
+    folder = _made_in(tmp_path_factory.mktemp("learned"))
+    return train(_recipes_of(folder, tiny_models)("sft", *LEARNING), folder / "run")
+
+
+def _recipes_of(world: Path, tiny_models: dict[str, Path]) -> Callable[..., Recipe]:
     def make(method: str, *overrides: str) -> Recipe:
         values = {
             "method": method,
@@ -62,7 +82,7 @@ def recipe(world, tiny_models):
             "student": {"path": str(tiny_models["student"]), "tuning": "full"},
             "teacher": {"path": str(tiny_models["teacher"])},
             "data": {"train": str(world / "pairs.jsonl"), "database": str(world / "singers.sqlite")},
-            "prompt": {"max_prompt_tokens": 400, "max_completion_tokens": 40},
+            "prompt": {"max_prompt_tokens": 400, "max_completion_tokens": COMPLETION_TOKENS},
             "train": {
                 "steps": 4,
                 "learning_rate": 1e-2,
