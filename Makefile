@@ -41,10 +41,11 @@ processors: $(VENV)/.installed-dev
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE $(PYTEST) $(NUMERIC)
 	$(PYTEST) --rounding $(ROUNDING) $(NUMERIC)
 
-# make slow PART=2/3: the second third of them.
+# make slow PART=2/3: the second third of them. SEED is any number: of it are the examples that properties are tried on.
 PART ?= 1/1
+SEED ?= 0
 slow: $(VENV)/.installed-dev
-	$(PYTEST) -m slow --part $(PART)
+	$(PYTEST) -m slow --part $(PART) --hypothesis-seed $(SEED)
 
 # make bench DATA=… STUDENT=… TEACHER=… [NAME=…]: the folder that holds spider/, and two transformers folders; NAME is what
 # the pair is called in the results. Alone on the machine, an hour or two for a 135M pair; Qwen2.5-Coder-0.5B with a 1.5B

@@ -18,14 +18,20 @@ for library in ("OMP", "MKL", "OPENBLAS"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Hundreds of processes import the library and these files: they are compiled once, whatever the user has set.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # matplotlib's list of fonts is slow to make: it is kept from run to run, beside what pytest keeps.
 os.environ.setdefault("MPLCONFIGDIR", str(Path(__file__).parents[1] / ".pytest_cache" / "matplotlib"))
 _hook = install_import_hook("distilsql.distill", "beartype.beartype")
 _hook.__enter__()
 
-# Tests are never timed: a busy machine is not a failure.
-hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
+# Properties are tried on the same examples every time, so that what fails is what was changed. `-m slow` tries all of
+# them again, on more examples and on others: those of --hypothesis-seed. Tests are never timed: a busy machine is not a
+# failure.
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True, max_examples=25)
+hypothesis.settings.register_profile("others", deadline=None, max_examples=150, print_blob=True)
+hypothesis.settings.load_profile("same")
 
 SHARED = Path(__file__).parents[2] / "shared"
 MOST_WORKERS = 8  # each holds torch and the tiny models, about 600 MB
@@ -38,7 +44,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--part", default="1/1", metavar="2/3", help="run the second third of the tests")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("markexpr") == "slow":
+        hypothesis.settings.load_profile("others")
+
+
+@pytest.hookimpl(tryfirst=True)  # before what has no mark is left out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("markexpr") == "slow":
+        for item in items:
+            if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+                item.add_marker("slow")
     part, parts = map(int, config.getoption("--part").split("/"))
     chosen = [item for item in items if zlib.crc32(item.nodeid.encode()) % parts == part % parts]
     if len(chosen) < len(items):
@@ -60,6 +76,22 @@ def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         yield
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[Any]:
+    """A `forked.ForkServer`, one for each process of a run; it begins with the first command."""
+    from forked import ForkServer
+
+    with ForkServer() as server:
+        yield server
+
+
+@pytest.fixture
+def commands(fork_server: Any) -> Iterator[Any]:
+    """`commands.run("train", "recipe.toml", cwd=folder)`. What still runs at the end of the test is killed."""
+    yield fork_server
+    fork_server.kill_all()
 
 
 @pytest.fixture(scope="session")
@@ -102,7 +134,7 @@ def rounding(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory) -> dict[str, Path]:
-    """A tokenizer and two random Llamas that share it: `student` (2 layers) and `teacher` (4 layers)."""
+    """A tokenizer and two random Llamas that share it: `student` (2 layers) and `teacher` (3 layers)."""
     from distilsql.models.tiny import save_tiny_llama, train_tokenizer
 
     folder = tmp_path_factory.mktemp("models")
@@ -113,7 +145,7 @@ def tiny_models(tmp_path_factory) -> dict[str, Path]:
     ]
     tokenizer = train_tokenizer(texts, 330)
     save_tiny_llama(folder / "student", tokenizer, hidden_size=32, layers=2, heads=4, seed=1)
-    save_tiny_llama(folder / "teacher", tokenizer, hidden_size=48, layers=4, heads=4, seed=2)
+    save_tiny_llama(folder / "teacher", tokenizer, hidden_size=48, layers=3, heads=4, seed=2)
     return {"student": folder / "student", "teacher": folder / "teacher"}
 
 

@@ -20,6 +20,7 @@ RECIPE = (
 
 
 def distilsql(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """In a fresh process, which imports what it needs: `commands.run` is cheaper."""
     command = [sys.executable, "-m", "distilsql.cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=600)
 
@@ -58,20 +59,71 @@ def test_ctrl_c_says_how_to_go_on():
         assert "stopped. To resume: distilsql wait\n" in result.stderr
 
 
-@pytest.mark.parametrize(("options", "is_shown"), [([], False), (["-W", "default"], True)])
-def test_what_libraries_say_to_one_another_is_shown_to_who_asks(tiny_models, options, is_shown):
+WARN_OF_OTHERS = "warnings.warn('of somebody else', FutureWarning)"
+ADAPT = """
+from distilsql.models.load import add_lora, load_model
+add_lora(load_model({student!r}, "float32"), rank=2, scale=1.0)
+"""
+# What ADAPT has peft hear, without loading it.
+WARN = """
+import warnings
+warnings.warn_explicit(
+    "`is_gradient_checkpointing` is deprecated", FutureWarning, "modeling_utils.py", 1, "transformers.modeling_utils"
+)
+"""
+
+
+@pytest.mark.parametrize(
+    ("work", "options", "is_shown"),
+    [
+        (ADAPT, [], False),
+        pytest.param(ADAPT, ["-W", "default"], True, marks=pytest.mark.slow),
+        (WARN, ["-W", "default"], True),
+        (WARN, [], False),
+    ],
+)
+def test_what_libraries_say_to_one_another_is_shown_to_who_asks(tiny_models, work, options, is_shown):
     """Adding LoRA has peft call what transformers has renamed."""
+    body = (work.format(student=str(tiny_models["student"])) + WARN_OF_OTHERS).replace("\n", "\n    ")
     program = (
-        "import sys, warnings\nfrom distilsql import cli\n@cli.app.command()\ndef adapt():\n"
-        "    from distilsql.models.load import add_lora, load_model\n"
-        f"    add_lora(load_model({str(tiny_models['student'])!r}, 'float32'), rank=2, scale=1.0)\n"
-        "    warnings.warn('of somebody else', FutureWarning)\n"
+        f"import sys, warnings\nfrom distilsql import cli\n@cli.app.command()\ndef adapt():\n    {body}\n"
         "sys.argv = ['distilsql', 'adapt']\ncli.main()\n"
     )
     command = [sys.executable, *options, "-c", program]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     assert ("is_gradient_checkpointing" in said) == is_shown
     assert "of somebody else" in said
+
+
+LIGHT = [
+    ["train", "nowhere.toml"],
+    ["predict", "nowhere", "--on", "demo:test"],
+    ["exposure", "nowhere", "--on", "demo:test"],
+    ["evaluate", "missing.txt", "--on", "demo:test"],
+    ["ask", "nowhere", "How many?"],
+    ["ask", "demo:nobody", "How many?", "--database", "shop.sqlite"],
+    ["ask", "demo:teacher", "How many?", "--database", "missing.sqlite"],
+    ["mcp", "nowhere"],
+]
+
+
+def test_what_is_quick_to_refuse_is_refused_before_torch_is_loaded(tmp_path):
+    """In one fresh process, for an import stays: which of the commands has loaded torch?"""
+    with sqlite3.connect(tmp_path / "shop.sqlite") as database:
+        database.execute("CREATE TABLE item (price INTEGER)")
+    database.close()
+    program = (
+        "import json, sys\nfrom distilsql import cli\nfrom distilsql.errors import DistilSQLError\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    try:\n        cli.app(words, standalone_mode=False)\n"
+        "    except (DistilSQLError, OSError) as error:\n"
+        "        print(' '.join(words), '->', type(error).__name__, 'torch' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", program, json.dumps(LIGHT)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    lines = result.stdout.splitlines()
+    assert len(lines) == len(LIGHT), "every one is refused"
+    assert [line for line in lines if not line.endswith(" False")] == []
 
 
 @pytest.mark.parametrize(
@@ -115,7 +167,7 @@ def test_what_libraries_say_to_one_another_is_shown_to_who_asks(tiny_models, opt
         (["nonsense"], 2, ["nonsense"]),
     ],
 )
-def test_misuse_gives_a_sentence_and_an_exit_status(tmp_path, arguments, status, words):
+def test_misuse_gives_a_sentence_and_an_exit_status(commands, tmp_path, arguments, status, words):
     good = RECIPE
     (tmp_path / "good.toml").write_text(good)
     (tmp_path / "typo.toml").write_text(good.replace("steps", "stepz"))
@@ -124,7 +176,7 @@ def test_misuse_gives_a_sentence_and_an_exit_status(tmp_path, arguments, status,
     (tmp_path / "latin.toml").write_bytes(f"# naïve\n{good}".encode("latin-1"))
     (tmp_path / "marked.toml").write_text(good, encoding="utf-8-sig")
     (tmp_path / "short.txt").write_text("SELECT 1\n")
-    result = distilsql(*arguments, cwd=tmp_path)
+    result = commands.run(*arguments, cwd=tmp_path)
     assert result.returncode == status, result.stderr
     assert "Traceback" not in result.stderr
     shown = " ".join((result.stderr + result.stdout).split())
@@ -132,7 +184,7 @@ def test_misuse_gives_a_sentence_and_an_exit_status(tmp_path, arguments, status,
         assert word in shown, shown
 
 
-def test_a_run_is_compared_with_anyones_table(tmp_path):
+def test_a_run_is_compared_with_anyones_table(commands, tmp_path):
     """Which column holds the SQL is a question about the file after --against; a run's own predictions have none."""
     with sqlite3.connect(tmp_path / "shop.sqlite") as database:
         database.executescript("CREATE TABLE item (price INTEGER); INSERT INTO item VALUES (1), (2), (4);")
@@ -153,13 +205,13 @@ def test_a_run_is_compared_with_anyones_table(tmp_path):
         json.dumps({"example_id": i, "sql": sql}) + "\n" for i, sql in zip(example_ids, golds, strict=True)
     ]
     (run / "predictions" / "pairs.jsonl").write_text("".join(lines))
-    compared = distilsql(
+    compared = commands.run(
         "evaluate", "run", *asked, "--against", "theirs.csv", "--column", "answer", cwd=tmp_path
     )
     assert compared.returncode == 0, compared.stderr
     assert "100.0" in compared.stdout
     assert "+33.3" in compared.stdout
-    refused = distilsql("evaluate", "run", *asked, "--column", "answer", cwd=tmp_path)
+    refused = commands.run("evaluate", "run", *asked, "--column", "answer", cwd=tmp_path)
     assert refused.returncode == 1
     assert "--column has no effect here" in refused.stderr
 
@@ -171,17 +223,17 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_fits_eighty_columns_and_cuts_no_word(command, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    shown = distilsql(*command.split(), "--help", cwd=ROOT).stdout
+def test_help_fits_eighty_columns_and_cuts_no_word(commands, tmp_path, command):
+    shown = commands.run(*command.split(), "--help", cwd=tmp_path, COLUMNS="80").stdout
+    assert "Usage" in shown
     assert all(len(line) <= 80 for line in shown.splitlines())
     assert not re.search(r"[^\s,]…", shown), "a word is cut"
 
 
 @pytest.mark.parametrize("columns", [80, 60])
-def test_the_table_of_methods_cuts_no_word(columns, monkeypatch):
-    monkeypatch.setenv("COLUMNS", str(columns))
-    shown = distilsql("methods", cwd=ROOT).stdout
+def test_the_table_of_methods_cuts_no_word(commands, tmp_path, columns):
+    shown = commands.run("methods", cwd=tmp_path, COLUMNS=str(columns)).stdout
+    assert "kid" in shown
     assert all(len(line) <= columns for line in shown.splitlines())
     assert "…" not in shown
     if columns == 80:

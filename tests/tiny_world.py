@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from distilsql.lock import RunInUse
+from distilsql.runs.folder import RunFolder
 from distilsql.runs.recipe import Recipe, make_recipe
 
 PAIRS = [
@@ -26,6 +27,9 @@ PAIRS = [
     ("How many countries are there?", "SELECT count(DISTINCT country) FROM singer"),
     ("Names of singers younger than 25?", "SELECT name FROM singer WHERE age < 25"),
 ]
+
+COMPLETION_TOKENS = 32  # all that a random model writes, for it writes no EOS; every gold is shorter
+LEARNING = ("train.steps=120",)  # after which sft gives most of the pairs' queries
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +66,15 @@ def recipe(world, tiny_models):
     return partial(make_tiny_recipe, world, tiny_models)
 
 
+@pytest.fixture(scope="session")
+def learned(tiny_models, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that has learned the pairs of its world, which is the folder above it. It is made once and only read."""
+    from distilsql.training.train import train
+
+    folder = make_world(tmp_path_factory.mktemp("learned"))
+    return train(make_tiny_recipe(folder, tiny_models, "sft", *LEARNING), folder / "run")
+
+
 def make_tiny_recipe(world: Path, tiny_models: Mapping[str, Path], method: str, *overrides: str) -> Recipe:
     values = {
         "method": method,
@@ -69,7 +82,7 @@ def make_tiny_recipe(world: Path, tiny_models: Mapping[str, Path], method: str, 
         "student": {"path": str(tiny_models["student"]), "tuning": "full"},
         "teacher": {"path": str(tiny_models["teacher"])},
         "data": {"train": str(world / "pairs.jsonl"), "database": str(world / "singers.sqlite")},
-        "prompt": {"max_prompt_tokens": 400, "max_completion_tokens": 40},
+        "prompt": {"max_prompt_tokens": 400, "max_completion_tokens": COMPLETION_TOKENS},
         "train": {
             "steps": 4,
             "learning_rate": 1e-2,

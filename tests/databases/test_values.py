@@ -165,7 +165,7 @@ def test_values_that_are_all_punctuation_do_no_harm(tmp_path: Path) -> None:
     assert matched_values(path, "label + or -", cache_folder=tmp_path / "c") == {}
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.sampled_from(["who", "sings", "for", "pets", "of", "age", ",", "'"]), max_size=8),
     st.sampled_from(["Joe Sharp", "Rose White", "France", "Spain", "cat"]),

@@ -1,6 +1,7 @@
 """From a finished run to predictions, scores and a comparison; and ExAccErr."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -22,6 +23,8 @@ from distilsql.models.load import load_model, load_tokenizer
 from distilsql.models.tree_model import TreeModel
 from distilsql.report import load_runs, write_report
 from distilsql.runs.evaluate import evaluate_run
+from distilsql.runs.folder import RunFolder
+from distilsql.runs.recipe import load_recipe
 from distilsql.training.train import train
 from reporters import answering
 
@@ -31,9 +34,9 @@ def benchmark(world):
     return load_benchmark(str(world / "pairs.jsonl"), database=world / "singers.sqlite")
 
 
-def test_a_run_learns_its_pairs_and_is_judged_by_running_them(recipe, world, tmp_path, benchmark):
-    run = train(recipe("sft", "train.steps=120"), tmp_path / "run")
-    spec = benchmark_for(recipe("sft"), str(world / "pairs.jsonl"), None, None)
+def test_a_run_learns_its_pairs_and_is_judged_by_running_them(learned, tmp_path):
+    run = RunFolder(shutil.copytree(learned.path, tmp_path / "run"))
+    spec = benchmark_for(load_recipe(run.recipe), str(learned.path.parent / "pairs.jsonl"), None, None)
     written = predict(load_student(run), spec, run.predictions(spec.name))
     scores = evaluate_run(run, spec)
     assert scores.accuracy >= 0.7, written
@@ -45,13 +48,12 @@ def test_a_run_learns_its_pairs_and_is_judged_by_running_them(recipe, world, tmp
     assert "sft" in page.read_text()
 
 
-def test_one_question_is_answered_and_carried_out(recipe, world, tmp_path, benchmark):
-    run = train(recipe("sft", "train.steps=120"), tmp_path / "run")
-    model, database = load_student(run), world / "singers.sqlite"
-    first = benchmark.examples[0]
-    answer = ask(model, first.question, open_database(database))
-    assert answer.sql == predict(model, benchmark, tmp_path / "p.jsonl")[0]
-    assert answer.result.rows == execute(database, first.gold_sql).rows
+def test_one_question_is_answered_and_carried_out(learned, world, tmp_path, benchmark):
+    model, database = load_student(learned), world / "singers.sqlite"
+    first = benchmark.take(1, 0)
+    answer = ask(model, first.examples[0].question, open_database(database))
+    assert answer.sql == predict(model, first, tmp_path / "p.jsonl")[0]
+    assert answer.result.rows == execute(database, first.examples[0].gold_sql).rows
     many = replace(answer, result=execute(database, "SELECT name FROM singer", mode="serving"))
     assert (rows_table(many, 1).row_count, rows_table(many, 99).row_count) == (1, len(many.result.rows))
     with pytest.raises(DataError, match="not carried out"):

@@ -1,11 +1,9 @@
 """A run about a database at a server: trained, asked and judged by its URL, and its password nowhere on disk."""
 
 import json
-import sys
 
 import pytest
 
-from distilsql import cli
 from distilsql.data.load import load_benchmark
 from distilsql.errors import RecipeError
 from distilsql.inference.ask import ask
@@ -15,6 +13,7 @@ from distilsql.runs.evaluate import evaluate_run
 from distilsql.runs.recipe import load_recipe
 from distilsql.training.train import train
 from servers import PASSWORD
+from tiny_world import LEARNING
 
 SINGERS = (
     "CREATE TABLE singer (id int PRIMARY KEY, name varchar(20), age int, country varchar(20))",
@@ -43,18 +42,14 @@ def url(request, monkeypatch):
     server.run(base, *drop)
 
 
-def command(capsys, monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["distilsql", *map(str, words)])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    said = capsys.readouterr()
-    assert stop.value.code == 0, said.err
-    return said.out
+def test_trained_asked_and_judged_by_a_url(recipe, world, tmp_path, url, commands):
+    def output(*words):
+        done = commands.run(*map(str, words), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
-
-def test_trained_asked_and_judged_by_a_url(recipe, world, tmp_path, url, monkeypatch, capsys):
     pairs = world / "pairs.jsonl"
-    given = recipe("sft", "train.steps=120", f"data.database={url}", "data.valid=" + str(pairs))
+    given = recipe("sft", *LEARNING, f"data.database={url}", "data.valid=" + str(pairs))
     run = train(given, tmp_path / "run")
     assert load_recipe(run.recipe).data.database == url
     spec = benchmark_for(given, str(pairs), None, None)
@@ -64,15 +59,13 @@ def test_trained_asked_and_judged_by_a_url(recipe, world, tmp_path, url, monkeyp
     assert Scores.from_json(run.scores(spec.name).read_text()).databases == {}
     answer = ask(load_student(run), "How many singers are there?", url)
     assert answer.result.rows == ((4,),)
-    asked = command(capsys, monkeypatch, "ask", run.path, "How many singers are there?")
+    asked = output("ask", run.path, "How many singers are there?")
     assert "SELECT" in asked
     literal = url.replace("${SINGERS_PASSWORD}", "p@ss:w%2Frd%3F%25")
     out = tmp_path / "written.jsonl"
-    said = command(
-        capsys, monkeypatch, "predict", run.path, "--on", pairs, "--database", literal, "--out", out
-    )
-    said += command(capsys, monkeypatch, "evaluate", out, "--on", pairs, "--database", literal)
-    said += command(capsys, monkeypatch, "data", "check", pairs, "--database", literal)
+    said = output("predict", run.path, "--on", pairs, "--database", literal, "--out", out)
+    said += output("evaluate", out, "--on", pairs, "--database", literal)
+    said += output("data", "check", pairs, "--database", literal)
     assert "10 golds run" in said
     texts = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     for secret in (b"p@ss", b"w/rd", b"w%2Frd"):

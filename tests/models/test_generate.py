@@ -64,8 +64,15 @@ def test_batched_equals_one_by_one(family, options):
         assert alone == [together[number]]
 
 
-@pytest.mark.parametrize("attention", [None, "dense"])
-@pytest.mark.parametrize("options", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize(
+    ("options", "attention"),
+    [
+        pytest.param(GREEDY, None, id="greedy"),
+        pytest.param(SAMPLED, "dense", id="sampled-dense"),
+        pytest.param(GREEDY, "dense", id="greedy-dense", marks=pytest.mark.slow),
+        pytest.param(SAMPLED, None, id="sampled", marks=pytest.mark.slow),
+    ],
+)
 def test_trees_written_together_equal_each_alone(family, options, attention):
     """Of different prefix lengths, one of them with no prefix at all and one already run."""
     model = TreeModel(make_model(family, seed=2, spread=3.0), attention=attention)

@@ -35,7 +35,7 @@ def assert_same(reference, other):
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_tree_equals_padded_in_loss_and_every_gradient(family, lora, seed):
     model = make_model(family)
     if lora:

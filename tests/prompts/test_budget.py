@@ -15,11 +15,7 @@ from distilsql.prompts.fit import fit_prompt, shared_prefix
 
 WORDS = ("city", "status", "price", "name", "colour", "owner", "code", "note")
 VALUES = ("Rome", "open", "blue", "Ann Lee", "closed")
-quick = settings(
-    deadline=None,
-    max_examples=60,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+quick = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def count(text: str) -> int:

@@ -15,7 +15,7 @@ from distilsql.prompts.fit import fit_prefix, fit_prompt
 OPTIONS = PromptOptions()
 QUESTION = "What is field 7 3 of part 7?"
 GOLD = "SELECT field_7_13 FROM part_7 AS T1 JOIN part_2 AS T2 ON T1.id = T2.id"
-quick = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def count(text: str) -> int:

@@ -1,6 +1,5 @@
 """SWITCH along the sequence, from summary to figure, page and table."""
 
-import pytest
 from PIL import Image
 
 from distilsql.report import comparison_table, group_runs, load_runs, write_report
@@ -32,20 +31,13 @@ def test_seeds_share_a_name_and_runs_without_a_trace_are_left_out(make_run):
     assert len(figure.legends[0].get_texts()) == 1
 
 
-@pytest.mark.parametrize("has_trace", [True, False])
-def test_the_report_shows_it_where_a_run_has_it(make_run, tmp_path, has_trace):
-    runs = load_runs(
-        [make_run("sft"), make_run("switch", method="switch", **({"switch": TRACE} if has_trace else {}))]
-    )
+def test_the_report_shows_it_where_a_run_has_it(make_run, tmp_path):
+    """Where none has, see test_write.py."""
+    runs = load_runs([make_run("sft"), make_run("switch", method="switch", switch=TRACE)])
     report = write_report(runs, tmp_path / "report", title="T")
-    said = report.page.read_text(encoding="utf-8")
-    titles = comparison_table(runs).titles
-    assert ("SWITCH along the sequence" in said) is has_trace
-    assert ("teacher passes/token" in titles) is has_trace
-    assert (tmp_path / "report" / "switch_along_sequence.png").exists() is has_trace
-    if not has_trace:
-        assert report.switch_along_sequence is None
-        return
+    assert "SWITCH along the sequence" in report.page.read_text(encoding="utf-8")
+    assert "teacher passes/token" in comparison_table(runs).titles
+    assert report.switch_along_sequence == tmp_path / "report" / "switch_along_sequence.png"
     assert "0.42" in report.markdown.read_text(encoding="utf-8")
     with Image.open(report.switch_along_sequence) as image:
         assert len(set(image.convert("RGB").resize((60, 40)).tobytes())) > 20, "not blank"

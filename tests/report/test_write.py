@@ -13,6 +13,7 @@ from distilsql.report import (
     ReportPaths,
     RunRecord,
     Score,
+    comparison_table,
     load_runs,
     write_report,
 )
@@ -89,6 +90,13 @@ def test_everything_is_written_where_the_paths_say(report: ReportPaths) -> None:
             assert len(set(image.convert("RGB").resize((60, 40)).tobytes())) > 20, "not blank"
     assert report.csv.read_text().startswith("method,label,parameters,seeds,demo:valid accuracy")
     assert report.markdown.read_text().startswith("| method |")
+
+
+def test_nothing_is_shown_of_switch_where_no_run_has_a_trace(runs, report: ReportPaths) -> None:
+    assert report.switch_along_sequence is None
+    assert not (report.page.parent / "switch_along_sequence.png").exists()
+    assert "SWITCH along the sequence" not in report.page.read_text(encoding="utf-8")
+    assert "teacher passes/token" not in comparison_table(runs).titles
 
 
 def test_the_page_needs_nothing_from_outside(report: ReportPaths) -> None:

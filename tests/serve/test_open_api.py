@@ -5,10 +5,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from starlette.testclient import TestClient
 
 schemathesis = pytest.importorskip("schemathesis")
-EXAMPLES = 25
 
 
-def test_no_request_that_the_description_allows_or_forbids_is_a_fault_of_ours(service, app_of):
+@pytest.mark.parametrize("examples", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_no_request_that_the_description_allows_or_forbids_is_a_fault_of_ours(service, app_of, examples):
     app = app_of(service)
     description = app._app.openapi()
     schema = schemathesis.openapi.from_dict(description)
@@ -17,7 +17,7 @@ def test_no_request_that_the_description_allows_or_forbids_is_a_fault_of_ours(se
             operation = result.ok()
 
             @settings(
-                max_examples=EXAMPLES,
+                max_examples=examples,
                 deadline=None,
                 derandomize=True,
                 database=None,

@@ -1,7 +1,6 @@
 """`distilsql serve` and `ask` as processes: what they say, how they end, and misuse answered with a sentence."""
 
 import json
-import os
 import re
 import signal
 import socket
@@ -18,27 +17,9 @@ LIMIT_S = 180.0
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(commands, tmp_path):
     """`start(*arguments)`: a `distilsql` process in a session of its own, and its files of output."""
-    processes = []
-
-    def begin(*arguments, **environment):
-        with (tmp_path / "out.txt").open("w") as out, (tmp_path / "err.txt").open("w") as err:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "distilsql.cli", *arguments],
-                cwd=tmp_path,
-                stdout=out,
-                stderr=err,
-                env={**os.environ, **environment},
-                start_new_session=True,
-            )
-        processes.append(process)
-        return process
-
-    yield begin
-    for process in processes:
-        process.kill()
-        process.wait()
+    return lambda *arguments, **environment: commands.start(*arguments, cwd=tmp_path, **environment)
 
 
 def url_when_ready(process, folder):

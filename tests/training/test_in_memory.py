@@ -1,8 +1,6 @@
 """Models and examples in memory train what the same ones train from paths, and a run knows what it was made from."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -147,10 +145,9 @@ def test_the_run_says_what_it_was_made_from(recipe, things, tmp_path):
         train(kept, tmp_path / "other", **things | {"teacher": things["student"]})
 
 
-def test_a_run_in_memory_is_not_run_by_its_recipes_path(recipe, things, tmp_path):
+def test_a_run_in_memory_is_not_run_by_its_recipes_path(recipe, things, tmp_path, commands):
     run = train(recipe("rkd", *IN_MEMORY, "train.steps=1"), tmp_path / "run", **things)
-    command = [sys.executable, "-m", "distilsql", "train", str(run.recipe), "--out", str(tmp_path / "new")]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = commands.run("train", str(run.recipe), "--out", "new", cwd=tmp_path)
     assert result.returncode == 1
     assert "student of this run was in memory when it was made" in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr

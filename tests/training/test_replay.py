@@ -85,7 +85,7 @@ def test_without_validation_the_share_stays_and_that_is_said(recipe, tmp_path, c
     assert all(by_student is None for _, _, by_student in trees)
 
 
-REPLAYING = ("replay.initial_share=1", "replay.capacity=4", "train.steps=12", "train.save_every_steps=2")
+REPLAYING = ("replay.initial_share=1", "replay.capacity=4", "train.steps=8", "train.save_every_steps=2")
 
 
 def test_what_was_written_is_replayed_about_its_own_questions(recipe, tmp_path, trees):
@@ -106,7 +106,7 @@ def test_what_was_written_is_replayed_about_its_own_questions(recipe, tmp_path, 
 def test_a_killed_run_goes_on_with_its_buffer(recipe, tmp_path, rounds):
     settings = recipe("distillm", *REPLAYING, f"generation.rollout_window={rounds}")
     whole = train(settings, tmp_path / "whole")
-    train_killed_at(9, settings, tmp_path / "killed")
+    train_killed_at(7, settings, tmp_path / "killed")
     resumed = train(settings, tmp_path / "killed")
     assert_same_weights(whole, resumed)
     replays = [json.loads(run.summary.read_text())["replay"] for run in (whole, resumed)]

@@ -11,6 +11,7 @@ from distilsql.models.generate import GenerationOptions, beam_search
 from distilsql.training.train import train
 from references import alone
 from run_folders import step_lines
+from tiny_world import COMPLETION_TOKENS
 
 
 def written(run) -> dict[str, tuple[int, ...]]:
@@ -22,7 +23,7 @@ def test_the_teacher_writes_by_beam_search_as_published(recipe, tmp_path):
     settings = recipe("seqkd", "train.steps=2", "generation.max_batch_rows=16")
     run = train(settings, tmp_path / "run")
     engines = load_engines(settings, torch.device("cpu"))
-    options = GenerationOptions(engines.eos_token_id, engines.vocabulary_size, 40)
+    options = GenerationOptions(engines.eos_token_id, engines.vocabulary_size, COMPLETION_TOKENS)
     prepared, found = alone(settings).prepared, written(run)
     assert len(found) == 10
     for example in prepared.examples:

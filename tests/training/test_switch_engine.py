@@ -90,7 +90,7 @@ def test_greedy_equals_the_sequential_definition(family_name, block):
     assert 0 < sum(shares) / len(shares) < 1, "the case must have both student and teacher tokens"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10)
 @given(
     seed=st.integers(0, 10_000),
     block=st.sampled_from(BLOCKS[1:]),
@@ -126,7 +126,7 @@ def test_sampled_blocks_follow_the_definition_s_distribution():
     # Halfway between two of them: rounding decides at no prefix whether the teacher takes over.
     below, above = np.sort(divergences)[VOCABULARY // 2 :][:2]
     options = SwitchOptions(float(below + above) / 2, decay=0.0, block_length=2)
-    count, at_once, short = 6_000, 100, replace(SAMPLED, max_new_tokens=2)
+    count, at_once, short = 6_000, 500, replace(SAMPLED, max_new_tokens=2)
     many = PromptTree(tree.prefix, tree.questions * at_once)
     draws = streams(count)
     written = [

@@ -40,23 +40,15 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="Prediction file; default: inside the run")] = None,
 ) -> None:
     """Answer a benchmark's questions and write predictions/<benchmark>.jsonl."""
-    from accelerate import Accelerator
-
     from distilsql.errors import RunError
     from distilsql.files import check_writable
-    from distilsql.runs.folder import RunFolder
-
-    with progress("starting"):
-        from distilsql.inference.candidates import Choosing
-        from distilsql.inference.predict import benchmark_for, load_any, load_student, recipe_of
-        from distilsql.inference.predict import predict as run_predict
+    from distilsql.runs.folder import RunFolder, existing_run
     from distilsql.runs.recipe import load_recipe
-    from distilsql.training.settle import settled_for_asking
 
-    choosing = Choosing(candidates, retry)
-    if out is None and (beams > 1 or precision is not None or not choosing.is_greedy):
+    is_chosen = candidates > 1 or retry
+    if out is None and (beams > 1 or precision is not None or is_chosen):
         others = f"with {beams} beams" if beams > 1 else f"in {precision}"
-        others = others if choosing.is_greedy else "chosen by what they return"
+        others = "chosen by what they return" if is_chosen else others
         raise RunError(
             "Predictions in a run folder are greedy or sampled, in the run's own precision, so that runs can be "
             f"compared. Say where to write predictions {others}: --out predictions.jsonl"
@@ -64,13 +56,20 @@ def predict(
     if out is not None:
         check_writable(out)
     folder, place = RunFolder(run), own_place(database)
+    # What is quick to refuse is refused before torch is loaded.
+    resolved = load_recipe(existing_run(run).recipe if recipe is None else recipe)
+    with progress("starting"):
+        from accelerate import Accelerator
+
+        from distilsql.inference.candidates import Choosing
+        from distilsql.inference.predict import benchmark_for, load_any, load_student
+        from distilsql.inference.predict import predict as run_predict
+        from distilsql.training.settle import settled_for_asking
+
+    benchmark = limited(benchmark_for(resolved, on, data, place), limit)
     if recipe is None:
-        resolved = recipe_of(folder)
-        benchmark = limited(benchmark_for(resolved, on, data, place), limit)
         model = load_student(folder, beams=beams, precision=precision, temperature=temperature, seed=seed)
     else:
-        resolved = load_recipe(recipe)
-        benchmark = limited(benchmark_for(resolved, on, data, place), limit)
         model = load_any(
             str(run),
             settled_for_asking(resolved, str(run), Accelerator().device),
@@ -84,7 +83,7 @@ def predict(
                 f"{run} is not a run folder. Say where to write predictions: --out predictions.jsonl"
             )
     path = out or folder.predictions(benchmark.name, temperature, seed)
-    run_predict(model, benchmark, path, choosing=choosing)
+    run_predict(model, benchmark, path, choosing=Choosing(candidates, retry))
     by_file = out is not None or (temperature > 0 and benchmark.task == "sql")
     options = {
         "--data": data,
@@ -107,13 +106,13 @@ def ask(
     retry: Retry = False,
 ) -> None:
     """Answer one question: print the student's SQL and its result. It is run read-only and under tight limits."""
+    model, _, asked = asked_of(run, database)
     from rich.console import Console
 
     from distilsql.inference.ask import ask as ask_student
     from distilsql.inference.ask import rows_table
     from distilsql.inference.candidates import Choosing
 
-    model, _, asked = asked_of(run, database)
     answer = ask_student(model, question, asked, evidence=evidence, choosing=Choosing(candidates, retry))
     print(shown(answer.sql, keep_lines=True))
     if answer.chosen is not None:
@@ -122,19 +121,23 @@ def ask(
 
 
 def asked_of(run: str, database: str | None) -> "tuple[Model, Recipe, Database]":
-    """The model, its recipe and the database: first what is quick to refuse."""
+    """The model, its recipe and the database: first what is quick to refuse, before torch is loaded."""
+    from distilsql.databases.database import open_database
+    from distilsql.models.embedded import resolve
     from distilsql.runs.folder import existing_run
+    from distilsql.runs.recipe import load_recipe
 
     folder = None if run.startswith("demo:") else existing_run(Path(run))
-    with progress("starting"):
-        from distilsql.databases.database import open_database
-        from distilsql.inference.predict import load_named, recipe_of
-
-    place = own_place(database) or (recipe_of(folder).data.database_place if folder else None)
+    place = own_place(database) or (load_recipe(folder.recipe).data.database_place if folder else None)
     if place is None:
         raise DataError(
             "The run's recipe names no database of its own; give one: --database shop.sqlite, or a URL."
         )
     served = open_database(place)
+    if folder is None:
+        resolve(run)
+    with progress("starting"):
+        from distilsql.inference.predict import load_named
+
     model, recipe = load_named(run)
     return model, recipe, served

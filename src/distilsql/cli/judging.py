@@ -155,13 +155,16 @@ def exposure(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the samples and the interval")] = 0,
 ) -> None:
     """Measure exposure bias (ExAccErr): how much more a student errs on its own samples than on its teacher's."""
+    from distilsql.runs.folder import existing_run
+    from distilsql.runs.recipe import load_recipe
+
+    folder = existing_run(run)
+    recipe = load_recipe(folder.recipe)
     with progress("starting"):
         from distilsql.inference.exposure import ExposureOptions, expose_run
-        from distilsql.inference.predict import benchmark_for, recipe_of
-        from distilsql.runs.folder import RunFolder
+        from distilsql.inference.predict import benchmark_for
 
-    folder = RunFolder(run)
-    benchmark = limited(benchmark_for(recipe_of(folder), on, data, own_place(database)), limit)
+    benchmark = limited(benchmark_for(recipe, on, data, own_place(database)), limit)
     options = ExposureOptions(length=length, samples_per_prompt=samples, seed=seed)
     result = expose_run(folder, benchmark, options, teacher=teacher)
     low, high = result.interval
