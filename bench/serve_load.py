@@ -153,7 +153,7 @@ def main() -> None:
     model = served_model(arguments.model, arguments.longest)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{DB_ID}.sqlite"
-        shutil.copy(benchmark.databases[DB_ID].path, path)
+        shutil.copy(str(benchmark.databases[DB_ID].path), path)
         choosing = Choosing(arguments.candidates, retry=arguments.candidates > 1)
         with Service(model, open_database(path), name=arguments.name, choosing=choosing) as service:
             service.warm()

@@ -247,8 +247,8 @@ class _Choice:
             streams=[[stream for row in rows for stream in streams[row]] for rows in by_prefix.values()],
             prefixes=[self._prefixes.get(tree.prefix, tree.prefix) for tree in trees],
         )
-        for rows, each in zip(by_prefix.values(), completions, strict=True):
-            left = iter(each)
+        for rows, found in zip(by_prefix.values(), completions, strict=True):
+            left = iter(found)
             for row in rows:
                 written[row] += [next(left) for _ in streams[row]]
 
