@@ -124,7 +124,8 @@ def placed(shape: dict[str, Any], seed: int, accelerator: Accelerator) -> TreeMo
     """The student for seed 0, else a frozen teacher; of several processes each holds a part."""
     torch.manual_seed(seed)
     config = LlamaConfig(**shape, max_position_embeddings=2048, tie_word_embeddings=True, bos_token_id=None)
-    model: Any = LlamaForCausalLM(config).to(DTYPES[PRECISION])
+    model: Any = LlamaForCausalLM(config)
+    model = model.to(DTYPES[PRECISION])
     if seed:
         freeze(model)
     if accelerator.num_processes == 1:

@@ -46,9 +46,9 @@ def imported_modules(path: Path) -> set[str]:
 def third_party(folder: str) -> dict[str, set[str]]:
     """Each module from elsewhere that files below the folder import, with the packages that may have brought it."""
     files = list((ROOT / folder).rglob("*.py"))
-    benches = list((ROOT / "bench").rglob("*.py"))  # tests import them, too
-    packages = (file.parent.name for file in benches if file.name == "__init__.py")
-    own = {PROJECT["name"], *(file.stem for file in [*files, *benches]), *packages}
+    shared = [file for name in ("bench", "tests") for file in (ROOT / name).rglob("*.py")]  # by each other
+    packages = (file.parent.name for file in shared if file.name == "__init__.py")
+    own = {PROJECT["name"], *(file.stem for file in [*files, *shared]), *packages}
     modules = set().union(*map(imported_modules, files)) - sys.stdlib_module_names - own
     return {name: {canonicalize_name(each) for each in DISTRIBUTIONS.get(name, [name])} for name in modules}
 

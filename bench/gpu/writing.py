@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from distilsql.threads import wait_briefly
 
@@ -27,6 +28,7 @@ from distilsql.models import generate as generation
 from distilsql.models.attention import IMPLEMENTATION
 from distilsql.models.compiled_layers import compile_layers
 from distilsql.models.generate import GenerationOptions, generate_trees
+from distilsql.models.graph_writing import can_record
 from distilsql.models.tree import Completion, PromptTree
 from distilsql.models.tree_model import TreeModel
 
@@ -69,15 +71,11 @@ def measure(device: torch.device, arguments: Any, prompt: int, count: int) -> di
     if arguments.compile:
         compile_layers(model)
     never = GenerationOptions(eos_token_id=-1, vocabulary_size=vocabulary, max_new_tokens=arguments.tokens)
-    recorded_first: Callable[[TreeModel], bool] = generation.can_record
 
     def by_tree(recording: bool) -> list[Completion]:
         model.set_attn_implementation(IMPLEMENTATION)
-        generation.can_record = recorded_first if recording else lambda _: False
-        try:
+        with patch.object(generation, "can_record", can_record if recording else lambda _: False):
             return generate_trees(ours, [tree], never)[0]
-        finally:
-            generation.can_record = recorded_first
 
     def by_transformers() -> list[Completion]:
         model.set_attn_implementation(own_attention)
