@@ -274,3 +274,24 @@ def test_sqlites_worker_imports_the_standard_library_and_two_files_of_ours():
 @pytest.fixture(autouse=True)
 def _secret(monkeypatch):
     monkeypatch.setenv("DISTILSQL_TEST_SECRET", "1")
+
+
+def test_a_worker_that_is_killed_while_it_starts_is_replaced(file, monkeypatch):
+    started = []
+    wait = pool_module.WorkerProcess.wait_until_ready
+
+    def killed_twice(worker):
+        started.append(worker.process_id)
+        if len(started) < 3:
+            os.kill(worker.process_id, signal.SIGKILL)
+        wait(worker)
+
+    monkeypatch.setattr(pool_module.WorkerProcess, "wait_until_ready", killed_twice)
+    with ExecutionPool(workers=1) as pool:
+        assert pool.run(make_job(file, "SELECT 1")).rows == ((1,),)
+        assert pool.process_ids() == started[2:]
+    monkeypatch.setattr(pool_module, "STARTS", 2)
+    started.clear()
+    with ExecutionPool(workers=1) as pool, pytest.raises(RunError, match="did not start"):
+        pool.run(make_job(file, "SELECT 1"))
+    assert len(started) == 2

@@ -1,4 +1,6 @@
+import shutil
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from distilsql.databases import values
 from distilsql.databases.schema import introspect
 from distilsql.databases.values import _highest, load_value_index, matched_values, sample_values
+from distilsql.errors import DatabaseUnavailable
 
 SCRIPT = """
 CREATE TABLE Singer (id INTEGER, Name TEXT, Country TEXT, code TEXT, sex TEXT, note TEXT, picture BLOB);
@@ -177,3 +180,38 @@ def test_a_value_between_any_words_is_found(
     text = " ".join([*words[:place], value, *words[place:]])
     found = matched_values(database, text, cache_folder=cache)
     assert value in {value for values in found.values() for value in values}
+
+
+def test_an_index_that_another_removes_meanwhile_is_read_again(database, tmp_path, monkeypatch) -> None:
+    """A database that is written to all the time: whoever builds the index of a newer state removes older ones."""
+    derived = values.derived_files
+    removed = []
+
+    def removed_at_once(*arguments):
+        folder = derived(*arguments)
+        if len(removed) < 2:
+            removed.append(folder)
+            shutil.rmtree(folder)
+        return folder
+
+    monkeypatch.setattr(values, "derived_files", removed_at_once)
+    assert load_value_index(database, tmp_path / "cache").values
+    assert len(removed) == 2
+    removed.clear()
+    monkeypatch.setattr(values, "_READINGS", 2)
+    with pytest.raises(DatabaseUnavailable, match="written to faster"):
+        load_value_index(database, tmp_path / "other")
+
+
+def test_questions_that_come_together_build_one_index(database, tmp_path, monkeypatch) -> None:
+    builds = []
+    build = values._build
+    monkeypatch.setattr(values, "_build", lambda *arguments: (builds.append(1), build(*arguments)))
+    threads = [
+        threading.Thread(target=load_value_index, args=(database, tmp_path / "cache")) for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(builds) == 1

@@ -27,6 +27,7 @@ PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
 GRACE_S = 0.15
 START_TIMEOUT_S = 60.0
 READY_BYTES = 100
+STARTS = 3  # of a worker that is killed while it starts
 TRANSFER_S = 60.0
 # How long a server may take to let us in, which is not part of a statement's time.
 CONNECT_S = 10.0
@@ -132,11 +133,19 @@ class ExecutionPool:
             self._started.discard(instead_of)
         if self._closed:
             raise RunError("This pool of SQL workers is closed; make a new ExecutionPool.")
-        worker = WorkerProcess(kind)
-        self._started.add(worker)
-        if self._closed:  # in the meantime, by another thread
-            worker.kill()
-        worker.wait_until_ready()
+        for tries_left in reversed(range(STARTS)):
+            worker = WorkerProcess(kind)
+            self._started.add(worker)
+            if self._closed:  # in the meantime, by another thread
+                worker.kill()
+            try:
+                worker.wait_until_ready()
+                break
+            except RunError as error:
+                self._started.discard(worker)
+                # One that ended before it said a word may have been killed; whatever hangs is not waited for again.
+                if self._closed or not tries_left or not isinstance(error.__cause__, EOFError):
+                    raise
         return worker
 
 

@@ -8,6 +8,7 @@ or in a German compound, values are looked for inside them: see `inner_values`.
 
 import json
 import re
+import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from distilsql.databases.file_cache import DatabaseIdentity, derived_files
 from distilsql.databases.inner_values import folded, inner_values
 from distilsql.databases.schema import Schema, introspect
 from distilsql.databases.url import Place
+from distilsql.errors import DatabaseUnavailable
 from distilsql.files import default_cache_folder
 
 MAX_VALUE_CHARACTERS = 25
@@ -37,6 +39,8 @@ _SIMILARITY_IF_CONTAINED = 0.85
 # Not worth a match though a column may hold them: a question has them for other reasons.
 _COMMON = frozenset([*stopwords.STOPWORDS_EN_PLUS, "id", "many", "yes", "no"])
 _INDEX_VERSION = "3"
+_READINGS = 5
+_LOADING = threading.Lock()
 _WORD = regex.compile(
     r"\w+"
 )  # unlike re's, it keeps the vowel signs of Hindi and Thai and the points of Hebrew
@@ -214,13 +218,26 @@ def _words(text: str) -> list[str]:
 
 def load_value_index(path: Place, cache_folder: Path | None = None) -> ValueIndex:
     """The value index of a database, built once for each state of its file; at a server, once a day (by UTC), as what
-    changes there is not to be seen from here. Raises DataError."""
-    return _load_value_index(DatabaseIdentity.of(path), cache_folder or default_cache_folder() / "values")
+    changes there is not to be seen from here. Raises DataError, DatabaseUnavailable if it changes all the time."""
+    folder = cache_folder or default_cache_folder() / "values"
+    with _LOADING:  # questions that come together wait for one index rather than build it each
+        return _load_value_index(DatabaseIdentity.of(path), folder)
 
 
 @lru_cache(maxsize=64)
 def _load_value_index(database: DatabaseIdentity, cache_folder: Path) -> ValueIndex:
-    folder = derived_files(database, partial(_build, database.path), _INDEX_VERSION, cache_folder)
+    for _ in range(_READINGS):
+        folder = derived_files(database, partial(_build, database.path), _INDEX_VERSION, cache_folder)
+        try:
+            return _read_index(folder)
+        except FileNotFoundError:  # removed meanwhile, by whoever built the index of a newer state
+            continue
+    raise DatabaseUnavailable(
+        f"{database.path} is written to faster than its values can be read; ask again when less is written."
+    )
+
+
+def _read_index(folder: Path) -> ValueIndex:
     content = json.loads((folder / "values.json").read_text())
     columns = [tuple((table, column) for table, column in held) for held in content["columns"]]
     retriever = bm25s.BM25.load(folder, show_progress=False) if content["values"] else None
