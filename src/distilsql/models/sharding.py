@@ -76,6 +76,7 @@ class Sharded(Unsharded):
         super().__init__(causal_lm)
         self._dtype = dtype
         self._is_whole = self._is_in_step = False
+        self._is_trained = any(parameter.requires_grad for parameter in causal_lm.parameters())
         self._idle: list[Tensor] = []
         # Of the CPU: who has a pass left must not wait for what a GPU computes.
         self._asking = torch.distributed.new_group(backend="gloo")
@@ -124,6 +125,9 @@ class Sharded(Unsharded):
                 self._run_empty()
         finally:
             self._is_in_step = False
+            # FSDP notes every pass for a backward pass, which a frozen model never has. Older versions cannot forget.
+            if not self._is_trained and hasattr(self._causal_lm, "reset_iter_state"):
+                self._causal_lm.reset_iter_state()
 
     def joined(self, hidden_ND: Tensor) -> Tensor:
         idle, self._idle = self._idle, []
