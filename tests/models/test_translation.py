@@ -49,7 +49,7 @@ TRANSLATORS = {name: Translator(STUDENT, teacher, "student", name) for name, tea
 @pytest.mark.parametrize("name", TEACHERS)
 @given(text=st.text(st.sampled_from("SELECTsinger 30 \nößï“€😀"), max_size=30))
 def test_the_bytes_of_a_texts_tokens_are_the_texts(name, text):
-    texts = TokenTexts(TEACHERS[name], name) if name != "Llama 2's" else TRANSLATORS[name]._teacher
+    texts = TRANSLATORS[name]._teacher
     assert b"".join(texts.pieces(texts.tokens(text))) == text.encode()
 
 
@@ -96,6 +96,10 @@ def test_common_tokens_have_one_text():
         pairs = list(zip(known.student_C[1:].tolist(), known.teacher_C[1:].tolist(), strict=True))
         assert len(pairs) > 20
         assert all(translator._student._bytes[a] == translator._teacher._bytes[b] for a, b in pairs)
+        letter = dict(pairs)[STUDENT.convert_tokens_to_ids("g")]
+        assert letter == TEACHERS[name].convert_tokens_to_ids("g"), (
+            "not the byte that a tokenizer falls back to"
+        )
         assert known.student_size == len(STUDENT)
         assert known.teacher_size == len(TEACHERS[name])
 
@@ -104,6 +108,10 @@ def test_one_tokenizer_has_everything_in_common_with_itself():
     same = Translator(STUDENT, STUDENT, "student", "student")
     assert same.vocabularies.are_the_same
     assert (same.vocabularies.student_C == same.vocabularies.teacher_C).all()
+    letters = [STUDENT.convert_tokens_to_ids(letter) for letter in "SELECT"]
+    own = (*letters, STUDENT.eos_token_id)
+    assert len(STUDENT("SELECT").input_ids) < len(letters)
+    assert same.of(own).teacher == same.to_student(own) == own, "tokens that no tokenizer would cut so"
 
 
 def test_tokenizers_that_change_a_text_are_refused():

@@ -83,10 +83,10 @@ def test_a_killed_run_and_one_started_over_ask_for_nothing_twice(settings, api, 
             raise Killed
         return ask(self, *arguments, **options)
 
-    monkeypatch.setattr(source_module.Endpoint, "ask", dies)
-    with pytest.raises(Killed):
-        train(settings(), tmp_path / "run")
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(source_module.Endpoint, "ask", dies)
+        with pytest.raises(Killed):
+            train(settings(), tmp_path / "run")
     asked = len(api.requests)
     run = train(settings(), tmp_path / "run")
     assert (asked, len(api.requests)) == (6, 10)

@@ -41,6 +41,8 @@ class TokenTexts:
         self.special = {token["id"] for token in described["added_tokens"] if token["special"]}
         added = {token["id"]: token["content"] for token in described["added_tokens"]}
         names = tokenizer.convert_ids_to_tokens(list(range(self.size)))
+        bytes_alone = {token for token, piece in enumerate(names) if _BYTE.fullmatch(piece or "")}
+        self._fallback = set() if self._is_byte_level else bytes_alone
         self._bytes = [
             added[token].encode() if token in added else self._bytes_of(piece or "")
             for token, piece in enumerate(names)
@@ -62,9 +64,11 @@ class TokenTexts:
         return found
 
     def ids_by_text(self, *, without: int) -> dict[tuple[bool, bytes], list[int]]:
-        """From (is special, bytes) to the tokens with this text, all but `without`."""
+        """From (is special, bytes) to the tokens with this text, all but `without`. SentencePiece's tokens of one byte,
+        which it falls back to, come last: a character that is a token is never written by its byte."""
         found: dict[tuple[bool, bytes], list[int]] = defaultdict(list)
-        for token, piece in enumerate(self._bytes):
+        for token in sorted(range(self.size), key=lambda token: token in self._fallback):
+            piece = self._bytes[token]
             if token != without and piece:
                 found[token in self.special, piece].append(token)
         return found

@@ -37,6 +37,7 @@ class Translator:
     """Between the student's tokens and those of a teacher with another tokenizer.
 
     EOS stands for EOS wherever it is (ASSUMED), each in its own spelling; everything between is translated by its text.
+    With one vocabulary on both sides tokens stay as they are: a student need not cut its text as the tokenizer would.
 
     Raises:
         ModelError: a tokenizer whose tokens' texts cannot be told (`TokenTexts`).
@@ -48,6 +49,8 @@ class Translator:
         self.teacher_tokenizer = teacher
         pairs = common_tokens(self._student, self._teacher, self._student_eos, self.teacher_eos)
         self.vocabularies: Vocabularies = vocabularies(pairs, self._student.size, self._teacher.size)
+        known = self.vocabularies
+        self._is_one_vocabulary = known.are_the_same and bool((known.student_C == known.teacher_C).all())
         self.of = lru_cache(maxsize=_KEPT)(self._translated)
 
     @property
@@ -55,6 +58,8 @@ class Translator:
         return self._teacher.size
 
     def _translated(self, completion: Completion) -> Translated:
+        if self._is_one_vocabulary:
+            return Translated(completion, completion, _token_by_token(len(completion)))
         teacher: list[int] = []
         spans: list[Span] = []
         start = 0
@@ -62,7 +67,7 @@ class Translator:
             tokens = tuple(run)
             if is_eos:
                 read = (self.teacher_eos,) * len(tokens)
-                found = [Span(n, n + 1, n, n + 1) for n in range(len(tokens))]
+                found = list(_token_by_token(len(tokens)))
             else:
                 pieces = self._student.pieces(tokens)
                 read = self._teacher.tokens(_text(pieces))
@@ -74,12 +79,18 @@ class Translator:
 
     def to_student(self, completion: Sequence[int]) -> Completion:
         """A completion that the teacher wrote, in the student's tokens."""
+        if self._is_one_vocabulary:
+            return tuple(completion)
         written: list[int] = []
         for is_eos, run in groupby(completion, key=self.teacher_eos.__eq__):
             tokens = tuple(run)
             text = "" if is_eos else _text(self._teacher.pieces(tokens))
             written += (self._student_eos,) * len(tokens) if is_eos else self._student.tokens(text)
         return tuple(written)
+
+
+def _token_by_token(count: int) -> tuple[Span, ...]:
+    return tuple(Span(n, n + 1, n, n + 1) for n in range(count))
 
 
 def _text(pieces: Sequence[bytes]) -> str:
