@@ -92,7 +92,7 @@ def test_variants_keep_keys_and_follow_from_the_seed(school, tmp_path):
         ("SELECT a FROM t WHERE b > 3 AND c = 'x'", "SELECT a FROM t WHERE b >= 3 AND c = 'x'"),
         ("SELECT a FROM t WHERE b > 3 AND c = 'x'", "SELECT a FROM t WHERE b > 3 or c = 'x'"),
         ("SELECT a FROM t WHERE b > 3 AND c = 'x'", "SELECT a FROM t WHERE b > 4 AND c = 'x'"),
-        ("SELECT max(a) FROM t", "SELECT min ( a ) FROM t"),
+        ("SELECT max(a) FROM t", "SELECT min( a ) FROM t"),
         ("SELECT DISTINCT a FROM t ORDER BY b", "SELECT a FROM t ORDER BY b"),
         ("SELECT DISTINCT a FROM t ORDER BY b", "SELECT DISTINCT a FROM t"),
         ("SELECT a FROM t ORDER BY b DESC LIMIT 1", "SELECT a FROM t ORDER BY b asc LIMIT 1"),

@@ -138,12 +138,12 @@ def test_lora_trains_the_adapter_only_and_merges_to_the_same_function(tiny_model
     assert AutoTokenizer.from_pretrained(tmp_path).get_vocab() == tokenizer.get_vocab()
 
 
-@pytest.mark.parametrize(("trained_on", "put_on"), [(2, 4), (4, 2)])
+@pytest.mark.parametrize(("trained_on", "put_on"), [(2, 3), (3, 2)])
 def test_an_adapter_of_a_model_with_more_or_fewer_layers_is_refused(
     tiny_models, tmp_path, trained_on, put_on
 ):
     folders = {}
-    for layers in (2, 4):
+    for layers in (2, 3):
         model = load_model(tiny_models["teacher"], "float32")
         keep_layers(model, layers)
         folders[layers] = tmp_path / str(layers)

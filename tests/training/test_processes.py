@@ -223,12 +223,13 @@ def test_where_one_is_killed_the_other_says_so_and_all_resume(make, tmp_path, ki
             assert all(process.poll() is None for process in processes)
             time.sleep(0.01)
         processes[killed].send_signal(signal.SIGKILL)
-        _, said = processes[1 - killed].communicate(timeout=60)
-        assert processes[1 - killed].returncode == 1
+        assert processes[1 - killed].wait(timeout=60) == 1
+        said = said_by(tmp_path, 1 - killed).read_text()
         assert "Another of the 2 processes has ended" in said
         assert "Traceback" not in said
         shutil.copytree(run.path, tmp_path / "copy")
         again = start_pair(tmp_path, "run")
+        processes += again
         assert [process.wait(timeout=300) for process in again] == [0, 0]
     finally:
         for process in processes:
@@ -238,21 +239,28 @@ def test_where_one_is_killed_the_other_says_so_and_all_resume(make, tmp_path, ki
     assert train(settings, tmp_path / "copy").is_finished()
 
 
-def start_pair(folder: Path, out: str) -> list[subprocess.Popen[str]]:
+def start_pair(folder: Path, out: str) -> list[subprocess.Popen[bytes]]:
     """Two processes of a training, without a launcher that would end one when the other has ended."""
     command = [sys.executable, "-m", "distilsql.cli", "train", "recipe.toml", "--out", out]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return [
-        subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment(**together, RANK=str(rank), LOCAL_RANK=str(rank)),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    processes = []
+    for rank in range(2):
+        with said_by(folder, rank).open("w") as said:
+            processes.append(
+                subprocess.Popen(
+                    command,
+                    cwd=folder,
+                    env=environment(**together, RANK=str(rank), LOCAL_RANK=str(rank)),
+                    stdout=subprocess.DEVNULL,
+                    stderr=said,
+                )
+            )
+    return processes
+
+
+def said_by(folder: Path, rank: int) -> Path:
+    """Where a process of `start_pair` writes its messages."""
+    return folder / f"said.{rank}.txt"
