@@ -30,8 +30,21 @@ def test_every_engine_has_a_story():
     assert set(ENGINES) == set(DIALECTS)
 
 
+# The plain database on every engine, and the ugly one on a file and a server; on the others it takes long.
+LATER = {("ugly", "duckdb"), ("ugly", "mysql")}
+
+
 @pytest.fixture(
-    scope="module", params=[(name, engine) for name in DATABASES for engine in ENGINES], ids="-".join
+    scope="module",
+    params=[
+        pytest.param(
+            (name, engine),
+            marks=[pytest.mark.slow] if (name, engine) in LATER else [],
+            id=f"{name}-{engine}",
+        )
+        for name in DATABASES
+        for engine in ENGINES
+    ],
 )
 def both(request, tmp_path_factory):
     """A database and its original, as sources."""

@@ -20,7 +20,7 @@ SERVERS = tuple(HOMES)
 SPLITS = ("train", "valid", "test")
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=["postgresql", pytest.param("mysql", marks=pytest.mark.slow)])
 def served(request, shop):
     with at_server("shop", request.param, request, statements(shop, request.param)) as (place, server):
         yield place, server
