@@ -25,6 +25,14 @@ from processes import Job, do, environment, job, recording_steps, run_jobs, step
 from run_folders import assert_same_weights, losses, step_lines, weights
 from tiny_world import make_tiny_recipe, make_world
 
+
+@pytest.fixture(scope="module", autouse=True)
+def rounded_alike(request):
+    """Processes of their own round as this processor does."""
+    if request.config.getoption("--rounding") is not None:
+        pytest.skip("--rounding changes this process alone")
+
+
 # A window of three trees, so that a process has one less than the other, or none. Standing still, for a step makes
 # what rounding changes larger, and then another token is chosen.
 STILL = (
