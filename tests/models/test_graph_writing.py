@@ -132,6 +132,17 @@ def test_grids_too_large_are_left_to_decoding(trees, unrecorded, monkeypatch):
     assert unrecorded == []
 
 
+def test_prompts_are_run_once_where_nothing_is_recorded(trees, unrecorded, monkeypatch):
+    monkeypatch.setattr(graph_writing, "MOST_BYTES", 1000)
+    run = []
+    run_prompts = TreeModel.run_prompts
+    monkeypatch.setattr(
+        TreeModel, "run_prompts", lambda model, *given: run.append(given) or run_prompts(model, *given)
+    )
+    generate_trees(TreeModel(make_model("llama").double()), trees, GREEDY)
+    assert len(run) == len(trees)
+
+
 def test_only_some_grids_are_kept(trees, unrecorded, monkeypatch):
     monkeypatch.setattr(graph_writing, "MOST_GRIDS", 2)
     model = TreeModel(make_model("llama").double())

@@ -26,11 +26,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from distilsql.errors import ModelError
+from distilsql.models.layer_pass import KeyValue, LayerPass
 from distilsql.models.tree import GroupLayout
 
 IMPLEMENTATION = "distilsql_tree"
-
-KeyValue = tuple[Tensor, Tensor]
 
 
 class TreeContext:
@@ -62,19 +61,6 @@ class TreeContext:
         if self.new_prefix_length:
             self.new_prefix.append(prefix)
         self.new_rest.append(rest)
-
-
-class LayerPass:
-    """What one layer of a pass needs, without the layer's number: compiled layers would each be compiled for theirs.
-
-    `attend` leaves the new tokens' keys and values in `new`.
-    """
-
-    new: KeyValue
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Attention of all new tokens, (1, H, T, D)."""
-        raise NotImplementedError
 
 
 def tree_attention(
@@ -180,7 +166,7 @@ class MergedAttention(torch.autograd.Function):
     ) -> Tensor:
         heads = query_1HRD.shape[1]
         key_heads = group_key.shape[1]
-        mask_GAC = _additive(groups.mask_GAC, query_1HRD.dtype, heads // key_heads)
+        mask_GAC = _folded(groups.mask_GAC, query_1HRD.dtype, heads // key_heads)
         packed, packed_lse = _kernel(
             _fold(query_GHAD, key_heads), group_key, group_value, mask_GAC.to(group_key.device), scale
         )
@@ -319,11 +305,14 @@ def _unpack(tensor_GHAD: Tensor, groups: GroupLayout) -> Tensor:
     return rows_HND.index_select(1, groups.row_R).unsqueeze(0)
 
 
-def _additive(mask_GAC: Tensor, dtype: torch.dtype, repeats: int) -> Tensor:
+def _folded(mask_GAC: Tensor, dtype: torch.dtype, repeats: int) -> Tensor:
     """Boolean mask → additive mask for folded queries, (G, 1, n·A, C)."""
-    additive = torch.zeros(mask_GAC.shape, dtype=dtype, device=mask_GAC.device)
-    additive.masked_fill_(~mask_GAC, float("-inf"))
-    return additive.repeat(1, repeats, 1).unsqueeze(1)
+    return additive(~mask_GAC, dtype).repeat(1, repeats, 1).unsqueeze(1)
+
+
+def additive(hidden: Tensor, dtype: torch.dtype, lowest: float = float("-inf")) -> Tensor:
+    """A mask that is added to scores: `lowest` where a key is hidden, 0 elsewhere."""
+    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, lowest)
 
 
 def _kernel(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> KeyValue:

@@ -14,8 +14,8 @@ import torch
 import torch.fx.experimental._config
 from torch import Tensor, nn
 
-from distilsql.models.attention import KeyValue, LayerPass
-from distilsql.models.load import layer_stack
+from distilsql.models.layer_pass import ByLayer, KeyValue, LayerPass
+from distilsql.models.load import decoder_layers
 
 # Kinds of pass, times student and teacher. torch's default is 8, after which it goes on uncompiled.
 KINDS_LIMIT = 64
@@ -28,7 +28,7 @@ def compile_layers(causal_lm: Any) -> None:
     Raises:
         ModelError: the model does not keep its layers in one list.
     """
-    for number, layer in enumerate(layer_stack(causal_lm, causal_lm.config.num_hidden_layers)[2]):
+    for number, layer in enumerate(decoder_layers(causal_lm)):
         vars(layer)["forward"] = _Compiled(layer, number)
 
 
@@ -40,7 +40,7 @@ class _Compiled:
 
     def __call__(self, hidden: Tensor, *arguments: Any, tree: Any = None, **options: Any) -> Any:
         layer = self._layer
-        if tree is None or not hasattr(tree, "layer_pass"):
+        if not isinstance(tree, ByLayer):
             if tree is not None:
                 options["tree"] = tree
             return type(layer).forward(layer, hidden, *arguments, **options)

@@ -21,7 +21,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from distilsql.errors import ModelError
-from distilsql.models.attention import KeyValue, attend_rows
+from distilsql.models.attention import additive, attend_rows
+from distilsql.models.layer_pass import KeyValue
 from distilsql.models.tree import PromptTree
 from distilsql.models.tree_model import PrefixState, PromptState, TreeModel
 
@@ -108,7 +109,7 @@ class Decoding:
         self._rows_B1 = torch.arange(len(tokens_BL), device=model.device)[:, None]
         used = int(columns_BL.max()) + 1
         hidden_from = torch.arange(used, device=model.device) > columns_BL[:, :, None]
-        self._mask_BLC = _additive(hidden_from, model.dtype, float("-inf"))
+        self._mask_BLC = additive(hidden_from, model.dtype)
         self._folded_masks: dict[int, Tensor] = {}
         output = model.sharding.run(
             input_ids=tokens_BL.reshape(1, -1),
@@ -164,7 +165,7 @@ class Decoding:
             output = model.sharding.run(
                 input_ids=tokens_BL,
                 position_ids=self._prefix_length_B[:, None] + columns_BL,
-                attention_mask=_additive(hidden, model.dtype, torch.finfo(model.dtype).min)[:, None],
+                attention_mask=additive(hidden, model.dtype, torch.finfo(model.dtype).min)[:, None],
                 past_key_values=cache,
                 use_cache=True,
             )
@@ -278,10 +279,6 @@ def start_decoding(
 def _rest_rows(state: PromptState, question: int) -> np.ndarray:
     """Where a question's tokens stand among the tokens after the prefix."""
     return np.flatnonzero(state.rest_nodes.question_T == question)
-
-
-def _additive(hidden: Tensor, dtype: torch.dtype, lowest: float) -> Tensor:
-    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, lowest)
 
 
 def _stacked(one: Sequence[Tensor], other: Sequence[Tensor]) -> list[Tensor]:

@@ -24,7 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_mask, flex_attention
 
-from distilsql.models.attention import KeyValue, LayerPass, TreeContext
+from distilsql.models.attention import TreeContext
+from distilsql.models.layer_pass import ByLayer, KeyValue, LayerPass
 from distilsql.models.tree import Nodes, PassLayout
 
 # FlexAttention's own block size. Lengths are whole blocks: kernels for a last block that is only partly there have
@@ -42,7 +43,7 @@ MOST_PAIRS = 2**27
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-class FlexContext(TreeContext):
+class FlexContext(ByLayer, TreeContext):
     """TreeContext of a filled-up pass: `token_count` new tokens are real, `key_filling` keys follow the new ones."""
 
     def __init__(
@@ -57,13 +58,6 @@ class FlexContext(TreeContext):
     ) -> None:
         super().__init__(new_prefix_length, None, past_prefix, past_rest)
         self.token_count, self.key_filling, self.mask = token_count, key_filling, mask
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Attention of all new tokens, (1, H, T, D); leaves the real tokens' keys and values behind."""
-        layer_pass = self.layer_pass(layer)
-        output = layer_pass.attend(query, key, value, scale)
-        self.take(layer, layer_pass.new)
-        return output
 
     def layer_pass(self, layer: int) -> "FlexLayerPass":
         past = [layers[layer] for layers in (self.past_prefix, self.past_rest) if layers]

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from distilsql.models.decoding import run_all_prompts, start_writing
+from distilsql.models.decoding import Decoding, StockDecoding, run_all_prompts, start_decoding, start_writing
 from distilsql.models.graph_writing import can_record, write_by_graph
 from distilsql.models.token_choice import choose_tokens
 from distilsql.models.tree import Completion, PromptTree
@@ -64,10 +64,12 @@ def generate_trees(
         )
     count = sum(counts)
     uniforms = draw_uniforms(streams, count, options)
+    decoding: Decoding | StockDecoding
     if can_record(model):
+        states = run_all_prompts(model, trees, prefixes)
         by_graph = write_by_graph(
             model,
-            run_all_prompts(model, trees, prefixes),
+            states,
             eos_token_id=options.eos_token_id,
             vocabulary_size=options.vocabulary_size,
             max_new_tokens=options.max_new_tokens,
@@ -76,9 +78,11 @@ def generate_trees(
         )
         if by_graph is not None:
             return split(by_graph, counts)
+        decoding, hidden_BD = start_decoding(model, states, options.max_new_tokens)
+    else:
+        decoding, hidden_BD = start_writing(model, trees, prefixes, options.max_new_tokens)
     written: list[list[int]] = [[] for _ in range(count)]
     alive = list(range(count))
-    decoding, hidden_BD = start_writing(model, trees, prefixes, options.max_new_tokens)
     for position in range(options.max_new_tokens):
         logp_BV = decoding.log_probs(hidden_BD, options.vocabulary_size)
         tokens_B = choose_tokens(logp_BV, options.temperature, uniforms[alive, position])

@@ -17,14 +17,15 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from distilsql.models.attention import KeyValue, LayerPass, wide_product
+from distilsql.models.attention import additive, wide_product
 from distilsql.models.flex_attention import KEY_STEPS, TOKEN_STEPS, bucket
+from distilsql.models.layer_pass import ByLayer, KeyValue, LayerPass
 from distilsql.models.token_choice import choose_tokens
 from distilsql.models.tree import Completion
 from distilsql.models.tree_model import PromptState, TreeModel
@@ -76,7 +77,7 @@ class Grid:
         )
 
 
-class TokenStep:
+class TokenStep(ByLayer):
     """The rows of a grid, and a step that chooses a token for each and feeds it."""
 
     def __init__(self, model: TreeModel, grid: Grid, state: PromptState) -> None:
@@ -192,8 +193,8 @@ class TokenStep:
         tokens_B = choose_tokens(logp_BV, grid.temperature, uniform_B)
         self.written_BM.index_copy_(1, self.position_1, tokens_B[:, None])
         self.ended_B.logical_or_(tokens_B == self.eos_1)
-        self._prefix_mask = _additive(self._prefix_column_P < self.prefix_length_S[:, None])
-        self._own_mask = _additive(self._column_C <= self.length_B[:, None])
+        self._prefix_mask = additive(self._prefix_column_P >= self.prefix_length_S[:, None], torch.float32)
+        self._own_mask = additive(self._column_C > self.length_B[:, None], torch.float32)
         position_B = self.prefix_length_S.repeat_interleave(grid.rows) + self.length_B
         output = model.decoder(
             input_ids=tokens_B[None],
@@ -205,10 +206,6 @@ class TokenStep:
         self.hidden_BD.copy_(output.last_hidden_state[0])
         self.length_B.add_(1)
         self.position_1.add_(1)
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Called by the attention layers with the new tokens of all rows side by side, (1, H, B, D)."""
-        return self.layer_pass(layer).attend(query, key, value, scale)
 
     def layer_pass(self, layer: int) -> "GridLayerPass":
         return GridLayerPass(
@@ -259,7 +256,7 @@ class GridLayerPass(LayerPass):
 
 # Recorded steps by model and grid.
 _RECORDED: WeakKeyDictionary[TreeModel, OrderedDict[Grid, tuple[TokenStep, list[int]]]] = WeakKeyDictionary()
-_UNFIT: WeakKeyDictionary[TreeModel, bool] = WeakKeyDictionary()
+_UNFIT: WeakSet[TreeModel] = WeakSet()  # whose step cannot be recorded
 
 
 def write_by_graph(
@@ -311,13 +308,8 @@ def _recorded(model: TreeModel, grid: Grid, state: PromptState) -> TokenStep | N
     try:
         step.record()
     except RuntimeError as error:
-        _UNFIT[model] = True
+        _UNFIT.add(model)
         log.warning(f"Tokens are written one kernel at a time, which is slower: {error}")
         return None
     steps[grid] = step, addresses
     return step
-
-
-def _additive(seen: Tensor) -> Tensor:
-    """0 where a key is seen, −∞ elsewhere."""
-    return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, float("-inf"))

@@ -332,6 +332,11 @@ def keep_layers(model: Any, layers: int | Sequence[int]) -> list[int]:
     return chosen
 
 
+def decoder_layers(causal_lm: Any) -> nn.ModuleList:
+    """A model's decoder layers, in order. Raises ModelError if they are not kept in one list."""
+    return layer_stack(causal_lm, causal_lm.config.num_hidden_layers)[2]
+
+
 def layer_stack(model: nn.Module, total: int) -> tuple[nn.Module, str, nn.ModuleList]:
     """The list of a model's decoder layers, the module that holds it, and its name there.
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from distilsql.models.load import layer_stack
+from distilsql.models.load import decoder_layers
 
 
 def recompute_activations(causal_lm: Any) -> None:
@@ -14,7 +14,7 @@ def recompute_activations(causal_lm: Any) -> None:
 
     Not `gradient_checkpointing_enable` of transformers, which works in training mode alone, where some models drop out.
     """
-    for layer in layer_stack(causal_lm, causal_lm.config.num_hidden_layers)[2]:
+    for layer in decoder_layers(causal_lm):
         layer.forward = _recomputed(layer.forward)
 
 

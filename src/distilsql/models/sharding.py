@@ -23,7 +23,7 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor
 
-from distilsql.models.load import layer_stack
+from distilsql.models.load import decoder_layers
 
 
 class Unsharded:
@@ -89,7 +89,7 @@ class Sharded(Unsharded):
         policy = MixedPrecisionPolicy(
             param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
-        for layer in layer_stack(causal_lm, causal_lm.config.num_hidden_layers)[2]:
+        for layer in decoder_layers(causal_lm):
             fully_shard(layer, mesh=mesh, mp_policy=policy)
         # The loss reads the output layer outside of any forward pass, so it belongs to the root, which stays gathered
         # until the backward pass has ended.

@@ -20,9 +20,10 @@ from transformers import DynamicCache
 
 from distilsql.distill.head import Head, log_probs
 from distilsql.errors import ModelError
-from distilsql.models.attention import IMPLEMENTATION, KeyValue, TreeContext, attend_on_tree
+from distilsql.models.attention import IMPLEMENTATION, TreeContext, additive, attend_on_tree
 from distilsql.models.flex_attention import fits_flex_attention, flex_pass
 from distilsql.models.int8_linear import Int8Weight, fits_int8
+from distilsql.models.layer_pass import KeyValue
 from distilsql.models.load import Precision
 from distilsql.models.packed_linear import PackedLinears, PackedWeight, packs
 from distilsql.models.padded_rows import padded_hidden
@@ -292,8 +293,7 @@ class TreeModel:
     ) -> tuple[Tensor, TreeContext]:
         token_ids_1T, position_ids_1T = self._inputs(layout)
         allowed = layout.dense_mask().to(self.device)
-        mask = torch.zeros(allowed.shape, dtype=self.dtype, device=self.device)
-        mask.masked_fill_(~allowed, torch.finfo(self.dtype).min)
+        mask = additive(~allowed, self.dtype, torch.finfo(self.dtype).min)
         cache: Any = DynamicCache()
         for layer, (key, value) in enumerate(_joined_layers(past_prefix, past_rest)):
             cache.update(key, value, layer)
