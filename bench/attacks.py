@@ -20,14 +20,18 @@ from distilsql.databases.job import LIMITS, MIB, Mode, make_job
 from distilsql.databases.pool import ExecutionPool
 
 ROOT = Path(__file__).resolve().parent.parent
-ATTACKS = ROOT / "tests" / "databases" / "attacks_sqlite.json"
+ATTACKS: list[dict[str, Any]] = json.loads((ROOT / "tests" / "databases" / "attacks_sqlite.json").read_text())
+for _attack in ATTACKS:  # a statement of megabytes is written as its beginning and what is repeated
+    _attack["sql"] += _attack.get("then", "") * _attack.get("times", 0)
+SECRET = "the secret word"
 RESULTS = ROOT / "bench" / "results" / "attacks.json"
 TIMEOUT_S = 1.0
 MODES: tuple[Mode, ...] = ("evaluation", "serving")
 
 
 def make_folder(folder: Path) -> None:
-    (folder / "secret.txt").write_text("secret")
+    """Two databases of people, and a file that no statement may read."""
+    (folder / "secret.txt").write_text(SECRET)
     for name in ("people.sqlite", "other.sqlite"):
         with closing(sqlite3.connect(folder / name)) as connection:
             connection.execute("CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT, age INTEGER)")
@@ -99,13 +103,10 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    attacks = json.loads(ATTACKS.read_text())
-    for attack in attacks:  # a statement of megabytes is written as its beginning and what is repeated
-        attack["sql"] += attack.get("then", "") * attack.get("times", 0)
     results = [
         {"kind": attack["kind"], "name": attack["name"]}
         | {mode: run(attack, mode, make_folder) for mode in MODES}
-        for attack in attacks
+        for attack in ATTACKS
     ]
     document = {
         "command": "python bench/attacks.py",

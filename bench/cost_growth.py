@@ -45,6 +45,8 @@ from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.tree_model import TreeModel
 from distilsql.report.theme import LIGHT, dress, method_style, new_figure
 from distilsql.runs.recipe import Recipe
+from distilsql.training.ledger import Ledger
+from distilsql.training.window import WindowTrainer
 from distilsql.training.window_tree import WindowTree
 
 ROOT = Path(__file__).parents[1]
@@ -205,7 +207,7 @@ def _tree(plan: Plan, size: Size) -> WindowTree:
 def _step(recipe: Recipe, engines: Engines, item: WindowTree) -> float:
     """Seconds of the loss and the gradients of one tree."""
     start = time.perf_counter()
-    loss_and_gradients(recipe, engines, item)
+    loss_and_gradients(WindowTrainer(recipe, engines, Ledger()), [item])
     return time.perf_counter() - start
 
 

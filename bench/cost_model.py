@@ -28,14 +28,12 @@ wait_briefly()  # before torch is loaded
 import torch
 import torch.nn.functional as F
 from model_shapes import SHAPES, Shape, causal_pairs, forward_operations, random_model
-from random_step import TOKENIZER, random_tree, recipe_of
+from random_step import make_engines, random_tree, recipe_of, whole_step
 
 from distilsql.allocator import keep_freed_memory
 from distilsql.distill.masking import masked_count
-from distilsql.inference.loading import Engines
-from distilsql.models.load import DTYPES, freeze
+from distilsql.models.load import DTYPES
 from distilsql.models.precision import choose_on_cpu
-from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.tree_model import TreeModel
 from distilsql.training.ledger import Ledger
 from distilsql.training.optimizer import MasterAdamW
@@ -281,17 +279,8 @@ def least_seconds(work: Callable[[], object], repeats: int = 7) -> float:
 def measured_seconds(method: str, tree: Tree, model: Any, teacher: Shape, repeats: int) -> list[float]:
     """Whole steps: what a source writes, teacher, loss, gradients, clipping, AdamW. The first is not counted."""
     recipe = recipe_of(method, completion_tokens=round(tree.completion))
-    frozen = None
-    if recipe.row.needs_teacher:
-        own = random_model(teacher, torch.device("cpu"), model.dtype)
-        frozen = TreeModel(freeze(own))
-    engines = Engines(
-        student=TreeModel(model),
-        tokenizer=TOKENIZER,
-        vocabulary_size=model.config.vocab_size,
-        teacher=frozen,
-        teacher_prefixes=None if frozen is None else PrefixCache(frozen, GIB),
-    )
+    own = random_model(teacher, torch.device("cpu"), model.dtype) if recipe.row.needs_teacher else None
+    engines = make_engines(TreeModel(model), own)
     item = random_tree(
         model.config.vocab_size,
         prompt_tokens=round(tree.prompt),
@@ -303,11 +292,7 @@ def measured_seconds(method: str, tree: Tree, model: Any, teacher: Shape, repeat
     times = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        trainer = WindowTrainer(recipe, engines, Ledger())
-        trained = trainer.source.write([item])
-        trainer.accumulate([item], trained, trainer.denominators([item], trained))
-        optimizer.clip(1.0)
-        optimizer.step(0.0)
+        whole_step(WindowTrainer(recipe, engines, Ledger()), optimizer, [item])
         times.append(time.perf_counter() - start)
     return times[1:]
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from random_step import whole_step
 
 from distilsql.inference.loading import load_engines
 from distilsql.inference.prepare import load_data, prepare
@@ -162,10 +163,7 @@ def measure(recipe: Recipe, arguments: argparse.Namespace) -> dict[str, Any]:
     optimizer = MasterAdamW(engines.student.model, learning_rate=0.0, weight_decay=0.0)
     trainer, items = WindowTrainer(recipe, engines, Ledger()), as_window_trees(prepared, window)
     start = time.perf_counter(), time.process_time()
-    trained = trainer.source.write(items)
-    trainer.accumulate(items, trained, trainer.denominators(items, trained))
-    optimizer.clip(1.0)
-    optimizer.step(0.0)
+    whole_step(trainer, optimizer, items)
     seconds = time.perf_counter() - start[0], time.process_time() - start[1]
     prefixes = {prepared.examples[tree.examples[0]].prefix_key for tree in window}
     measured = {

@@ -28,7 +28,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from performance import put
-from random_step import TOKENIZER, random_tree, recipe_of
+from random_step import TOKENIZER, random_tree, recipe_of, whole_step
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -102,13 +102,13 @@ def measure(shape: dict[str, Any]) -> None:
     accelerator = Accelerator(cpu=True)
     student, teacher = (placed(shape, seed, accelerator) for seed in (0, 1))
     engines = Engines(student, TOKENIZER, shape["vocab_size"], teacher, PrefixCache(teacher, 2**30))
-    optimizer = MasterAdamW(student.model, learning_rate=1e-5, weight_decay=0.0)
+    optimizer = MasterAdamW(student.model, learning_rate=0.0, weight_decay=0.0)
     trainer = WindowTrainer(recipe_of("kid"), engines, Ledger())
     item = random_tree(shape["vocab_size"], **TREE)
-    step(trainer, optimizer, [item])
+    whole_step(trainer, optimizer, [item])
     Path("/proc/self/clear_refs").write_text("5")  # begin the peak of resident memory anew
     before, start = resident_bytes("VmRSS"), time.perf_counter()
-    step(trainer, optimizer, [item])
+    whole_step(trainer, optimizer, [item])
     mine = {
         "held_mib": held_bytes(engines, optimizer) / 2**20,
         "grown_mib": (resident_bytes("VmHWM") - before) / 2**20,
@@ -132,13 +132,6 @@ def placed(shape: dict[str, Any], seed: int, accelerator: Accelerator) -> TreeMo
         return TreeModel(model)
     mesh = init_device_mesh("cpu", (accelerator.num_processes,))
     return TreeModel(model, sharding=Sharded(model, mesh, DTYPES[PRECISION], accelerator.device))
-
-
-def step(trainer: WindowTrainer, optimizer: MasterAdamW, items: list[Any]) -> None:
-    trained = trainer.source.write(items)
-    trainer.accumulate(items, trained, trainer.denominators(items, trained))
-    optimizer.clip(1.0)
-    optimizer.step(1e-5)
 
 
 def held_bytes(engines: Engines, optimizer: MasterAdamW) -> int:

@@ -248,7 +248,9 @@ def _step_seconds(model: Model, precision: str) -> float:
     from distilsql.inference.loading import Engines
     from distilsql.models.load import DTYPES
     from distilsql.models.tree_model import TreeModel
+    from distilsql.training.ledger import Ledger
     from distilsql.training.optimizer import MasterAdamW
+    from distilsql.training.window import WindowTrainer
 
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -268,7 +270,7 @@ def _step_seconds(model: Model, precision: str) -> float:
     recipe, tree = recipe_of("sft"), random_tree(model.vocabulary, **TREE)
 
     def step() -> None:
-        loss_and_gradients(recipe, engines, tree)
+        loss_and_gradients(WindowTrainer(recipe, engines, Ledger()), [tree])
         optimizer.clip(1.0)
         optimizer.step(1e-5)
 

@@ -10,7 +10,6 @@ prompts, cached alike and decoded together alike; it runs no SQL. Writes bench/r
 """
 
 import argparse
-import asyncio
 import contextlib
 import itertools
 import json
@@ -28,7 +27,7 @@ from distilsql.threads import wait_briefly
 wait_briefly()
 
 import torch
-import uvicorn
+from serving import running
 
 from distilsql.data.load import load_sql_benchmark
 from distilsql.databases.database import Database
@@ -43,7 +42,6 @@ from distilsql.runs.sections import PromptSettings
 from distilsql.serve.app import make_app
 from distilsql.serve.feedback import Feedback
 from distilsql.serve.guard import names_of
-from distilsql.serve.server import _Server, listen, url_of
 from distilsql.serve.service import Service
 
 RESULTS = Path(__file__).with_name("results") / "serve.json"
@@ -99,17 +97,9 @@ def served_model(name: str, longest: int) -> Model:
 @contextlib.contextmanager
 def serving(service: Service) -> Iterator[str]:
     """The whole application on a free port of loopback; yields its URL."""
-    with listen("127.0.0.1", 0) as bound:
-        feedback = Feedback(Path(tempfile.gettempdir()) / "feedback.jsonl")
-        app = make_app(service, feedback=feedback, names=names_of("127.0.0.1"))
-        server = _Server(uvicorn.Config(app, log_config=None))
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[bound])), daemon=True)
-        thread.start()
-        try:
-            yield url_of(bound)
-        finally:
-            server.should_exit = True
-            thread.join()
+    feedback = Feedback(Path(tempfile.gettempdir()) / "feedback.jsonl")
+    with running(make_app(service, feedback=feedback, names=names_of("127.0.0.1"))) as url:
+        yield url
 
 
 def int8_changes(model: Model, database: Database, questions: list[str]) -> dict[str, dict[str, float]]:

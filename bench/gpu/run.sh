@@ -19,7 +19,7 @@ if ! $python -c "import pydantic, sqlglot, trl" 2>/dev/null && [ -d .gpu/wheels 
 fi
 export PYTHONPATH=src:bench:bench/gpu:${PYTHONPATH:-} PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error
 
-stage() { # NAME SECONDS COMMAND...: its output goes to OUT/NAME.txt
+stage() { # NAME SECONDS COMMAND...: its output goes to OUT/log.txt
     local name=$1 seconds=$2 start=$SECONDS
     shift 2
     timeout "$seconds" "$@" >>"$out/log.txt" 2>&1

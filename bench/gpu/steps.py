@@ -23,18 +23,15 @@ from distilsql.threads import wait_briefly
 
 wait_briefly()  # before torch is loaded
 
-import numpy as np
 import torch
 from model_shapes import SHAPES, TOY, causal_pairs, forward_operations, random_model
 from peers import PEERS, distils, make_step
 from peers.contender import Done, Models, Options, Row, Step
-from random_step import TOKENIZER, random_tree, recipe_of
+from random_step import TOKENIZER, make_engines, random_tree, recipe_of, whole_step
 from record import Rows, the_device, wait
 
-from distilsql.inference.loading import Engines
 from distilsql.models.compiled_layers import compile_layers
 from distilsql.models.load import freeze
-from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.tree_model import TreeModel
 from distilsql.runs.recipe import Recipe
 from distilsql.training.ledger import Ledger
@@ -152,29 +149,16 @@ def our_step(
     ledger: Ledger,
     compiled: bool = False,
 ) -> Callable[[], None]:
-    frozen = None
-    if recipe.row.needs_teacher:
-        frozen = TreeModel(freeze(random_model(teacher, device, dtype)))
-    engines = Engines(
-        student=TreeModel(random_model(student, device, dtype)),
-        tokenizer=TOKENIZER,
-        vocabulary_size=SHAPES[student].vocabulary,
-        teacher=frozen,
-        teacher_prefixes=None if frozen is None else PrefixCache(frozen, 2**33),
-    )
+    own = random_model(teacher, device, dtype) if recipe.row.needs_teacher else None
+    engines = make_engines(TreeModel(random_model(student, device, dtype)), own, cache_bytes=2**33)
     if compiled:
-        for model in (engines.student, frozen):
+        for model in (engines.student, engines.teacher):
             if model is not None:
                 compile_layers(model.causal_lm)
-    # A learning rate of 0 keeps the weights, and with them what is generated, alike for all steps.
     optimizer = MasterAdamW(engines.student.model, learning_rate=0.0, weight_decay=0.0)
 
     def step() -> None:
-        trainer = WindowTrainer(recipe, engines, ledger)
-        trained = trainer.source.write(window)
-        trainer.accumulate(window, trained, trainer.denominators(window, trained))
-        optimizer.clip(1.0)
-        optimizer.step(0.0)
+        whole_step(WindowTrainer(recipe, engines, ledger), optimizer, window)
 
     return step
 
@@ -229,5 +213,4 @@ def _profile(step: Callable[[], None], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    np.random.seed(0)
     main()

@@ -7,6 +7,7 @@ visited once untimed.
 """
 
 import argparse
+import operator
 import statistics
 import time
 import traceback
@@ -101,7 +102,7 @@ def measure(device: torch.device, arguments: Any, prompt: int, count: int) -> di
         }
     result["times_transformers"] = result["transformers"]["seconds"] / result["recorded"]["seconds"]
     for name in ("unrecorded", "transformers"):
-        result[f"equal_to_{name}"] = sum(map(_equal, written["recorded"], written[name])) / count
+        result[f"equal_to_{name}"] = sum(map(operator.eq, written["recorded"], written[name])) / count
     return result
 
 
@@ -118,10 +119,6 @@ def transformers_answers(model: Any, tree: PromptTree, tokens: int) -> list[Comp
         pad_token_id=0,
     )
     return [tuple(row) for row in written[:, prompts.shape[1] :].tolist()]
-
-
-def _equal(one: Completion, other: Completion) -> bool:
-    return one == other
 
 
 def _timed(

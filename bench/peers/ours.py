@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from random_step import loss_and_gradients
 
 from distilsql.data.example import Example
 from distilsql.inference.loading import Engines
@@ -32,8 +33,7 @@ def make_step(models: Models, options: Options, *, method: str, layout: Layout) 
         items = _trees(rows)
         positions.count = 0
         watch = Stopwatch(models.device)
-        trained = trainer.source.write(items)
-        loss = trainer.accumulate(items, trained, trainer.denominators(items, trained))
+        loss = loss_and_gradients(trainer, items)
         with ledger.phase(Phase.OPTIMIZER):
             if options.max_norm is not None:
                 optimizer.clip(options.max_norm)

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from distilsql.serve.server import _Server, listen, url_of
 
 
 @contextlib.contextmanager
-def running(app: object) -> Iterator[str]:
+def running(app: Any) -> Iterator[str]:
     """Serves `app` on a free port of loopback; yields its URL."""
     import uvicorn
 
