@@ -33,8 +33,6 @@ wait_briefly()  # before torch is loaded
 import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
-from model_shapes import Shape, causal_pairs, forward_operations
-from random_step import TOKENIZER, loss_and_gradients, random_tree, recipe_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from distilsql.distill.masking import masked_count
@@ -48,6 +46,8 @@ from distilsql.runs.recipe import Recipe
 from distilsql.training.ledger import Ledger
 from distilsql.training.window import WindowTrainer
 from distilsql.training.window_tree import WindowTree
+from model_shapes import Shape, causal_pairs, forward_operations
+from random_step import TOKENIZER, loss_and_gradients, random_tree, recipe_of
 
 ROOT = Path(__file__).parents[1]
 CONTENDERS = ("sft", "sft-padded", "rkd", "kid")

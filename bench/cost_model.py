@@ -27,8 +27,6 @@ wait_briefly()  # before torch is loaded
 
 import torch
 import torch.nn.functional as F
-from model_shapes import SHAPES, Shape, causal_pairs, forward_operations, random_model
-from random_step import make_engines, random_tree, recipe_of, whole_step
 
 from distilsql.allocator import keep_freed_memory
 from distilsql.distill.masking import masked_count
@@ -38,6 +36,8 @@ from distilsql.models.tree_model import TreeModel
 from distilsql.training.ledger import Ledger
 from distilsql.training.optimizer import MasterAdamW
 from distilsql.training.window import WindowTrainer
+from model_shapes import SHAPES, Shape, causal_pairs, forward_operations, random_model
+from random_step import make_engines, random_tree, recipe_of, whole_step
 
 RESULTS = Path(__file__).with_name("results") / "cost_model.json"
 METHODS = ("sft", "rkd", "kid", "gkd-rkl")

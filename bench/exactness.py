@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from peers import distils, make_step
 from peers.contender import Done, Models, Options, Row
-from torch import Tensor
 from windows import load_for, spider_windows
 
 RESULTS = Path(__file__).with_name("results") / "exactness.json"

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from random_step import whole_step
 
 from distilsql.inference.loading import load_engines
 from distilsql.inference.prepare import load_data, prepare
@@ -31,6 +30,7 @@ from distilsql.training.sampling import Sampler
 from distilsql.training.settle import bytes_per_token, settle_prompt
 from distilsql.training.window import WindowTrainer
 from distilsql.training.window_tree import as_window_trees
+from random_step import whole_step
 
 RESULTS = Path(__file__).with_name("results") / "own_database.json"
 RECIPE = Path(__file__).parents[1] / "recipes" / "own.toml"

@@ -27,8 +27,6 @@ wait_briefly()  # before torch is loaded
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from performance import put
-from random_step import TOKENIZER, random_tree, recipe_of, whole_step
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -41,6 +39,8 @@ from distilsql.models.tree_model import TreeModel
 from distilsql.training.ledger import Ledger
 from distilsql.training.optimizer import MasterAdamW
 from distilsql.training.window import WindowTrainer
+from performance import put
+from random_step import TOKENIZER, random_tree, recipe_of, whole_step
 
 ROOT = Path(__file__).parents[1]
 PROCESSES = (1, 2, 4)

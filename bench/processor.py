@@ -242,7 +242,6 @@ def _small_operations() -> float:
 
 def _step_seconds(model: Model, precision: str) -> float:
     import torch
-    from random_step import TOKENIZER, loss_and_gradients, random_tree, recipe_of
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from distilsql.inference.loading import Engines
@@ -251,6 +250,7 @@ def _step_seconds(model: Model, precision: str) -> float:
     from distilsql.training.ledger import Ledger
     from distilsql.training.optimizer import MasterAdamW
     from distilsql.training.window import WindowTrainer
+    from random_step import TOKENIZER, loss_and_gradients, random_tree, recipe_of
 
     torch.manual_seed(0)
     config = LlamaConfig(

@@ -27,7 +27,6 @@ from distilsql.threads import wait_briefly
 wait_briefly()
 
 import torch
-from serving import running
 
 from distilsql.data.load import load_sql_benchmark
 from distilsql.databases.database import Database
@@ -43,6 +42,7 @@ from distilsql.serve.app import make_app
 from distilsql.serve.feedback import Feedback
 from distilsql.serve.guard import names_of
 from distilsql.serve.service import Service
+from serving import running
 
 RESULTS = Path(__file__).with_name("results") / "serve.json"
 DB_ID = "shop"

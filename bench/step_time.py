@@ -98,12 +98,12 @@ def _measure(arguments: argparse.Namespace, *, contender: str, k: int, window: i
         wait_briefly()  # before torch is loaded
 
     import torch
-    from peers.contender import Models, Options
 
     from distilsql.models.load import load_tokenizer
     from distilsql.models.precision import choose_precision
     from distilsql.threads import fit_threads
     from distilsql.training.environment import peak_memory_bytes
+    from peers.contender import Models, Options
 
     if not is_peer or contender.endswith((KEPT, TUNED)):
         keep_freed_memory()

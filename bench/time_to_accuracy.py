@@ -136,13 +136,13 @@ def _train_ours(arguments: argparse.Namespace, method: str, seed: int) -> None:
 def _train_trl(arguments: argparse.Namespace, arm: str, seed: int) -> None:
     """TRL's own loop over all steps, the clock stopped while it is asked questions or saves."""
     import torch
-    from peers import trl_distillation, trl_sft
-    from peers.contender import Models, Options, Row
-    from peers.trl_step import arguments_of
 
     from distilsql.inference.loading import load_engines
     from distilsql.inference.prepare import load_data, prepare
     from distilsql.threads import fit_threads
+    from peers import trl_distillation, trl_sft
+    from peers.contender import Models, Options, Row
+    from peers.trl_step import arguments_of
 
     # The recipe of ours that learns from the same; its engines are loaded for what this arm needs of them.
     recipe = _student_recipe(arguments, "sft" if arm == "trl-sft" else "gkd-rkl", seed)
@@ -200,11 +200,11 @@ def _time_and_ask(
     trainer: Any, out: Path, done: int, recipe: Any, engines: Any, valid: Any, every: int
 ) -> None:
     """Give the trainer a clock, and ask its student every so many steps: curve.json, a line an evaluation."""
-    from peers.contender import Stopwatch
     from transformers import PrinterCallback, TrainerCallback
 
     from distilsql.metrics.golds import GoldResults
     from distilsql.training.validation import score_during_training
+    from peers.contender import Stopwatch
 
     golds, watch = GoldResults(), Stopwatch(engines.student.device)
     curve_file = out / "curve.json"

@@ -22,11 +22,10 @@ PROMPT = {
 
 def spider_windows(data: Path, tokenizer: Any, k: int, count: int) -> list[list["Row"]]:
     """`count` windows, and at the end one of a single short example, to warm up with."""
-    from peers.contender import Row
-
     from distilsql.inference.prepare import load_data, prepare
     from distilsql.runs.recipe import make_recipe
     from distilsql.training.sampling import Sampler, TreeOfExamples
+    from peers.contender import Row
 
     recipe = make_recipe(
         {

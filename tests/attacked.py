@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
 from attacks import ATTACKS, SECRET, make_folder
 
 __all__ = ["ATTACKS", "SECRET", "folder", "snapshot"]

@@ -4,6 +4,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+
 from exactness import COMPARED, OPTIONS, random_model, random_rows, step_of
 from peers import PEERS, distils, make_step
 from peers.contender import Models, Options, Row, groups_of

@@ -24,10 +24,6 @@ from distilsql.threads import wait_briefly
 wait_briefly()  # before torch is loaded
 
 import torch
-from model_shapes import SHAPES, TOY, causal_pairs, forward_operations, random_model
-from peers import PEERS, distils, make_step
-from peers.contender import Done, Models, Options, Row, Step
-from random_step import TOKENIZER, make_engines, random_tree, recipe_of, whole_step
 from record import Rows, the_device, wait
 
 from distilsql.models.compiled_layers import compile_layers
@@ -38,6 +34,10 @@ from distilsql.training.ledger import Ledger
 from distilsql.training.optimizer import MasterAdamW
 from distilsql.training.window import WindowTrainer
 from distilsql.training.window_tree import WindowTree
+from model_shapes import SHAPES, TOY, causal_pairs, forward_operations, random_model
+from peers import PEERS, distils, make_step
+from peers.contender import Done, Models, Options, Row, Step
+from random_step import TOKENIZER, make_engines, random_tree, recipe_of, whole_step
 
 QUESTION, COMPLETION = 40, 60
 MICRO_BATCH = 16

@@ -21,8 +21,6 @@ from distilsql.threads import wait_briefly
 wait_briefly()  # before torch is loaded
 
 import torch
-from model_shapes import SHAPES, TOY, random_model
-from random_step import random_tree
 from record import Rows, the_device, wait
 
 from distilsql.models import generate as generation
@@ -32,6 +30,8 @@ from distilsql.models.generate import GenerationOptions, generate_trees
 from distilsql.models.graph_writing import can_record
 from distilsql.models.tree import Completion, PromptTree
 from distilsql.models.tree_model import TreeModel
+from model_shapes import SHAPES, TOY, random_model
+from random_step import random_tree
 
 QUESTION = 40
 

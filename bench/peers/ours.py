@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from random_step import loss_and_gradients
 
 from distilsql.data.example import Example
 from distilsql.inference.loading import Engines
@@ -19,6 +18,7 @@ from distilsql.training.optimizer import MasterAdamW
 from distilsql.training.window import WindowTrainer
 from distilsql.training.window_tree import WindowTree
 from peers.contender import Done, Models, Options, Row, Step, Stopwatch, groups_of
+from random_step import loss_and_gradients
 
 
 def make_step(models: Models, options: Options, *, method: str, layout: Layout) -> Step:
