@@ -111,6 +111,19 @@ def test_claims_are_confirmed_refuted_open_or_not_run(plan, finish, tmp_path):
     assert verdicts["masks that never touch are better than masks at random"] == "not"
 
 
+def test_a_claim_is_open_until_it_has_the_seeds_that_were_planned(plan, finish, tmp_path):
+    """However large the difference is."""
+    finish("sft", 0.50, draw=1)
+    finish("rkd", 0.70, seeds=range(7), draw=2)
+    (line,) = (line for line in claim_lines(BOOK, "lab", tmp_path) if "rkd is above sft" in line)
+    assert line.startswith("open")
+    assert "7 of 8 seeds" in line
+    finish("rkd", 0.70, seeds=[7], draw=3)
+    (line,) = (line for line in claim_lines(BOOK, "lab", tmp_path) if "rkd is above sft" in line)
+    assert line.startswith("confirmed")
+    assert "8 of 8 seeds" in line
+
+
 def test_a_scale_without_claims_says_so(tmp_path):
     with pytest.raises(RecipeError, match=r"Scale cpu has no claims\.toml"):
         list(claim_lines(BOOK, "cpu", tmp_path))

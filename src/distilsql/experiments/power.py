@@ -132,22 +132,24 @@ def power_lines(plan: Plan) -> Iterator[str]:
         low, high = row.interval
         yield (
             f"{row.row:<28}{row.over:<15}{row.mean:>+8.2f}{f'{low:+.2f} to {high:+.2f}':>17}{row.p:>9.2g}{p:>9.2g}"
-            f"{parts.seeds:>7}{of_seeds if parts.seeds > 1 else float('nan'):>13.2f}"
+            f"{parts.seeds:>7}{f'{of_seeds:.2f}' if parts.seeds > 1 else '–':>13}"
             f"{100 * parts.of_questions**0.5:>15.2f}{needed or '–':>13}"
         )
     yield (
         "\nsd of seeds: of one seed's difference. se, questions: what remains however many seeds there are. seeds for "
         f"1: those that find a difference of one point with probability {POWER:g} at level {LEVEL:g} (–: one seed, "
-        "or more questions are needed)."
+        "or more questions are needed). One seed's interval and p are of chance in the questions alone."
     )
 
 
 def claim_lines(book: Book, scale_name: str, folder: Path) -> Iterator[str]:
     """What the runs say of the comparisons that were written down beforehand: confirmed, refuted or open.
 
-    A claim is confirmed or refuted where its corrected p is below the level (Holm over all claims that can be tested);
-    also refuted is `above` where the interval ends below the margin, and confirmed is `near` where it lies within.
-    Raises RecipeError where the scale has no claims.
+    A claim is judged once it has all the seeds that were planned for it; until then it is open, since a claim that is
+    tested again after every seed is confirmed or refuted by chance too often. It is confirmed or refuted where its
+    corrected p is below the level (Holm over all claims that have runs); also refuted is `above` where the interval
+    ends below the margin, and confirmed is `near` where it lies within. Raises RecipeError where the scale has no
+    claims.
     """
     path = book.folder / scale_name / CLAIMS_FILE
     if not path.exists():
@@ -158,28 +160,32 @@ def claim_lines(book: Book, scale_name: str, folder: Path) -> Iterator[str]:
     plans = {
         name: make_plan(book, [name], scale_name, folder) for name in {each.experiment for each in claims}
     }
-    found = [(claim, _of_claim(plans[claim.experiment], claim)) for claim in claims]
-    p_values = iter(holm([difference.p for _, difference in found if difference]))
-    for claim, difference in found:
+    found = [(claim, *_of_claim(plans[claim.experiment], claim)) for claim in claims]
+    p_values = iter(holm([difference.p for _, difference, _ in found if difference]))
+    for claim, difference, planned in found:
         head = f"{claim.claim} ({claim.source}): {claim.row} and {claim.over}"
         if difference is None:
             yield f"not run    {head}"
             continue
-        p, (low, high) = next(p_values), difference.interval
+        p, (low, high), seeds = next(p_values), difference.interval, difference.parts.seeds
+        verdict = _verdict(claim, difference, p) if seeds >= planned else "open"
         yield (
-            f"{_verdict(claim, difference, p):<11}{head}, {difference.mean:+.2f} points ({low:+.2f} to {high:+.2f}), "
-            f"corrected p = {p:.2g}, {difference.parts.seeds} seeds; expected {claim.expected:+.1f}"
+            f"{verdict:<11}{head}, {difference.mean:+.2f} points ({low:+.2f} to {high:+.2f}), corrected p = {p:.2g}, "
+            f"{seeds} of {planned} seeds; expected {claim.expected:+.1f}"
         )
 
 
-def _of_claim(plan: Plan, claim: Claim) -> Difference | None:
+def _of_claim(plan: Plan, claim: Claim) -> tuple[Difference | None, int]:
+    """The difference that a claim is about, and how many seeds were planned for it."""
     rows = {row.key: row for row in plan.experiments[0].groups[0].rows}
     for name in (claim.row, claim.over):
         if name not in rows:
             raise RecipeError(f"{CLAIMS_FILE}: {claim.experiment} has no row {name!r}.")
     if claim.column not in plan.scale.columns:
         raise RecipeError(f"{CLAIMS_FILE}: scale {plan.scale_name} has no column {claim.column!r}.")
-    return _difference(_answers_of(rows, plan, finished_runs(plan)), claim.row, claim.over, claim.column)
+    planned = min(len(runs) for name in (claim.row, claim.over) for runs in rows[name].cells.values())
+    answers = _answers_of(rows, plan, finished_runs(plan))
+    return _difference(answers, claim.row, claim.over, claim.column), planned
 
 
 def _verdict(claim: Claim, difference: Difference, p: float) -> str:
