@@ -254,7 +254,7 @@ class Service:
         )
 
     async def written(self, writing: Writing) -> Completion:
-        """Wait for a completion; whoever stops waiting stops the writing. Raises RunError where the model failed."""
+        """Wait for a completion; a caller that stops waiting stops the writing. Raises RunError if the model failed."""
         try:
             return await asyncio.wrap_future(writing.done)
         except CancelledError as error:

@@ -41,7 +41,7 @@ class Overloaded(DistilSQLError):
 
 
 class Writing:
-    """A completion under way; `done` is its future, to be cancelled by whoever does not want it any more.
+    """A completion under way; `done` is its future, which a caller cancels to give up on it.
 
     `told` is called with each token as it is written, in the writer's thread.
     """
@@ -292,7 +292,7 @@ class Writer:
         return len(draft)
 
     def _leave(self, goes_on: Sequence[bool]) -> None:
-        """Go on with these rows alone."""
+        """Continue with these rows only."""
         if all(goes_on):
             return
         kept = torch.tensor([number for number, stays in enumerate(goes_on) if stays], dtype=torch.int64)

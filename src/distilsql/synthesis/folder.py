@@ -37,7 +37,7 @@ class KeptQuery:
 
 @dataclass
 class Progress:
-    """What was made so far: `drawn` drafts, of which `queries` were kept; `verdicts` count all of them."""
+    """What was made so far: `drawn` drafts, `queries` of them kept; `verdicts` count all of them."""
 
     drawn: int = 0
     queries: list[KeptQuery] = field(default_factory=list)

@@ -32,7 +32,7 @@ CONSTANTS_PER_COLUMN = 12
 
 
 def write_variants(source: Source, profile: Profile, folder: Path, seed: int) -> tuple[Path, ...]:
-    """Variants of the database, in `folder`; none where its schema cannot be made anew, which is said. Raises
+    """Variants of the database, in `folder`; none, with a warning, if its schema cannot be recreated. Raises
     DatabaseUnavailable."""
     constants = [
         (column.name.lower(), value)
