@@ -115,7 +115,7 @@ def synthesise(
 
 @contextmanager
 def _kept(folder: Path) -> Iterator[None]:
-    """A database that goes away in the middle costs nothing that was made."""
+    """If the database goes away in the middle, what was made is kept."""
     try:
         yield
     except DatabaseUnavailable as error:
