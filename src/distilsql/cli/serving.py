@@ -35,7 +35,7 @@ def serve(
     retry: Retry = False,
     weights: Annotated[
         Literal["whole", "int8"],
-        typer.Option(help="int8: decode with 8-bit weights, faster on a CPU and slightly less exact"),
+        typer.Option(help="int8: write from weights of eight bits, faster on a CPU and a little less exact"),
     ] = "whole",
     instead_of: Annotated[
         Path | None,
