@@ -78,7 +78,7 @@ class TeacherOptions(Section):
     across_processes: Literal["sharded", "whole"] = Field(
         "sharded",
         description="with several processes, each holds a part of the teacher's weights (sharded), or all of them "
-        "(whole: faster if they fit; a quantised teacher is always whole)",
+        "(whole, as a quantised teacher always is: faster, where it fits)",
     )
     endpoint: str | None = Field(
         None,
