@@ -219,14 +219,15 @@ def cost_check(document: dict[str, Any]) -> str:
 def cost_predicted(document: dict[str, Any]) -> str:
     """One line per method, teacher and number of GPUs."""
     lines = [
-        "| method | teacher | GPUs | teacher | step, ms | uncompiled, ms | bound by | minutes in all | GiB |",
+        "| method | teacher | GPUs | its weights | step, ms | uncompiled, ms | bound by | minutes in total | GiB |",
         "| :--- | :--- | ---: | :--- | ---: | ---: | :--- | ---: | ---: |",
     ]
     for row in document["rows"]:
         teacher = "" if row["method"] == "sft" else "sharded" if row["teacher_sharded"] else "whole"
+        bound = "generation" if row["bound_by"] == "writing" else row["bound_by"]
         lines.append(
             f"| {row['method']} | {row['teacher']} | {row['gpus']} | {teacher} | {1000 * row['step_seconds']:.0f} "
-            f"| {1000 * row['uncompiled_step_seconds']:.0f} | {row['bound_by']} | {60 * row['hours']:.1f} "
+            f"| {1000 * row['uncompiled_step_seconds']:.0f} | {bound} | {60 * row['hours']:.1f} "
             f"| {row['memory_gib']:.0f} |"
         )
     return "\n".join(lines)
@@ -238,7 +239,7 @@ def precision(document: dict[str, Any]) -> str:
     counts = list(rows[0]["gflops"]["float32"])
     titles = [f"{name}, {count} rows" for name in ("float32", "bfloat16") for count in counts]
     lines = [
-        "| the processor | another process | " + " | ".join(titles) + " | `auto` |",
+        "| processor | another process | " + " | ".join(titles) + " | `auto` |",
         "| :--- | :--- | " + "---: | " * len(titles) + ":--- |",
     ]
     for row in rows:
@@ -269,7 +270,7 @@ def threads(document: dict[str, Any]) -> str:
         for model in models:
             before, beside = idle["step_seconds"][model], busy["step_seconds"][model]
             cells.append(f"{before:.3g} → {beside:.3g} (× {beside / before:.1f})")
-        waiting = name if name == "one" else f"{document['cores']}, {name}"
+        waiting = name if name == "one" else f"{document['cores']}, {name.replace('as it comes', 'default')}"
         lines.append(f"| {waiting} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -287,7 +288,11 @@ def steps(document: dict[str, Any]) -> str:
 
 
 def _capability(row: Row, document: dict[str, Any]) -> str:
-    return document["processor"] if row["capability"] == "as it is" else f"the same, as {row['capability']}"
+    return (
+        document["processor"]
+        if row["capability"] == "as it is"
+        else f"the same, imitating {row['capability']}"
+    )
 
 
 def main() -> None:

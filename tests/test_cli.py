@@ -217,8 +217,8 @@ def test_a_run_is_compared_with_anyones_table(commands, tmp_path):
 
 
 COMMANDS = [
-    "", "demo", "train", "predict", "ask", "evaluate", "compare", "exposure", "reproduce", "methods", "data check",
-    "suite build",
+    "", "demo", "synth", "train", "predict", "ask", "serve", "mcp", "export", "evaluate", "compare", "exposure",
+    "reproduce", "methods", "data check", "suite build",
 ]  # fmt: skip
 
 

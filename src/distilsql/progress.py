@@ -20,7 +20,7 @@ from typing import Protocol
 
 @dataclass
 class Work:
-    """A piece of work in progress: `done` of `total` units, of which `before` were already done when it began.
+    """A piece of work in progress: `done` of `total` units, `before` of them done before it began.
 
     `total` is None if it is not known; `detail` is a few words about the last unit, such as its loss.
     """
@@ -65,7 +65,7 @@ _title: ContextVar[str] = ContextVar("title", default="")
 
 @contextmanager
 def progress(what: str, total: int | None = None, *, done: int = 0, unit: str = "") -> Iterator[Advance]:
-    """Report work of `total` units, `done` of which are done already. Yields a function to call after each other."""
+    """Report work of `total` units, `done` of them done already. Yields a function to call after each other."""
     reporter, title = _reporter.get(), _title.get()
     work = Work(f"{title}: {what}" if title else what, total, done, unit)
     lock = threading.Lock()

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from distilsql.cli.options import Candidates, Limit, On, OwnDatabase, Retry, Root, limited, own_place
+from distilsql.cli.options import (
+    AskedDatabase,
+    Candidates,
+    Limit,
+    On,
+    OwnDatabase,
+    Retry,
+    Root,
+    limited,
+    own_place,
+)
 from distilsql.errors import DataError
 from distilsql.progress import progress
 from distilsql.shown import shown
@@ -22,7 +32,7 @@ def predict(
     on: On,
     data: Root = None,
     database: OwnDatabase = None,
-    beams: Annotated[int, typer.Option(min=1, help="1 is greedy")] = 1,
+    beams: Annotated[int, typer.Option(min=1, help="Beam width; 1 is greedy")] = 1,
     temperature: Annotated[
         float, typer.Option(min=0.0, help="Sample at this temperature; 0 is greedy")
     ] = 0.0,
@@ -31,7 +41,7 @@ def predict(
     retry: Retry = False,
     precision: Annotated[
         Literal["auto", "bfloat16", "float32"] | None,
-        typer.Option(help="Precision; default: that of the training. auto: the same, unless slow here"),
+        typer.Option(help="default: as in training; auto: the same, unless that is slow on this machine"),
     ] = None,
     limit: Limit = None,
     recipe: Annotated[
@@ -99,13 +109,13 @@ def predict(
 def ask(
     run: Annotated[str, typer.Argument(help="A finished run, or demo:teacher")],
     question: Annotated[str, typer.Argument(help="The question, in quotes")],
-    database: OwnDatabase = None,
+    database: AskedDatabase = None,
     evidence: Annotated[str, typer.Option(help="Background knowledge that the question needs")] = "",
     rows: Annotated[int, typer.Option(min=1, help="Show at most this many rows")] = 20,
     candidates: Candidates = 1,
     retry: Retry = False,
 ) -> None:
-    """Answer one question: print the student's SQL and its result. It is run read-only and under tight limits."""
+    """Answer one question: print the student's SQL and its result. The SQL is run read-only, under tight limits."""
     model, _, asked = asked_of(run, database)
     from rich.console import Console
 

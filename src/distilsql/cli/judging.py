@@ -145,7 +145,7 @@ def exposure(
     data: Root = None,
     database: OwnDatabase = None,
     teacher: Annotated[
-        str | None, typer.Option(help="Use another teacher than the run's: folder or hub name")
+        str | None, typer.Option(help="Teacher to use instead of the run's: folder or hub name")
     ] = None,
     limit: Limit = 100,
     length: Annotated[

@@ -16,7 +16,7 @@ OwnDatabase = Annotated[
     str | None,
     typer.Option(
         "--database",
-        help="What own pairs are about: a SQLite file, or a URL: duckdb://, postgresql://, mysql:// (MariaDB too)",
+        help="Database of your own pairs: SQLite file, or duckdb://, postgresql:// or mysql:// URL",
     ),
 ]
 On = Annotated[
@@ -29,18 +29,21 @@ Limit = Annotated[
     int | None,
     typer.Option("--limit", min=1, help="Use only this many examples, drawn at random (fixed seed)"),
 ]
-
+AskedDatabase = Annotated[
+    str | None,
+    typer.Option("--database", help="SQLite file or URL that questions are about; default: the run's own"),
+]
 Candidates = Annotated[
     int,
     typer.Option(
         "--candidates",
         min=1,
-        help="Write so many queries, run them all, and answer with what most of them return",
+        help="Write this many queries, run them, and answer with the most frequent result",
     ),
 ]
 Retry = Annotated[
     bool,
-    typer.Option("--retry", help="Write others where the query fails to run, one with its error in sight"),
+    typer.Option("--retry", help="If the query fails, write others, one of them told the error"),
 ]
 
 

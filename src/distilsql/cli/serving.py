@@ -1,4 +1,4 @@
-"""Commands that put a model where people ask: a server with a page, MCP for agents, files for other programs."""
+"""Commands that serve a model, on a page, to programs and to agents, or export it for other programs."""
 
 import os
 from pathlib import Path
@@ -7,31 +7,30 @@ from typing import Annotated, Literal
 import typer
 
 from distilsql.cli.answering import asked_of
-from distilsql.cli.options import Candidates, Limit, OwnDatabase, Retry, Root, own_place
+from distilsql.cli.options import AskedDatabase, Candidates, Limit, OwnDatabase, Retry, Root, own_place
 from distilsql.errors import RunError
 from distilsql.progress import duration, progress
 
 KEY_VARIABLE = "DISTILSQL_API_KEY"
 Served = Annotated[str, typer.Argument(help="A finished run, or demo:teacher")]
-ServedDatabase = Annotated[
-    str | None,
-    typer.Option("--database", help="SQLite file or URL that questions are about; default: the run's own"),
-]
 
 
 def serve(
     run: Served,
-    database: ServedDatabase = None,
-    host: Annotated[str, typer.Option(help="Beyond this machine an API key is needed")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8642,
+    database: AskedDatabase = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond this machine, an API key is needed")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one")] = 8642,
     allow_host: Annotated[
-        list[str] | None, typer.Option("--allow-host", help="A name that clients call this server by")
+        list[str] | None,
+        typer.Option("--allow-host", help="Another name that clients use for this server (repeatable)"),
     ] = None,
-    feedback: Annotated[Path, typer.Option(help="File that right and corrected answers are added to")] = Path(
+    feedback: Annotated[Path, typer.Option(help="File to add right and corrected answers to")] = Path(
         "feedback.jsonl"
     ),
-    at_once: Annotated[int, typer.Option(min=1, help="Questions that are decoded together")] = 32,
-    waiting: Annotated[int, typer.Option(min=0, help="Questions that may wait; others get status 429")] = 64,
+    at_once: Annotated[int, typer.Option(min=1, help="Most questions decoded together")] = 32,
+    waiting: Annotated[int, typer.Option(min=0, help="Most questions that wait; more get status 429")] = 64,
     candidates: Candidates = 1,
     retry: Retry = False,
     weights: Annotated[
@@ -40,10 +39,10 @@ def serve(
     ] = "whole",
     instead_of: Annotated[
         Path | None,
-        typer.Option(help="The run served so far: compare first, on --on, and refuse to serve a worse one"),
+        typer.Option(help="The run served so far: compare the two on --on first, and refuse a worse one"),
     ] = None,
     on: Annotated[
-        str | None, typer.Option("--on", help="Benchmark, or file of own pairs, for --instead-of")
+        str | None, typer.Option("--on", help="Benchmark or file of own pairs, for --instead-of")
     ] = None,
 ) -> None:
     """Serve a page, the OpenAI API and MCP: questions about a database, answered by a run's student.
@@ -126,9 +125,9 @@ def _refuse_a_worse_one(run: str, old: Path, on: str, database: str | None) -> N
 
 
 def mcp(
-    run: Served, database: ServedDatabase = None, candidates: Candidates = 1, retry: Retry = False
+    run: Served, database: AskedDatabase = None, candidates: Candidates = 1, retry: Retry = False
 ) -> None:
-    """Serve MCP on standard input and output, for agents on this machine. (`serve` has it over HTTP.)"""
+    """Serve MCP on standard input and output, for agents on this machine. (`serve` offers it over HTTP.)"""
     _require("mcp", "mcp")
     import asyncio
 
@@ -144,18 +143,16 @@ def mcp(
 
 def export(
     run: Served,
-    out: Annotated[Path, typer.Option(help="Folder to be made")],
-    gguf: Annotated[
-        list[str] | None, typer.Option(help="f16, bf16, q8_0, q5_1 or q4_0; may be given several times")
-    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to create")],
+    gguf: Annotated[list[str] | None, typer.Option(help="f16, bf16, q8_0, q5_1 or q4_0 (repeatable)")] = None,
     on: Annotated[
-        str | None, typer.Option("--on", help="Benchmark, or file of own pairs, that the files are proved on")
+        str | None, typer.Option("--on", help="Benchmark or file of own pairs to check the files on")
     ] = None,
     data: Root = None,
     database: OwnDatabase = None,
     limit: Limit = None,
 ) -> None:
-    """Write a run's student for other programs: safetensors, and GGUF for llama.cpp and Ollama, scored again."""
+    """Write a run's student for other programs: safetensors, and GGUF for llama.cpp and Ollama, checked."""
     from distilsql.export.kinds import QUANTIZATIONS
 
     quantizations = [known for known in QUANTIZATIONS if known in (gguf or ())]

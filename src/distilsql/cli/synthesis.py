@@ -13,31 +13,29 @@ if TYPE_CHECKING:
 
 
 def synth(
-    database: Annotated[
-        str, typer.Argument(help="A SQLite file, or a URL: duckdb://, postgresql://, mysql://")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder of the pairs; what it holds is gone on with")],
-    pairs: Annotated[int, typer.Option(min=1, help="How many pairs, all splits together")] = 1000,
+    database: Annotated[str, typer.Argument(help="SQLite file, or duckdb://, postgresql:// or mysql:// URL")],
+    out: Annotated[Path, typer.Option(help="Folder for the pairs; an existing one is continued")],
+    pairs: Annotated[int, typer.Option(min=1, help="Number of pairs, all splits together")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same pairs")] = 0,
     names: Annotated[
-        Path | None, typer.Option(help="An edited names.toml; default: the folder's own, or a draft")
+        Path | None, typer.Option(help="An edited names.toml; default: the folder's, or a draft")
     ] = None,
     names_only: Annotated[
-        bool, typer.Option("--names-only", help="Write names.toml, to be edited, and stop")
+        bool, typer.Option("--names-only", help="Write names.toml for editing, and stop")
     ] = False,
     teacher: Annotated[
         str | None,
-        typer.Option(help="A local model that rewords the questions and is checked by answering them"),
+        typer.Option(help="Local model that rewords the questions, checked by answering them"),
     ] = None,
     endpoint: Annotated[
         str | None,
-        typer.Option(help="The same by an OpenAI-compatible API: its base URL [DISTILSQL_API_KEY]"),
+        typer.Option(help="Base URL of an OpenAI-compatible API to use as the teacher [DISTILSQL_API_KEY]"),
     ] = None,
-    model: Annotated[str, typer.Option(help="The endpoint's name of the model")] = "",
-    budget: Annotated[int | None, typer.Option(min=1, help="Most tokens that the teacher may cost")] = None,
+    model: Annotated[str, typer.Option(help="Name of the model at the endpoint")] = "",
+    budget: Annotated[int | None, typer.Option(min=1, help="Limit on the teacher's tokens")] = None,
     share_values: Annotated[
         bool,
-        typer.Option("--share-values", help="Show an endpoint the values in questions, not placeholders"),
+        typer.Option("--share-values", help="Send an endpoint the values in questions, not placeholders"),
     ] = False,
 ) -> None:
     """Make question/SQL pairs from a database alone: train.jsonl, valid.jsonl, test.jsonl, names.toml."""

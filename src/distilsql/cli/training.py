@@ -47,7 +47,7 @@ def train(
 def reproduce(
     what: Annotated[
         list[str] | None,
-        typer.Argument(help="Names such as table3 figure1, or all; without any, lists what there is"),
+        typer.Argument(help="Names such as table3 figure1, or all; without any, lists them"),
     ] = None,
     scale: Annotated[str, typer.Option(help="paper (its models, on GPUs), cpu or lab (two cores)")] = "cpu",
     runs: Annotated[

@@ -43,7 +43,7 @@ class CheckedBenchmark:
     """What was found of one benchmark. `examples` are those that can be used, `found` all records of its files;
     `gold_runs` counts examples whose gold query ran to the end; instructions have neither golds to run nor databases.
 
-    `problems` keep an example from being judged; `warnings` do not, but say what its verdict hangs on.
+    `problems` keep an example from being judged; `warnings` do not, but say what its verdict depends on.
     """
 
     name: str
@@ -281,7 +281,7 @@ def _faults(layout: Layout, reading: Reading) -> list[Problem]:
 
 
 def _database_faults(layout: Layout, db_id: str, path: Place) -> list[Problem]:
-    """What is wrong with a database, or with what is said of it elsewhere."""
+    """What is wrong with a database, or with what other files say about it."""
     try:
         schema, comments = introspect(path), layout.comments(db_id, path)
     except RecordError as error:  # of tables.json

@@ -26,7 +26,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction with its reference responses, of which there is at least one.
+    """One instruction with its reference responses, at least one.
 
     `input` is what the instruction is about, such as a text to summarise; often there is none. Any reference is
     right; the first is the one that is trained on.

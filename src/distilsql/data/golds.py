@@ -54,7 +54,7 @@ def may_have_ties(sql: str) -> bool:
 
 
 def tie(sql: str, gold: Sequence[Row], others: Sequence[Sequence[Row]], evaluator: Evaluator) -> str:
-    """What of a gold's result hangs on a tie, '' if nothing: `others` are its results with ties broken otherwise.
+    """Which part of a gold's result depends on a tie, '' if none: `others` are its results with ties broken otherwise.
 
     Numbers count as the same to nine digits: a sum in another order is no tie.
     """

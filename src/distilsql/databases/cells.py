@@ -1,8 +1,8 @@
 """What the cells of a column hold, read within bounds: no query here reads more than the first rows of a large table.
 
-Of a SQLite file all rows are read up to `LARGE_TABLE_ROWS`, which no published benchmark's values hang on. Of any other
-database a column's samples are among its table's first rows, and its values among the first `READ_ROWS` rows and, on
-PostgreSQL, the most common ones that its statistics hold. A query that takes too long has no values.
+Of a SQLite file all rows are read up to `LARGE_TABLE_ROWS`, enough for the values of every published benchmark. Of any
+other database a column's samples are among its table's first rows, and its values among the first `READ_ROWS` rows and,
+on PostgreSQL, the most common ones that its statistics hold. A query that takes too long has no values.
 """
 
 import logging

@@ -42,7 +42,7 @@ def derived_files(
 ) -> Path:
     """The folder with what `build` made of this state of the database, building it if it is not there.
 
-    `version` names the format, so that a newer one is built anew. `build` writes into an empty folder, which
+    `version` names the format, so that a newer one is built again. `build` writes into an empty folder, which
     takes its final name only when it is complete; folders of earlier states of the same database are removed.
     Raises DataError if `folder` cannot be written.
     """

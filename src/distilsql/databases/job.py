@@ -62,8 +62,8 @@ class Job:
 
     `decoding` says what happens to text that is not UTF-8: `ignore` drops the bad bytes (Spider), `strict` makes
     it an SQL_ERROR (BIRD). `reverse_unordered` has SQLite return rows whose order a query leaves open the other way
-    round (`PRAGMA reverse_unordered_selects`), to find results that hang on it. `max_steps` is a limit that is the same
-    on every machine: so many instructions of SQLite's virtual machine, to the next 5,000, and it is a TIMEOUT.
+    round (`PRAGMA reverse_unordered_selects`), to find results that depend on it. `max_steps` is a limit that is
+    the same on every machine: so many instructions of SQLite's virtual machine, to the next 5,000; beyond, TIMEOUT.
     The task `fingerprint` runs no SQL: its one cell is the SHA-256 of the file (see `databases.fingerprint`). Nor does
     `catalogue`, for what is no SQLite file: its one cell is JSON (see `databases.catalogue`).
     """
@@ -87,7 +87,7 @@ class Job:
 class Execution:
     """The result of one statement. `seconds` is the time inside the database, transfers not counted; `cpu_seconds` what
     of it the worker had the processor for, which a busy machine makes less (at a server, all of it: what its own
-    processor was busy with is not to be known).
+    processor was busy with cannot be known).
 
     `rows` is the whole result where `outcome` is ROWS, the first `max_rows` of it where it is TOO_MANY_ROWS, and
     empty otherwise: read `outcome` first. `message` says why for every outcome but ROWS. `states` are the states of a

@@ -101,7 +101,7 @@ def dotted_tokens(sql: str) -> list[str]:
 
 
 def orders_its_rows(sql: str, engine: Engine = "sqlite") -> bool:
-    """Whether ORDER BY is said of the result itself, not of a subquery or a window."""
+    """Whether an ORDER BY applies to the result itself, not to a subquery or a window."""
     depth = 0
     tokens = tokens_of(sql, engine)
     for token, following in pairwise(tokens):

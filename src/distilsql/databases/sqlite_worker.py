@@ -20,7 +20,7 @@ KEPT_CONNECTIONS = 32
 STEPS_BETWEEN_CLOCK_READS = 5000
 # How long a statement waits for another program's lock, if its own limit leaves the time.
 LOCK_WAIT_S = 5.0
-# How often a file is read anew that was read without locks and changed meanwhile.
+# How often a file is read again if it was read without locks and changed meanwhile.
 READINGS = 3
 HASHED_AT_ONCE = 2**20
 # No benchmark's result has a cell near this; without a limit one call of randomblob takes all the memory there is.
@@ -143,7 +143,7 @@ class OpenDatabase:
         return sqlite3.SQLITE_DENY
 
     def _may_read(self, table: str, column: str | None) -> bool:
-        """SQLite reports a source no column of which is used as column ''; only there can it be a CTE's name."""
+        """SQLite reports a source without used columns as column ''; only there can it be a CTE's name."""
         if table in self._tables:
             return True
         system = table.startswith(("sqlite_", "pragma_")) or table in self._modules

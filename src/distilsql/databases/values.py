@@ -218,7 +218,7 @@ def _words(text: str) -> list[str]:
 
 def load_value_index(path: Place, cache_folder: Path | None = None) -> ValueIndex:
     """The value index of a database, built once for each state of its file; at a server, once a day (by UTC), as what
-    changes there is not to be seen from here. Raises DataError, DatabaseUnavailable if it changes all the time."""
+    changes there cannot be seen from here. Raises DataError, DatabaseUnavailable if it changes all the time."""
     folder = cache_folder or default_cache_folder() / "values"
     with _LOADING:  # questions that come together wait for one index rather than build it each
         return _load_value_index(DatabaseIdentity.of(path), folder)
@@ -230,7 +230,7 @@ def _load_value_index(database: DatabaseIdentity, cache_folder: Path) -> ValueIn
         folder = derived_files(database, partial(_build, database.path), _INDEX_VERSION, cache_folder)
         try:
             return _read_index(folder)
-        except FileNotFoundError:  # removed meanwhile, by whoever built the index of a newer state
+        except FileNotFoundError:  # removed meanwhile, by a process that built the index of a newer state
             continue
     raise DatabaseUnavailable(
         f"{database.path} is written to faster than its values can be read; ask again when less is written."

@@ -14,7 +14,7 @@ def head_gap_share(teacher_NV: LogProbs, student_NV: LogProbs, head_mass: float)
     """h: the share of Σ|p − q| that lies in the teacher's head; 1/2 where the two agree.
 
     The head is the most likely tokens whose probabilities add up to no more than `head_mass` (the paper's μ), and the
-    first in any case, as the authors' code has it. No gradient flows through h, as in that code.
+    first in any case, as in the authors' code. No gradient flows through h, as in that code.
     """
     sorted_NV, order_NV = teacher_NV.detach().exp().sort(-1, descending=True)
     gap_NV = (sorted_NV - student_NV.detach().exp().gather(-1, order_NV)).abs()

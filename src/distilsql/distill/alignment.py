@@ -56,7 +56,7 @@ def align(student: Sequence[bytes], teacher: Sequence[bytes]) -> list[Span]:
     student_text, teacher_text = b"".join(student), b"".join(teacher)
     student_cut, teacher_cut = _boundaries(student), _boundaries(teacher)
     head = _common_length(student_text, teacher_text)
-    # Bytes of the common end, none of which is in the common beginning.
+    # Bytes of the common end, without those of the common beginning.
     tail = min(
         _common_length(student_text[::-1], teacher_text[::-1]),
         min(len(student_text), len(teacher_text)) - head,

@@ -1,7 +1,7 @@
 """Divergences across two vocabularies: a teacher's and a student's distributions over aligned spans of one text.
 
 A span (`alignment.py`) of several tokens has the distribution of its first token times the probability of the tokens
-that follow it in the text, as TRL's GOLD has it ("observed" merging):
+that follow it in the text, as in TRL's GOLD ("observed" merging):
 
     P(y) = p_first(y) · Π_later p_j(x_j)
 
@@ -248,9 +248,9 @@ def _later(logp_RV: Tensor, token_R: Tensor, spans: Sequence[tuple[int, int]]) -
 
 
 def span_weights(parts: Sequence[AlignedSpans], weight_N: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """Weights of the completions' positions, divided anew: each completion's among its spans, in equal parts.
+    """Weights of the completions' positions: each completion's total is divided equally among its spans.
 
-    So the mean of a completion is over its spans, as TRL has it, and it weighs what it would without a bridge.
+    So a completion's mean is over its spans, as in TRL, and it has the same weight as without a bridge.
     """
     lengths = [len(part.student_token_R) for part in parts]
     found = []

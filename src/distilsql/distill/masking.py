@@ -52,7 +52,7 @@ def choose_mask_positions(
     `random` samples without replacement; `uniform` spaces positions evenly from a random phase; `hard` and
     `easy` take the positions of highest and lowest student entropy on the gold completion (ties broken by
     position, so that the choice is deterministic). `apart` samples evenly among all choices in which no two positions
-    are next to each other, of which ⌈length / 2⌉ are the most.
+    are next to each other: at most ⌈length / 2⌉.
 
     Raises:
         ValueError: more positions than there are, or `hard` or `easy` without entropies.

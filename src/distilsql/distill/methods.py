@@ -73,7 +73,7 @@ TEACHER_MIXED = SourceSpec(
 )
 REPLAY = SourceSpec(
     "replay",
-    "gold, student-generated (online), or a replay of that, the more the less gold helps",
+    "gold, student-generated (online), or a replay of that, moving away from gold as it stops helping",
     f"{_ROOM}.replay:Replay",
     is_on_policy=True,
 )
@@ -154,8 +154,8 @@ _ROWS = (
         SWITCH,
         0.0,
         "Koo et al. 2025 (SWITCH)",
-        "On-policy, the teacher supplying the token where JSD exceeds a decaying threshold. Reverse KL without gold "
-        "likelihood (ASSUMED: GKD's, so that the two differ in who writes).",
+        "On-policy, with the teacher supplying the token where JSD exceeds a decaying threshold. Reverse KL without "
+        "gold likelihood (ASSUMED: as in GKD, so that the two differ only in who writes).",
     ),
     Method(
         "seqkd",
@@ -172,8 +172,8 @@ _ROWS = (
         GOLD,
         1.0,
         "Wu et al. 2024 (AKL)",
-        "Forward and reverse KL, weighted by how far student and teacher are apart in the teacher's head and in its "
-        "tail. The likelihood of gold is KID's addition to baselines on gold (ASSUMED: the paper trains AKL alone).",
+        "Forward and reverse KL, weighted by how far apart student and teacher are in the teacher's head and in its "
+        "tail. Gold likelihood is KID's addition to baselines on gold (ASSUMED: the paper trains AKL alone).",
     ),
     Method(
         "atkd",
@@ -181,8 +181,8 @@ _ROWS = (
         GOLD,
         1.0,
         "Zhong et al. 2024 (ATKD)",
-        "Diversity of the teacher's other tokens everywhere, its target token only where it is unsure. With gold's "
-        "likelihood, as KID has it of baselines on gold (ASSUMED).",
+        "Matches the teacher's other tokens everywhere, and its target token only where it is unsure. With gold "
+        "likelihood, which KID adds to baselines on gold (ASSUMED).",
     ),
     Method(
         "minillm",
@@ -190,9 +190,9 @@ _ROWS = (
         TEACHER_MIXED,
         0.0,
         "Gu et al. 2024 (MiniLLM)",
-        "Policy gradient of the sequences' reverse KL: the next token's exactly, the future's by its mean reward. "
+        "Policy gradient of the sequences' reverse KL: exact for the next token, by mean reward for the future. "
         "Without the language-modelling loss on a pre-training corpus (ASSUMED: a recipe has none; "
-        "`distill.gold_weight` adds gold's likelihood).",
+        "`distill.gold_weight` adds gold likelihood).",
     ),
     Method(
         "distillm",
@@ -200,8 +200,8 @@ _ROWS = (
         REPLAY,
         0.0,
         "Ko et al. 2024 (DistiLLM)",
-        "Skewed reverse KL (or forward: `distill.divergence`) on gold, and more and more on what the student writes, "
-        "now or before, as the validation loss asks for it. Without its loss on a pre-training corpus (ASSUMED, as "
+        "Skewed reverse KL (or forward: `distill.divergence`) on gold, and increasingly on what the student writes or "
+        "wrote earlier, driven by the validation loss. Without its loss on a pre-training corpus (ASSUMED, as for "
         "minillm).",
     ),
     Method(
@@ -210,8 +210,8 @@ _ROWS = (
         TEACHER_BESIDE_STUDENT,
         0.0,
         "Ko et al. 2025 (DistiLLM-2)",
-        "Skewed forward KL on the teacher's completion and skewed reverse KL on the student's, of every question. Skew "
-        "and weights stay as they are, as in the authors' released settings (ASSUMED; the paper adapts both).",
+        "Skewed forward KL on the teacher's completion and skewed reverse KL on the student's, for every question. "
+        "Skew and weights stay constant, as in the authors' released settings (ASSUMED; the paper adapts both).",
     ),
 )
 

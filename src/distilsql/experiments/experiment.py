@@ -50,7 +50,7 @@ class Pair(Section):
 
 
 class TrainingTask(Section):
-    """What models are trained on. A run is made anew for each task that a column needs."""
+    """What models are trained on. Each task that a column needs gets a run of its own."""
 
     settings: dict[str, Any] = Field(default_factory=dict, description="for every run of the task")
     student_settings: dict[str, Any] = Field(default_factory=dict, description="for its students only")

@@ -69,7 +69,7 @@ def _total(known: list[Standing]) -> str:
     if not estimates:
         return f"{finished} How long the others take is unknown until one like them has run."
     unknown = len(left) - len(estimates)
-    more = f", and {unknown} more of which nothing is known yet" if unknown else ""
+    more = f", and {unknown} more that are still unknown" if unknown else ""
     return (
         f"{finished} Training left: about {duration(sum(estimates))} for {len(estimates)} runs{more}, by what runs of "
         "the same method took; answering and judging come on top."

@@ -38,7 +38,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class PaperColumn:
-    """`decimals` are those of our numbers; `note` is said under the table."""
+    """`decimals` are those of our numbers; `note` stands under the table."""
 
     key: str
     title: str

@@ -107,7 +107,7 @@ def _column(key: str, column: ColumnSpec) -> PaperColumn:
 
 
 def _of_tasks(one: PlannedExperiment, scale: Scale) -> list[str]:
-    """What is said of the tasks that its models are trained on."""
+    """The sentence about the tasks that its models are trained on."""
     measured = [part for column in one.columns for part in measured_columns(column, scale)]
     tasks = dict.fromkeys(task_of(column, one.at, scale) for column in measured)
     return [note for task in tasks for note in scale.tasks[task].notes]

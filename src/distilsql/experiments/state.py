@@ -252,7 +252,7 @@ def _checkpoint_step(run: RunFolder) -> int:
 
 
 def _last_line(log: Path) -> dict[str, Any]:
-    """The last line of a log that says how long training took; a line that a kill cut off is passed over."""
+    """The last line of a log that says how long training took; a line that a kill cut off is skipped."""
     if not log.exists():
         return {}
     for line in reversed(lines_of(log)):

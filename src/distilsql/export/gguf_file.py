@@ -147,13 +147,13 @@ def _add_tokenizer(
 
 
 def begins_with_bos(tokenizer: Any) -> bool:
-    """Whether the tokenizer puts BOS before a text, as the prompts of training have it."""
+    """Whether the tokenizer puts BOS before a text, as in the prompts of training."""
     first = tokenizer("a").input_ids[:1]
     return bool(first) and first[0] == tokenizer.bos_token_id
 
 
 def _tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor by llama.cpp's name; an output layer that is the embedding is left out, as llama.cpp has it."""
+    """Every tensor by llama.cpp's name; an output layer that is the embedding is left out, as llama.cpp expects."""
     config = model.config
     for name, tensor in model.state_dict().items():
         if name == "lm_head.weight" and config.tie_word_embeddings:

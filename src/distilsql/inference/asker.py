@@ -1,4 +1,4 @@
-"""Questions about one database as the prompts that the model reads, one at a time; and statements carried out."""
+"""Prompts for questions about one database, one at a time; and running single statements."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""An answer chosen by what it returns: several candidates vote by result, and a query that fails is asked for again.
+"""Choosing an answer by its result: several candidates vote, and if all fail, more are written.
 
-A query is run before it is known whether it is right, so this takes from the database no more than a person's question
-does: serving mode, its limits, read-only (docs/security.md). The benchmark's golds are never looked at.
+Candidates are run before anyone knows whether they are right, so they run like a person's question: in serving mode,
+read-only and under its limits (docs/security.md). The benchmark's gold queries are never used.
 """
 
 from collections.abc import Iterator, Sequence

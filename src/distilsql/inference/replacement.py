@@ -1,4 +1,4 @@
-"""Is a new run's student fit to take the place of the one that is served? Both answer the same questions."""
+"""Is a new run's student good enough to replace the one being served? Both answer the same questions."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -43,7 +43,7 @@ class Replacement:
 
 
 def compare_with_old(old: RunFolder, new: RunFolder, benchmark: SqlBenchmark) -> Replacement:
-    """Judge both runs on `benchmark`, but for questions that either was trained on: feedback may hold some of them.
+    """Judge both runs on `benchmark`, except for questions that either was trained on, which feedback may contain.
     Predictions that are missing in a run are made first.
 
     Raises:

@@ -55,7 +55,7 @@ class GoldResults:
     """Remembers executions for as long as the object lives, and across processes if given a `directory`.
 
     A result is known by its database (path and `database_state`), its SQL and the text decoding; those of a server,
-    whose state is not to be known, are not kept across processes. A gold that a busy machine held up is run again by
+    whose state cannot be known, are not kept across processes. A gold that a busy machine held up is run again by
     itself.
     """
 

@@ -2,7 +2,7 @@
 
 Spider's and BIRD's are the official ones. "plain" is for own pairs: nothing in the SQL is rewritten, DISTINCT counts,
 and results are compared as Spider compares them, but for its oddities; SQL is read as SQLite reads it, where Spider's
-order of rows hangs on the letters `order by` and its first statement on sqlparse's tokens.
+order of rows depends on the letters `order by` and its first statement on sqlparse's tokens.
 """
 
 from collections.abc import Sequence

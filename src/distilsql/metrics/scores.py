@@ -91,7 +91,7 @@ class Scores:
     """All verdicts, in the benchmark's order, and what they were judged by.
 
     `metric` names the number: `EX`, the official one's equal where the evaluator is Spider's or BIRD's; on a suite
-    of our own `TS on` the suite's name and checksum; `with plugged values` is said behind either, and how many examples
+    of our own `TS on` the suite's name and checksum; `with plugged values` follows either, and how many examples
     were `left_out` behind that.
     `databases` maps each db_id to the fingerprint of what was judged on (see `databases.fingerprint`); it is empty in
     scores that an earlier version wrote. `stripped` counts the predictions that stood behind thoughts, in a fence or

@@ -33,7 +33,7 @@ MOST_PREFIXES = 16
 def fill_batches(groups: Sequence[Sequence[Item]], max_rows: int) -> list[list[list[Item]]]:
     """Batches of at most `max_rows` rows; each is a list of groups, or of parts of groups that are larger than that.
 
-    A group is cut only where it must be: each part of it runs the shared prefix anew. A batch holds no more than
+    A group is cut only where it must be: each part of it runs the shared prefix again. A batch holds no more than
     `MOST_PREFIXES` groups.
     """
     parts = [

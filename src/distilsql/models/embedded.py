@@ -78,6 +78,6 @@ def _checked_folder(name: str) -> Path:
 
 def _damaged(folder: Path, what: str) -> ModelError:
     return ModelError(
-        f"The model in {folder} is not as it was shipped: {what}. Install distilsql again, or train the model anew "
+        f"The model in {folder} is not as it was shipped: {what}. Install distilsql again, or train the model again "
         "with `distilsql demo --train-teacher`."
     )

@@ -6,7 +6,7 @@ computed, one that every query sees is computed without a mask, so a prefix cost
 questions cost nothing to each other.
 
 Kernels are compiled once per shape, so lengths come from a short list (`bucket`). Tokens that fill a length up see
-themselves and are seen by nobody; that, too, is said by their three numbers (`padding_nodes`), not by a second
+themselves and are seen by nobody; their three numbers say that, too (`padding_nodes`), not by a second
 rule. Models run with the attention implementation of `attention.py`, whose function calls `FlexContext.attend`.
 
 Shapes: T new tokens filled up, S keys filled up (past prefix, past rest, new tokens, filling), H query heads, K

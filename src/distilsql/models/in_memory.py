@@ -21,7 +21,7 @@ def taken_from_memory(model: Any, precision: Precision, *, shares_weights: bool 
         tensor = _in_precision(parameter, precision)
         if not shares_weights and tensor.data_ptr() == parameter.data_ptr():
             tensor = tensor.clone()
-        # A model that is loaded is trainable; whoever only reads it freezes it.
+        # A loaded model is trainable; code that only reads it freezes it.
         taken[id(parameter)] = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
     for module in model.modules():
         # As loading does, what is not saved (the frequencies of rotary positions) keeps its precision.

@@ -147,7 +147,7 @@ def check_outputs(role: str, model: Any, vocabulary_size: int) -> None:
 
 
 def check_positions(model: Any, longest_tokens: int, path: str) -> str:
-    """What is to be said of a model that may read more tokens than it has seen positions; '' where it may not.
+    """The warning about a model that may read more tokens than it has seen positions; '' if it cannot.
 
     Rotary positions go on beyond those; a table of positions ends.
 

@@ -74,7 +74,7 @@ def choose_on_cpu(
 def settled_precision(
     asked: AskedPrecision, model: str | PretrainedConfig, device: torch.device
 ) -> Precision:
-    """What was asked for; for `auto` what suits the model on `device` (see `choose_precision`), which is said."""
+    """What was asked for; for `auto` what suits the model on `device` (see `choose_precision`), logged."""
     if asked != "auto":
         return asked
     choice = choose_precision(model, device)

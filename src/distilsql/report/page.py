@@ -92,7 +92,7 @@ def _legend(table: ComparisonTable) -> str:
     if any("ROUGE-L" in title for title in table.titles):
         said.append("ROUGE-L: mean overlap with the nearest reference response (F-measure), times 100.")
     if any("T=" in title for title in table.titles):
-        said.append("T: the temperature of sampled answers, of which the mean is taken.")
+        said.append("T: the temperature of sampled answers; the mean of the samples is shown.")
     meanings = {
         "× SFT": MEANING,
         "samples/s": "samples/s: training examples per second.",

@@ -51,7 +51,7 @@ class DistillOptions(Section):
         1.0,
         ge=0,
         description="of teacher.bridge: weight of universal logit distillation, in hybrid beside the divergence on "
-        "common tokens (ASSUMED 1; Boizard et al. 2024 have 1.5 beside the likelihood of gold, TRL the share of the "
+        "common tokens (ASSUMED 1; Boizard et al. 2024 use 1.5, beside gold likelihood; TRL uses the share of the "
         "teacher's tokens that are not common)",
     )
     jsd_beta: float = Field(0.5, gt=0, lt=1, description="weight of the teacher's side in JSD")
@@ -59,21 +59,22 @@ class DistillOptions(Section):
         0.1,
         gt=0,
         lt=1,
-        description="of skewed KLs: how much of what stands on the left is mixed into the right (Ko et al. 2024)",
+        description="of skewed KLs: share of the left distribution that is mixed into the right one (Ko et al. 2024)",
     )
     head_mass: float = Field(
         0.5,
         gt=0,
         lt=1,
         description="of adaptive KL: probability of the teacher's head, μ (Wu et al. 2024); the token that crosses it "
-        "is tail (ASSUMED, as in the authors' code) unless it is the first",
+        "belongs to the tail (ASSUMED, as in the authors' code) unless it is the first",
     )
     hard_share: float = Field(
         0.5,
         gt=0,
         le=1,
-        description="of adaptive teaching: share of positions that are hard, k (Zhong et al. 2024), those of the "
-        "window's completions whose token the teacher gives least (ASSUMED: the paper ranks a mini-batch)",
+        description="of adaptive teaching: share of positions that count as hard, k (Zhong et al. 2024): those to "
+        "whose token the teacher gives the least probability, over the whole window (ASSUMED: the paper ranks a "
+        "mini-batch)",
     )
     easy_weight: float = Field(
         0.2,
@@ -90,7 +91,7 @@ class DistillOptions(Section):
     mask_share_from: Literal["constant", "error_rate"] = Field(
         "constant",
         description="error_rate: mask as many of a gold's tokens as the student's most probable token gets wrong, "
-        "whatever mask_share says (beyond the paper; costs one pass more)",
+        "whatever mask_share says (beyond the paper; costs one more pass)",
     )
     mask_strategy: Literal["random", "uniform", "hard", "easy", "apart"] = Field(
         "random",
@@ -116,8 +117,8 @@ class DistillOptions(Section):
         1,
         ge=1,
         le=8,
-        description="how often the masked positions are predicted, each time from the last rewriting (more than 1: "
-        "beyond the paper)",
+        description="how many times the masked positions are predicted, each time from the previous rewriting (more "
+        "than 1: beyond the paper)",
     )
     mixture_share: float = Field(
         0.5,
@@ -127,13 +128,13 @@ class DistillOptions(Section):
     )
     mixture_schedule: Literal["constant", "linear", "exponential"] = Field(
         "constant",
-        description="how that chance goes with the share s of steps that are done: as it is (KID names no schedule), "
-        "or s, or 1 − 0.005^s, which ImitKD's own code has",
+        description="the probability as a function of the share s of steps done: constant (KID names no schedule), "
+        "linear: s, or exponential: 1 − 0.005^s, as in ImitKD's own code",
     )
     mixture: Literal["drawn", "both"] = Field(
         "drawn",
-        description="of f-distill and imitkd: for each question one completion, drawn (ASSUMED), or both sides', each "
-        "with half the weight, as f-distill's own paper has it",
+        description="of f-distill and imitkd: for each question one completion, drawn from one side (ASSUMED), or one "
+        "from each side with half the weight, as in f-distill's own paper",
     )
 
 
@@ -157,8 +158,8 @@ class GenerationSettings(Section):
     teacher_beams: int | None = Field(
         None,
         ge=1,
-        description="beams with which the teacher writes beforehand, the best by mean log-probability (ASSUMED) kept; "
-        "1: it samples; by default 5 for seqkd, as published, and 1 for f-distill",
+        description="beam width of the teacher when it writes before training; the beam with the best mean "
+        "log-probability is kept (ASSUMED); 1: sampling; by default 5 for seqkd, as published, and 1 for f-distill",
     )
     rollout_window: int = Field(
         1,
@@ -201,16 +202,17 @@ class MiniLLMSettings(Section):
         0.2,
         ge=0,
         le=1,
-        description="α: how much of the teacher's distribution each token is drawn from (Gu et al. 2024)",
+        description="α: share of the teacher's distribution in the mixture that each token is drawn from (Gu et al. "
+        "2024)",
     )
     length_normalisation: bool = Field(
-        True, description="the mean reward of the tokens that follow, rather than their sum (Gu et al. 2024)"
+        True, description="use the mean reward of the following tokens instead of their sum (Gu et al. 2024)"
     )
     clip: float | None = Field(
         0.2,
         gt=0,
-        description="ε: a token's future reward counts for nothing where its importance weight has left 1 ± ε towards "
-        "it, as PPO has it (ASSUMED: the value of the authors' code)",
+        description="ε: as in PPO, a token's future reward is ignored once its importance weight has left 1 ± ε in the "
+        "reward's direction (value ASSUMED, from the authors' code)",
     )
 
 
@@ -219,17 +221,17 @@ class ReplaySettings(Section):
         None,
         ge=0,
         le=1,
-        description="φ at the start: share of trees that are about what the student writes; by default 0, as in "
-        "DistiLLM's code, where data.valid makes it grow, and else 1/2 (ASSUMED), where nothing would",
+        description="φ at the start: share of trees trained on the student's completions; by default 0, as in "
+        "DistiLLM's code, if data.valid is given and lets it grow; otherwise 1/2 (ASSUMED)",
     )
     validate_every_steps: int | None = Field(
         None,
         ge=1,
-        description="how often the loss on data.valid is taken; by default once an epoch, as in that code",
+        description="steps between computations of the loss on data.valid; by default one epoch, as in DistiLLM's code",
     )
     loss_margin: float = Field(
-        0.1, ge=0, description="by how much that loss has to grow for φ to grow by 0.1, in nats (ASSUMED)"
+        0.1, ge=0, description="increase of that loss, in nats, that makes φ grow by 0.1 (ASSUMED)"
     )
     capacity: int = Field(
-        1000, ge=1, description="completions that the buffer holds; it is replayed from once it is full"
+        1000, ge=1, description="completions that the buffer holds; replay starts once it is full"
     )

@@ -82,15 +82,16 @@ class TeacherOptions(Section):
     )
     endpoint: str | None = Field(
         None,
-        description="base of an OpenAI-compatible API, such as http://localhost:8000/v1, whose model `path` is the "
-        "teacher (seqkd): prompts, with the sample values that they show, are sent there, each query that it writes is "
-        "run, and gold stands for those that do not run (ASSUMED). The key is in DISTILSQL_API_KEY or OPENAI_API_KEY",
+        description="base URL of an OpenAI-compatible API, such as http://localhost:8000/v1, whose model `path` is the "
+        "teacher (seqkd). Prompts, including the sample values that they show, are sent there; each query it writes is "
+        "run, and those that do not run are replaced by gold (ASSUMED). The key is read from DISTILSQL_API_KEY or "
+        "OPENAI_API_KEY",
     )
     endpoint_budget: int | None = Field(
         None,
         ge=1,
-        description="most tokens, of requests and answers, for which this model is asked with this seed; "
-        "answers are kept in the user's cache, and none is asked for twice",
+        description="limit on the tokens of requests and answers, for this model and seed; answers are kept in the "
+        "user's cache, and none is requested twice",
     )
     bridge: Literal["none", "hybrid", "uld"] = Field(
         "none",
@@ -216,9 +217,9 @@ class PromptSettings(Section):
     )
     quoting: Literal["auto", "codes", "sqlite"] = Field(
         "auto",
-        description="put back-ticks around names with unusual characters, as CodeS does (codes), or around every name "
-        "that SQLite needs quoted (sqlite); auto: sqlite for own pairs, codes for published benchmarks; other "
-        "engines' names are quoted as their dialect has it",
+        description="put backticks around names with unusual characters, as CodeS does (codes), or around every name "
+        "that SQLite needs quoted (sqlite); auto: sqlite for own pairs, codes for published benchmarks; names on other "
+        "engines are quoted as in their dialect",
     )
     template: Literal["codes", "chatml"] = Field(
         "codes",

@@ -1,1 +1,1 @@
-"""One answering service and its faces: the page, the OpenAI API, MCP."""
+"""One answering service and its interfaces: the page, the OpenAI API, MCP."""

@@ -71,7 +71,7 @@ class ChartOut(BaseModel):
 
 
 class Rows(BaseModel):
-    """What became of a statement. Only the outcome `rows` is a whole result; `too many rows` are the first ones."""
+    """The result of a statement. Only the outcome `rows` is complete; `too many rows` are the first ones."""
 
     outcome: str
     message: str
@@ -89,8 +89,7 @@ class Matched(BaseModel):
 
 
 class Answered(BaseModel):
-    """`votes` of the `candidates` return this result; a `retried` query was written with another one's error in
-    sight."""
+    """`votes` of the `candidates` return this result; a `retried` query was written after others had failed."""
 
     question: str
     sql: str

@@ -1,4 +1,4 @@
-"""What a person is shown of a database before asking: its tables with sample values, and questions to begin with.
+"""What the page shows of a database before the first question: its tables with sample values, and suggestions.
 
 Imports no torch.
 """

@@ -35,7 +35,7 @@ class Feedback:
         database: str,
         model: str,
     ) -> Path:
-        """Keep what was said of `written`; `right` is the SQL that is right, '' where nobody knows. Returns the file.
+        """Keep the judgement of `written`; `right` is the SQL that is right, '' where nobody knows. Returns the file.
 
         Raises:
             RunError: it cannot be written.

@@ -1,8 +1,8 @@
 """What every request passes before anything reads it: Host, Origin, key, content type, length; and the headers that
 every answer carries. Imports no torch.
 
-A browser on the server's own machine reaches loopback for any page it shows. A foreign page is told by its Origin; one
-that has had its name rebound to 127.0.0.1, by its Host; a form that posts across sites, by its content type.
+A browser on the server's own machine lets any page reach loopback. A foreign page is recognised by its Origin, a page
+whose name was rebound to 127.0.0.1 by its Host, and a form that posts across sites by its content type.
 """
 
 import hmac
@@ -49,7 +49,7 @@ class Refusal(Exception):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server bound to `host` is reached from its own machine alone."""
+    """Whether a server bound to `host` can be reached only from its own machine."""
     if host == "localhost":
         return True
     try:
@@ -168,7 +168,7 @@ def _is_open(path: str) -> bool:
 
 
 def error_body(path: str, status: int, message: str) -> dict[str, Any]:
-    """A refusal as each face says it: in OpenAI's shape below /v1."""
+    """A refusal in each interface's format: OpenAI's below /v1."""
     if not path.startswith("/v1/"):
         return {"error": message}
     kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}

@@ -1,4 +1,4 @@
-"""The database that is asked about while others change it: its schema is read again, and prompts show what is there.
+"""A database that others change while it is asked about: its schema is read again, so prompts stay current.
 
 Its rows are read by every statement anyway.
 """

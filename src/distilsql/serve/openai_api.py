@@ -1,8 +1,8 @@
-"""The OpenAI API: `/v1/models` and `/v1/chat/completions`, whole or as a stream.
+"""The OpenAI API: `/v1/models` and `/v1/chat/completions`, streamed or not.
 
-The last user message is the question, the system messages are its evidence (what the question takes for granted);
-earlier turns are not read, as the model was trained on single questions. The content is what the model writes, SQL; it
-is not run. Greedy unless a temperature is given.
+The last user message is the question, the system messages are its evidence (background knowledge that it needs);
+earlier turns are ignored, because the model was trained on single questions. The content is the SQL that the model
+writes; it is not run. Greedy unless a temperature is given.
 """
 
 import asyncio

@@ -21,7 +21,7 @@ _MOST_CONNECTIONS = 512
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to `host` and `port` (0: any that is free), before anything slow is done.
+    """A socket bound to `host` and `port` (0: any free one), before any slow work.
 
     Raises:
         RunError: the port is taken, or the host is no address of this machine.
@@ -60,7 +60,7 @@ class _Server(uvicorn.Server):
 
 @contextlib.contextmanager
 def _hushed(when: Callable[[], bool]) -> Iterator[None]:
-    """Without what uvicorn says `when` it is stopped at once: the traceback of every task that was cancelled."""
+    """Without uvicorn's messages `when` it is stopped at once: the traceback of every cancelled task."""
     uvicorn_log = logging.getLogger("uvicorn.error")
 
     def is_heard(record: logging.LogRecord) -> bool:
@@ -74,7 +74,7 @@ def _hushed(when: Callable[[], bool]) -> Iterator[None]:
 
 
 def serve(app: ASGIApp, bound: socket.socket, *, ready: Callable[[], None] = lambda: None) -> None:
-    """Serve until a signal asks to stop; answers under way are sent first.
+    """Serve until a signal asks to stop; answers in progress are sent first.
 
     Raises:
         KeyboardInterrupt: a signal has stopped it.

@@ -1,7 +1,7 @@
-"""The answering service that every face stands on: a question → SQL, rows, matched values, times; or a sentence.
+"""The answering service behind every interface: a question → SQL, rows, matched values, times; or a sentence.
 
-It holds the model, what was run of the database's prompt, and the limits on how much may be asked at once. What takes
-long is a coroutine; what blocks runs in threads of the service's own.
+It holds the model, the state of the database's prompt, and the limits on how much may be asked at once. Slow calls are
+coroutines; blocking work runs in threads of the service's own.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Limits:
-    """`questions` are written at a time and `waiting` more may wait; so many statements may run or wait to be run."""
+    """At most `questions` are decoded at once and `waiting` more may wait; at most `statements` run or wait to run."""
 
     questions: int = 32
     waiting: int = 64
@@ -71,7 +71,7 @@ class Reply:
 
 @dataclass
 class _Spent:
-    """What the candidates of one question have taken so far."""
+    """What the candidates of one question have cost so far."""
 
     tokens: int = 0
     writing_s: float = 0.0
@@ -79,7 +79,7 @@ class _Spent:
 
 
 class _Gate:
-    """Lets so many in and turns others away. Only the loop's thread counts."""
+    """Lets a fixed number in and turns the rest away. Only the loop's thread counts."""
 
     def __init__(self, most: int, what: str) -> None:
         self._most, self._what, self._inside = most, what, 0
@@ -141,7 +141,7 @@ class Service:
 
     @property
     def asker(self) -> Asker:
-        """Makes prompts by the schema as it was when it was last read."""
+        """Makes prompts from the schema as last read."""
         return self._live.asker
 
     @property
@@ -156,7 +156,7 @@ class Service:
         self._writer.__exit__(*exception)
 
     def warm(self, question: str = "How many are there?") -> float:
-        """Run the prompt that all questions share; returns the seconds that took. Raises what the model raised."""
+        """Run the prompt that all questions share; returns the seconds it took. Raises what the model raised."""
         started = time.monotonic()
         tree = self.asker.asked(question).tree
         self._writer.write(tree, max_new_tokens=1).done.result()
@@ -166,7 +166,7 @@ class Service:
         """How many tokens drafts proposed so far, and how many of them were kept (see `serve.writer`)."""
         return {"proposed": self._writer.proposed, "kept": self._writer.accepted}
 
-    # ---- what the faces call -----------------------------------------------------------------------------
+    # ---- what the interfaces call ------------------------------------------------------------------------
 
     async def ask(self, question: str, *, evidence: str = "") -> Reply:
         """Write the SQL for a question and run it.
@@ -232,7 +232,7 @@ class Service:
                 writing.done.cancel()
 
     async def prompt(self, question: str, *, evidence: str = "") -> AskedQuestion:
-        """What the model is asked with, of the database as it is now. Raises Overloaded, and DataError if the database
+        """The prompt for a question, from the database as it is now. Raises Overloaded, and DataError if the database
         cannot be read."""
         with self._asking:
             return await self.in_thread(lambda: self._live.current().asked(question, evidence=evidence))
@@ -254,7 +254,7 @@ class Service:
         )
 
     async def written(self, writing: Writing) -> Completion:
-        """Wait for a completion; whoever stops waiting stops the writing. Raises RunError where the model failed."""
+        """Wait for a completion; a caller that stops waiting stops the writing. Raises RunError if the model failed."""
         try:
             return await asyncio.wrap_future(writing.done)
         except CancelledError as error:

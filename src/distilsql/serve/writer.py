@@ -1,11 +1,11 @@
-"""Writes completions of questions that arrive at any time: all that are under way are decoded together.
+"""Continuous batching: questions may arrive at any time, and all completions in progress are decoded together.
 
-A thread of its own holds the model. Between two tokens it lets finished rows go and takes waiting questions in, whose
-prefix, the database's, has been run before and is shared. So a question waits for one step of those before it, not for
-their ends, and what it is answered does not depend on who else asks (but for rounding).
+A thread of its own holds the model. Between two tokens it removes finished rows and adds waiting questions, which share
+the database's prefix, already computed. So a question waits for one step of those before it, not for their completions,
+and its answer does not depend on the other questions (except by rounding).
 
-While few rows are under way, a step costs what reading the weights costs, however many tokens it is fed: then each row
-is fed a draft behind its next token (`models.lookup`), and keeps as much of it as it would have written itself.
+With few rows, a step costs as much as reading the weights, however many tokens it is fed. Then each row is fed a draft
+after its next token (`models.lookup`), and keeps the part of it that it would have written itself.
 """
 
 import logging
@@ -37,11 +37,11 @@ WORTH_KEEPING, TRIED_EVERY = 0.3, 8
 
 
 class Overloaded(DistilSQLError):
-    """More is asked than may wait."""
+    """The queue is full."""
 
 
 class Writing:
-    """A completion under way; `done` is its future, to be cancelled by whoever does not want it any more.
+    """A completion in progress; `done` is its future, which a caller cancels to give up on it.
 
     `told` is called with each token as it is written, in the writer's thread.
     """
@@ -118,7 +118,7 @@ class Writer:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Ends after the step under way; what is not finished fails."""
+        """Ends after the current step; unfinished completions fail."""
         with self._news:
             self._is_closed = True
             self._news.notify()
@@ -185,7 +185,7 @@ class Writer:
             return arrived
 
     def _begin(self, arrived: list[Writing]) -> None:
-        """Run the prompts of new rows, those of one prefix together, and let them join the others."""
+        """Run the prompts of new rows, those with the same prefix together, and add them to the batch."""
         by_prefix: dict[tuple[int, ...], list[Writing]] = {}
         for writing in arrived:
             by_prefix.setdefault(writing.tree.prefix, []).append(writing)
@@ -213,7 +213,7 @@ class Writer:
             self._logp_BV = torch.cat([self._logp_BV, logp_BV])
 
     def _step(self) -> None:
-        """One token more of every row, and what it keeps of a draft; rows that are finished leave."""
+        """One more token of every row, and the accepted part of its draft; finished rows leave."""
         assert self._logp_BV is not None
         tokens = self._chosen(self._rows, self._logp_BV)
         for row, token in zip(self._rows, tokens, strict=True):
@@ -242,7 +242,7 @@ class Writer:
         return tokens
 
     def _feed(self) -> None:
-        """Feed each row its last token and a draft behind it, and take what the row would have written of the draft."""
+        """Feed each row its last token and a draft after it, and keep what the row would have written itself."""
         decoding, device = self._decoding, self.model.device
         assert decoding is not None
         drafts = self._drafts()
@@ -270,7 +270,7 @@ class Writer:
         self._logp_BV = logp_BLV[torch.arange(len(fed), device=device), kept_B]
 
     def _drafts(self) -> list[tuple[int, ...]]:
-        """A draft for each row, maybe none; no row is fed more than it may still write."""
+        """A draft for each row, possibly empty; no row is fed more than it may still write."""
         if not self.drafted or len(self._rows) > MOST_DRAFTED_ROWS:
             return [()] * len(self._rows)
         if self._kept_lately < WORTH_KEEPING:
@@ -284,7 +284,7 @@ class Writer:
         return [draft[:end] for draft, end in zip(found, ends, strict=True)]
 
     def _accept(self, row: Writing, draft: Sequence[int], logp_LV: Tensor) -> int:
-        """Take the tokens of `draft` as far as `row` would have written them itself; returns how many."""
+        """Accept the tokens of `draft` that `row` would have written itself; returns how many."""
         for place, token in enumerate(draft):
             if self._chosen([row], logp_LV[place : place + 1]) != [token]:
                 return place
@@ -292,7 +292,7 @@ class Writer:
         return len(draft)
 
     def _leave(self, goes_on: Sequence[bool]) -> None:
-        """Go on with these rows alone."""
+        """Continue with these rows only."""
         if all(goes_on):
             return
         kept = torch.tensor([number for number, stays in enumerate(goes_on) if stays], dtype=torch.int64)

@@ -1,6 +1,6 @@
-"""Checks: which drafts are kept. A gold judges something only if a query that is nearly it gives another result.
+"""Checks: which drafts are kept. A gold query is a useful test only if nearly identical queries give another result.
 
-Every draft runs under the limits of serving, returns rows, hangs on no tie, and differs from its neighbours: where a
+Every draft runs under the limits of serving, returns rows, depends on no tie, and differs from its neighbours: where a
 clause is dropped, on the database itself, so that no condition is trivially true; elsewhere on the database or on one
 of its variants (`metrics.suites`), which hold few rows that nearly meet the conditions.
 """

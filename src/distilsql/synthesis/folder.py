@@ -1,5 +1,5 @@
 """A synthesis on disk: `synth.json` says what it is made from, `queries.jsonl` grows with every batch of queries, and
-the three files of pairs are written from it. Whatever ends the process, what a whole batch gave is kept."""
+the three files of pairs are written from it. However the process ends, complete batches are kept."""
 
 import json
 from collections import Counter
@@ -37,7 +37,7 @@ class KeptQuery:
 
 @dataclass
 class Progress:
-    """What was made so far: `drawn` drafts, of which `queries` were kept; `verdicts` count all of them."""
+    """What was made so far: `drawn` drafts, `queries` of them kept; `verdicts` count all of them."""
 
     drawn: int = 0
     queries: list[KeptQuery] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Keys between tables: declared ones as groups of columns, and those that nobody declared but names and values show."""
+"""Keys between tables: declared ones as groups of columns, and undeclared ones, found by names and values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Names: what a database's tables and columns are called in questions, as a file that a person edits.
 
-`draft_names` guesses them, `write_names` and `read_names` are `names.toml`. Whatever the file leaves out is as drafted.
+`draft_names` guesses them, `write_names` and `read_names` are `names.toml`. What the file leaves out stays as drafted.
 """
 
 import tomllib
@@ -221,7 +221,7 @@ def read_names(path: Path, draft: Names) -> Names:
 
 
 def _check_known(path: Path, written: Names, draft: Names) -> None:
-    """What the file names must be there: names for another database would be taken for none at all."""
+    """What the file names must exist: otherwise names for another database would silently be ignored."""
     columns = {(table, column) for table, known in draft.tables.items() for column in known.columns}
     named = {(table, column) for table, told in written.tables.items() for column in told.columns}
     named |= {(table, column) for table, told in written.tables.items() for column in told.label}

@@ -21,7 +21,7 @@ _NAMED = 5  # tables in a sentence
 
 @dataclass(frozen=True)
 class TableProfile:
-    """`row_count` is an estimate unless `is_exact`. `key` are the columns that tell rows apart, declared or found so;
+    """`row_count` is an estimate unless `is_exact`. `key` are the columns that tell rows apart, declared or inferred;
     empty where nothing does."""
 
     name: str

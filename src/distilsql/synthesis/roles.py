@@ -1,4 +1,4 @@
-"""Roles: what a column is for, told from its type, its name and a sample of its values."""
+"""Roles: what a column is for, inferred from its type, its name and a sample of its values."""
 
 import re
 from collections import Counter

@@ -41,7 +41,7 @@ WHERE c.relkind IN ('r', 'm', 'p') AND pg_table_is_visible(c.oid) AND c.relnames
 
 @dataclass(frozen=True)
 class TableSample:
-    """Some rows of a table, in an order that hangs on nothing but them. `rows` may be all (`is_whole`); `row_count` is
+    """Some rows of a table, in an order that depends only on them. `rows` may be all (`is_whole`); `row_count` is
     then exact, else an estimate. `failure` says why there are none, where the table could not be read."""
 
     rows: tuple[Row, ...]
@@ -185,7 +185,7 @@ def _spread(lowest: int, highest: int, count: int) -> Sequence[int]:
 
 
 def _in_order(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Two engines, and one before and after a row was written anew, give the same rows in different orders."""
+    """Two engines, and one before and after a row was rewritten, give the same rows in different orders."""
     return tuple(sorted(rows, key=lambda row: tuple(map(_rank, row))))
 
 

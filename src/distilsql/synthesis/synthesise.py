@@ -1,4 +1,4 @@
-"""Synthesis: drafts in batches, checked, worded, split, and kept in a folder that the same command goes on with."""
+"""Synthesis: drafts in batches, checked, worded, split, and kept in a folder from which the same command resumes."""
 
 import hashlib
 import tempfile
@@ -115,7 +115,7 @@ def synthesise(
 
 @contextmanager
 def _kept(folder: Path) -> Iterator[None]:
-    """A database that goes away in the middle costs nothing that was made."""
+    """If the database goes away in the middle, what was made is kept."""
     try:
         yield
     except DatabaseUnavailable as error:
@@ -127,7 +127,7 @@ def _kept(folder: Path) -> Iterator[None]:
 
 
 def _content(source: Source, pool: ExecutionPool) -> str:
-    """What a synthesis goes on with: the same file; at a server, whose rows may change meanwhile, the same tables."""
+    """What must be unchanged to resume: the file; on a server, whose rows may change meanwhile, the tables."""
     if isinstance(source.path, DatabaseUrl) and source.path.is_server:
         return hashlib.sha256(repr(source.schema).encode()).hexdigest()
     return take_fingerprint(source.path, pool).sha256

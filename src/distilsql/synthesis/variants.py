@@ -1,7 +1,7 @@
-"""Variants of the database that queries are told from wrong ones on: SQLite files of few rows (`metrics.suites`).
+"""Variants of the database on which wrong queries differ from right ones: small SQLite files (`metrics.suites`).
 
-Of another engine's database they are made by way of a copy of its tables with some of their rows, views as tables. A
-query is then written in SQLite's SQL for them, and what cannot be is not judged there.
+For another engine's database, they are made from a copy of its tables with some of their rows, and of its views as
+tables. Queries are translated into SQLite's SQL for them; a query that cannot be translated is not judged there.
 """
 
 import logging
@@ -32,7 +32,7 @@ CONSTANTS_PER_COLUMN = 12
 
 
 def write_variants(source: Source, profile: Profile, folder: Path, seed: int) -> tuple[Path, ...]:
-    """Variants of the database, in `folder`; none where its schema cannot be made anew, which is said. Raises
+    """Variants of the database, in `folder`; none, with a warning, if its schema cannot be recreated. Raises
     DatabaseUnavailable."""
     constants = [
         (column.name.lower(), value)

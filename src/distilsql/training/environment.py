@@ -77,7 +77,7 @@ def peak_memory_bytes() -> int:
 
 
 def reset_peak_memory() -> None:
-    """Start measuring the GPU's peak anew; that of a process cannot be reset."""
+    """Reset the measurement of the GPU's peak; that of a process cannot be reset."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 

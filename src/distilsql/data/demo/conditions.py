@@ -44,14 +44,14 @@ class Comparison:
         return f"{name} {self.operator} {literal}"
 
     def limits(self) -> tuple[str, ...]:
-        """What is said after the column's noun: "Oslo", "above 20"."""
+        """The words after the column's noun: "Oslo", "above 20"."""
         if not isinstance(self.column, Number):
             return (str(self.value),)
         words = self.column.over if self.operator == ">" else self.column.under
         return tuple(f"{word} {self.value}" for word in words)
 
     def words(self) -> tuple[str, ...]:
-        """What is said after the table's noun: "from Oslo", "whose price is above 20", "with price above 20"."""
+        """The words after the table's noun: "from Oslo", "whose price is above 20", "with price above 20"."""
         said = [f"{start} {limit}" for limit in self.limits() for start in self._starts()]
         return (*said, *(own.format(self.value) for own in self._own_words() if own))
 

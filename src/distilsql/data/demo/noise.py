@@ -35,7 +35,7 @@ def spoil(question: Question, connection: sqlite3.Connection) -> Question:
 
 
 def restyled(sql: str) -> str:
-    """The same query as others write it: keywords in lower case, joins and the ascending order as they may be said."""
+    """The same query as others write it: keywords in lower case, joins and ascending order in another spelling."""
     parts = _LITERAL.split(sql)
     return "".join(part if part.startswith("'") else _in_another_hand(part) for part in parts)
 

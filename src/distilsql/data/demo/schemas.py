@@ -1,6 +1,6 @@
 """Databases drawn from the vocabulary: two or three tables that refer to each other, as many as are asked for.
 
-What is said in two ways in one table ("oldest" of a year and of an age) would make a question ambiguous, so a table
+A word with two meanings in one table ("oldest" of a year and of an age) would make a question ambiguous, so a table
 takes no two columns that share a word.
 """
 

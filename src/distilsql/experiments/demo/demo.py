@@ -55,7 +55,7 @@ def run_demo(
     questions: int | None = None,
     console: Console | None = None,
 ) -> None:
-    """Distil, judge and report into `out`, from the embedded teacher or from one trained anew in `out/own-teacher`.
+    """Distil, judge and report into `out`, from the embedded teacher or from a new one, trained in `out/own-teacher`.
 
     `questions` of the test are asked, by default all of them. If interrupted, it resumes where it stopped.
 

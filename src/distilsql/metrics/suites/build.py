@@ -279,7 +279,7 @@ def _tells_apart(path: Path, pair: _Pair, judge: _Judge) -> bool:
 
 
 def _unstable_golds(path: Path, golds: Sequence[str], judge: _Judge) -> set[str] | None:
-    """The golds whose result hangs on the order rows are read in; None if some gold does not run here at all."""
+    """The golds whose result depends on the order rows are read in; None if some gold does not run here at all."""
     unstable = set()
     for gold in golds:
         result = judge.run(path, gold)

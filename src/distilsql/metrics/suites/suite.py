@@ -55,7 +55,7 @@ class Suite:
     def databases(self, db_id: str, gold_sql: str) -> tuple[Path, ...]:
         """The suite's databases that judge this gold query, given as it is run with DISTINCT kept.
 
-        Left out are those on which the gold's result hangs on the order in which SQLite happens to read rows, as
+        Left out are those on which the gold's result depends on the order in which SQLite happens to read rows, as
         `ORDER BY … LIMIT 1` does under a tie: a right query could differ there. Raises DataError for a database
         or a gold query that the suite was not built for.
         """

@@ -178,7 +178,7 @@ def _parents_first(tables: Sequence[_Table]) -> tuple[_Table, ...]:
 def write_variant(template: Template, path: Path, seed: str) -> None:
     """Write one variant to `path`, which must not exist. The same template and seed give the same rows.
 
-    Raises DataError if the schema cannot be made anew, as where it needs what only the database's own program has.
+    Raises DataError if the schema cannot be recreated, for example because it needs the database's own program.
     """
     dice = random.Random(seed)
     connection = sqlite3.connect(path)

@@ -1,4 +1,4 @@
-"""Comparisons: a column against a constant from the data, as SQL and as what is said of it."""
+"""Comparisons: a column against a constant from the data, as SQL and in words."""
 
 import re
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def compare_attribute(topic: Topic, attribute: Attribute) -> Comparison | None:
 
 
 def said(value: Cell, attribute: Attribute) -> tuple[str, ...]:
-    """How a constant is said: what it stands for, if the names say so; dates also as people write them."""
+    """How a constant is put into words: what it stands for, if the names say so; dates also as people write them."""
     meaning = dict(attribute.means).get(written(value))
     if meaning:
         return (meaning,)

@@ -1,8 +1,8 @@
 """DistiLLM's adaptive off-policy training (Ko et al. 2024): gold, what the student writes, or a replay of it.
 
-A share φ of trees is about what the student has written; the others are gold. φ begins low and grows by 0.1 whenever
+A share φ of trees holds what the student has written; the others are gold. φ begins low and grows by 0.1 whenever
 the validation loss has grown: the student is shown its own mistakes as far as gold alone no longer helps. Of these
-trees a falling share, 1 − s with s the share of steps that are done, is written anew and kept in a buffer; the others
+trees a falling share, 1 − s with s the share of steps that are done, is newly written and kept in a buffer; the others
 are drawn from the buffer, so that what was once written is trained on several times.
 
 The authors' code draws for a micro-batch, and draws a micro-batch of its own from the buffer; here it is a tree, which

@@ -135,8 +135,8 @@ class TeacherAndStudent(Mixture):
 class TeacherBesideStudent(TeacherAndStudent):
     """The teacher's completion and the student's own of every question (DistiLLM-2, Ko et al. 2025).
 
-    The paper writes the student's anew before each epoch, and its code once before training; here the student writes
-    in each round, as in the other methods on-policy (ASSUMED).
+    In the paper, the student writes before each epoch, in its code once before training; here it writes in each
+    round, as in the other on-policy methods (ASSUMED).
     """
 
     has_both = True

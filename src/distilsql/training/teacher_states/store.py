@@ -5,8 +5,8 @@
 
 An entry is written under a name of its own and renamed, so nobody sees half of one and a kill loses only the entry
 being written. What a full disk, a power cut or a bad sector leaves behind is found by length or checksum, reported,
-and treated as missing. An entry's value depends on its key and the folder's identity alone; so whoever deletes or
-recomputes one changes what a run costs, never what it learns.
+and treated as missing. An entry's value depends on its key and the folder's identity alone, so deleting or recomputing
+one changes what a run costs, never what it learns.
 """
 
 import hashlib
