@@ -4,8 +4,9 @@
     python bench/collect_results.py --unpack NAME FOLDER  take them out into FOLDER, to render or go on from
 
 Questions, gold queries and reference responses belong to the benchmarks and are left out; example ids stand for them.
-All runs share one archive, since they say nearly the same of the same questions: a tenth of the size of one file a run.
-The same runs make the same bytes.
+How long a query took is kept to one digit. Of scale `lab`, whose many runs anyone can repeat from the package alone,
+logs and predicted queries are left out, too. All runs share one archive, since they say nearly the same of the same
+questions: a tenth of the size of one file a run. The same runs make the same bytes.
 """
 
 import io
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 KEPT = ("recipe.toml", "environment.json", "log.jsonl", "summary.json", "exposure.json")
+REPEATABLE = "lab"
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 ARCHIVE = "runs.tar.xz"
 
@@ -26,7 +28,8 @@ def pack(name: str, runs: list[Path]) -> Path:
     archive.parent.mkdir(parents=True, exist_ok=True)
     replaced = {run.name for run in runs}
     members = [member for member in _packed(archive) if member[0].partition("/")[0] not in replaced]
-    members += [(f"{run.name}/{file}", text.encode()) for run in runs for file, text in _members(run)]
+    is_lean = name == REPEATABLE
+    members += [(f"{run.name}/{file}", text.encode()) for run in runs for file, text in _members(run, is_lean)]
     unfinished = archive.with_name(f"{archive.name}.part")
     with tarfile.open(unfinished, "w:xz", preset=9) as file:
         for member, content in sorted(members):
@@ -57,12 +60,16 @@ def unpack(name: str, folder: Path) -> Path:
     return folder
 
 
-def _members(run: Path) -> Iterator[tuple[str, str]]:
+def _members(run: Path, is_lean: bool) -> Iterator[tuple[str, str]]:
     for name in KEPT:
-        if (run / name).exists():
+        if (run / name).exists() and not (is_lean and name == "log.jsonl"):
             yield name, (run / name).read_text(encoding="utf-8")
     for scores in sorted((run / "scores").glob("*.json")):
         document = _without_the_benchmarks_texts(json.loads(scores.read_text(encoding="utf-8")))
+        for verdict in document.get("verdicts", ()):
+            verdict["seconds"] = float(f"{verdict['seconds']:.0e}")
+            if is_lean:
+                verdict["predicted_sql"] = verdict["message"] = ""
         yield f"scores/{scores.name}", json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
