@@ -29,7 +29,9 @@ def pack(name: str, runs: list[Path]) -> Path:
     replaced = {run.name for run in runs}
     members = [member for member in _packed(archive) if member[0].partition("/")[0] not in replaced]
     is_lean = name == REPEATABLE
-    members += [(f"{run.name}/{file}", text.encode()) for run in runs for file, text in _members(run, is_lean)]
+    members += [
+        (f"{run.name}/{file}", text.encode()) for run in runs for file, text in _members(run, is_lean)
+    ]
     unfinished = archive.with_name(f"{archive.name}.part")
     with tarfile.open(unfinished, "w:xz", preset=9) as file:
         for member, content in sorted(members):
