@@ -17,7 +17,8 @@ teacher: $(VENV)/.installed
 	rm -rf $(TEACHER)
 	cp -r runs/teacher/own-teacher/packed $(TEACHER)
 
-# In parallel, one process a core. `pytest FILE` alone is not, which suits a debugger.
+# In parallel, one process a core; the budget is four minutes of two. `pytest FILE` alone is not parallel, which suits a
+# debugger.
 test: $(VENV)/.installed-dev
 	$(PYTEST)
 
@@ -33,7 +34,8 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 # Whatever computes, as other processors compute it: with AVX2 and nothing newer, with nothing newer than SSE 4, and with
-# last bits of another kind (tests/other_rounding.py). ROUNDING is any number; CI takes another one for every commit.
+# last bits of another kind (tests/other_rounding.py). ROUNDING is any number; CI takes another one for every commit. Slow
+# tests are not among them: they run once.
 NUMERIC = tests/distill tests/models tests/training tests/inference
 ROUNDING ?= 0
 processors: $(VENV)/.installed-dev
@@ -41,7 +43,8 @@ processors: $(VENV)/.installed-dev
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE $(PYTEST) $(NUMERIC)
 	$(PYTEST) --rounding $(ROUNDING) $(NUMERIC)
 
-# make slow PART=2/3: the second third of them. SEED is any number: of it are the examples that properties are tried on.
+# What is not in `make test`. make slow PART=2/3: the second third of it. SEED is any number: of it are the examples that
+# properties are tried on.
 PART ?= 1/1
 SEED ?= 0
 slow: $(VENV)/.installed-dev

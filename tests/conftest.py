@@ -29,7 +29,7 @@ _hook.__enter__()
 # Properties are tried on the same examples every time, so that what fails is what was changed. `-m slow` tries all of
 # them again, on more examples and on others: those of --hypothesis-seed. Tests are never timed: a busy machine is not a
 # failure.
-hypothesis.settings.register_profile("same", deadline=None, derandomize=True, max_examples=25)
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True, max_examples=15)
 hypothesis.settings.register_profile("others", deadline=None, max_examples=150, print_blob=True)
 hypothesis.settings.load_profile("same")
 

@@ -166,6 +166,11 @@ def import_what_commands_import() -> None:
         import distilsql.serve.server  # noqa: F401
     except ImportError:  # their extras are not installed, and their tests are skipped
         pass
+    refuse_threads()
+
+
+def refuse_threads() -> None:
+    """Raises RuntimeError where this process has several threads, and so must not fork."""
     tasks = Path("/proc/self/task")  # Linux has threads here that Python does not know of
     count = len(list(tasks.iterdir())) if tasks.exists() else threading.active_count()
     if count > 1:

@@ -1,11 +1,14 @@
 """Trainings in several real processes: what starts them, and the program that each of them runs.
 
-A launch costs seconds, most of them for imports, so one launch goes through many trainings in turn.
+A launch costs seconds, most of them for imports: so one launch goes through many trainings in turn, and its processes
+are forked from one that has imported what they need.
 """
 
 import json
 import os
 import resource
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +24,7 @@ from distilsql.models.sharding import whole_tensor
 from distilsql.runs.recipe import Recipe, load_recipe
 from distilsql.training.optimizer import MasterAdamW
 from distilsql.training.train import train
+from forked import refuse_threads
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,15 @@ def job(recipe: Recipe, out: Path, **options: int) -> Job:
     return Job(str(text), str(out), **options)
 
 
-def run_jobs(jobs: Sequence[Job], folder: Path, processes: int) -> None:
-    """Go through the jobs in so many processes, under torchrun."""
+def run_jobs(jobs: Sequence[Job], folder: Path, processes: int, *, torchrun: bool = False) -> None:
+    """Go through the jobs in so many processes, on request under torchrun."""
     (folder / "jobs.json").write_text(json.dumps([asdict(one) for one in jobs]))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    command = [sys.executable]
+    if torchrun:
+        command += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+        command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
     result = subprocess.run(
-        [*command, __file__, str(folder / "jobs.json")],
+        [*command, __file__, str(folder / "jobs.json"), str(processes)],
         capture_output=True,
         text=True,
         env=environment(XDG_CACHE_HOME=str(folder / "cache")),
@@ -121,6 +127,31 @@ def do(one: Job) -> None:
         Path(f"{one.out}.error.{os.environ.get('RANK', '0')}").write_text(str(error))
 
 
+def fork_all(processes: int) -> None:
+    """Returns in each of the processes alone; this one waits for them and ends, as the first that fails."""
+    refuse_threads()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ.update(WORLD_SIZE=str(processes), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    started = set()
+    for rank in range(processes):
+        if (pid := os.fork()) == 0:
+            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+            return
+        started.add(pid)
+    while started:
+        pid, status = os.wait()
+        started.remove(pid)
+        if status:
+            for other in started:
+                os.kill(other, signal.SIGKILL)
+            sys.exit(1)
+    sys.exit(0)
+
+
 if __name__ == "__main__":
+    if "RANK" not in os.environ:
+        fork_all(int(sys.argv[2]))
     for values in json.loads(Path(sys.argv[1]).read_text()):
         do(Job(**values))

@@ -37,6 +37,7 @@ def growths_mib():
     return [tuple(map(float, line.split())) for line in output.stdout.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
 def test_pages_are_kept_and_used_again():
     as_it_is, kept = growths_mib()

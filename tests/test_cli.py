@@ -76,7 +76,7 @@ warnings.warn_explicit(
 @pytest.mark.parametrize(
     ("work", "options", "is_shown"),
     [
-        (ADAPT, [], False),
+        pytest.param(ADAPT, [], False, marks=pytest.mark.slow),
         pytest.param(ADAPT, ["-W", "default"], True, marks=pytest.mark.slow),
         (WARN, ["-W", "default"], True),
         (WARN, [], False),

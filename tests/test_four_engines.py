@@ -121,7 +121,15 @@ def statements(engine):
     return sorted(made, key=lambda part: (not part.startswith("CREATE"), not part.startswith(first)))
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+# A file and a server; the others are slow tests.
+@pytest.fixture(
+    scope="module",
+    params=[
+        "sqlite",
+        "postgresql",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("duckdb", "mysql")),
+    ],
+)
 def place(request, tmp_path_factory):
     """The place of the concerts on each engine."""
     engine, folder = request.param, tmp_path_factory.mktemp("concerts")

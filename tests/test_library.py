@@ -71,6 +71,7 @@ def test_the_package_runs_as_the_command_line():
     assert python("-m", "distilsql", "--version").stdout == f"distilsql {distilsql.__version__}\n"
 
 
+@pytest.mark.slow
 def test_the_page_runs_from_top_to_bottom(tmp_path):
     script = tmp_path / "page.py"
     script.write_text("\n".join(code for code, is_run in blocks() if is_run))

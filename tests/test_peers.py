@@ -21,12 +21,16 @@ def needs_library(name: str) -> None:
         pytest.skip(f"{library} is not installed: pip install '.[bench]'")
 
 
+def slowly(*names: str) -> list:
+    return [pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 def models(name: str, kind: str = "Llama") -> tuple[Models, list[Row]]:
     tokenizer, rows = random_rows()
     return Models(random_model(kind), random_model(kind) if distils(name) else None, tokenizer), rows
 
 
-@pytest.mark.parametrize("kind", ["Llama", "Qwen2"])
+@pytest.mark.parametrize("kind", ["Llama", pytest.param("Qwen2", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", COMPARED)
 def test_every_program_has_the_gradient_of_the_padded_loop(name, kind):
     needs_library(name)
@@ -56,7 +60,7 @@ def test_the_loop_trains_on_the_completions_alone():
         torch.testing.assert_close(gradients[key], parameter.grad, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["hf-loop", "sft", "prefix-grouper", "trl-sft", "trl-sft-packed"])
+@pytest.mark.parametrize("name", ["sft", *slowly("hf-loop", "prefix-grouper", "trl-sft", "trl-sft-packed")])
 def test_a_step_moves_the_weights_and_the_next_one_goes_on_from_there(name):
     needs_library(name)
     given, rows = models(name)
@@ -66,7 +70,7 @@ def test_a_step_moves_the_weights_and_the_next_one_goes_on_from_there(name):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("name", ["gkd-rkl", "trl-gkd", "trl-distillation"])
+@pytest.mark.parametrize("name", ["gkd-rkl", *slowly("trl-gkd", "trl-distillation")])
 def test_programs_that_sample_train_on_every_example(name):
     needs_library(name)
     given, rows = models(name)

@@ -80,11 +80,13 @@ def test_how_users_have_threads_wait_is_kept(name):
     assert seen_by_torch(looks_only=True, **{name: value})[0] == {name: value}
 
 
+@pytest.mark.slow
 def test_the_users_number_of_threads_is_kept():
     _, before, fitted = seen_by_torch(OMP_NUM_THREADS="2")
     assert (before, fitted) == (2, 2), "even for a model of six parameters"
 
 
+@pytest.mark.slow
 def test_how_threads_wait_is_not_said_to_be_set_once_torch_has_read_it():
     code = (
         "import os, torch\nfrom distilsql.threads import wait_briefly\n"

@@ -78,7 +78,7 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", [SIGNALS[0], pytest.param(SIGNALS[1], marks=pytest.mark.slow)])
 def test_a_process_stuck_in_one_operation_hears_the_first_signal_and_ends_at_the_second(start, number):
     command = start("-c", STUCK)
     command.wait_for("begun")
@@ -153,7 +153,7 @@ def test_two_signals_that_one_call_of_the_handler_stands_for_are_two():
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", [SIGNALS[0], pytest.param(SIGNALS[1], marks=pytest.mark.slow)])
 def test_evaluate_ends_and_takes_its_endless_queries_along(start, tmp_path, number):
     """A worker is in a session of its own, where no signal to the command reaches it, and its query ends by itself no
     sooner than in half a minute."""

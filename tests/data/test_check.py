@@ -119,7 +119,10 @@ def test_progress_reaches_the_number_of_different_golds(data_folder: Path) -> No
 
 
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="needs the real benchmarks in ../shared/data")
-@pytest.mark.parametrize("spec", ["spider:dev", "spider-dk:dev", "bird:dev"])
+@pytest.mark.parametrize(
+    "spec",
+    ["spider:dev", *(pytest.param(name, marks=pytest.mark.slow) for name in ("spider-dk:dev", "bird:dev"))],
+)
 def test_the_golds_that_fail_are_those_on_record(spec: str) -> None:
     (checked,) = check(spec, SHARED_DATA).benchmarks
     family = spec.split(":")[0]

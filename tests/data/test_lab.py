@@ -43,6 +43,7 @@ def test_every_split_has_as_many_questions_as_it_should(folder):
     assert len(questions(folder, "test")) == 10 * len(SEEN) + 4 * len(UNSEEN)
 
 
+@pytest.mark.slow
 def test_the_text_is_the_pinned_one(tmp_path):
     """Runs on demo:lab rest on it. The first digits of SHA-256 of the whole laboratory."""
     lab.write_lab(tmp_path)

@@ -16,7 +16,7 @@ import pytest
 
 from distilsql.databases import pool as pool_module
 from distilsql.databases.execute import execute
-from distilsql.databases.job import Outcome, make_job
+from distilsql.databases.job import MIB, Outcome, make_job
 from distilsql.databases.pool import ExecutionPool
 from distilsql.databases.schema import introspect
 from distilsql.errors import DataError, RunError
@@ -191,6 +191,22 @@ def test_a_worker_that_dies_is_an_outcome(file):
         timer.start()
         assert pool.run(make_job(file, ENDLESS, timeout_s=60)).outcome is Outcome.CRASHED
         assert pool.run(make_job(file, "SELECT 2")).rows == ((2,),)
+
+
+def test_workers_of_two_kinds_are_kept_and_no_more(file):
+    """Going to and fro between them starts each once; a third takes the place of the one that was idle longest."""
+
+    def worker_of(memory_mib):
+        before = {*pool.process_ids()}
+        assert pool.run(make_job(file, "SELECT 1", memory_bytes=memory_mib * MIB)).rows == ((1,),)
+        return {*pool.process_ids()} - before
+
+    with ExecutionPool(workers=1) as pool:
+        assert [len(worker_of(memory_mib)) for memory_mib in (256, 512, 256, 512, 256)] == [1, 1, 0, 0, 0]
+        kept = {*pool.process_ids()}
+        assert len(worker_of(128)) == 1
+        assert len(kept & {*pool.process_ids()}) == 1
+        assert len(worker_of(256)) == 0
 
 
 def test_several_threads_share_one_pool(file, pool):

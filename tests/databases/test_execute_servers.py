@@ -153,7 +153,7 @@ def test_honest_queries_with_comments(url, pool, sql):
 @pytest.mark.parametrize(
     "attack", ATTACKS, ids=[f"{attack['database']}: {attack['name']}" for attack in ATTACKS]
 )
-@pytest.mark.parametrize("mode", ["serving", "evaluation"])
+@pytest.mark.parametrize("mode", ["serving", pytest.param("evaluation", marks=pytest.mark.slow)])
 def test_attack(attack, mode, folder, pool, request):
     url = url_of(attack["database"], request)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}

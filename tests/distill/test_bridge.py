@@ -141,7 +141,7 @@ def test_values_are_those_of_an_independent_computation(kind, chunk_rows, temper
 
 # No gradient flows through adaptive KL's weights, by its definition.
 @pytest.mark.parametrize("kind", ["uld", *(name for name in PLAIN if name != "adaptive-kl")])
-@pytest.mark.parametrize("chunk_rows", [1, 100])
+@pytest.mark.parametrize("chunk_rows", [pytest.param(1, marks=pytest.mark.slow), 100])
 def test_gradients_reach_every_token_of_a_span(kind, chunk_rows):
     """Against differences of the value, in float64: hidden states and output layer."""
     hidden, weight = drawn(ROWS, D, seed=1, requires_grad=True), drawn(V, D, seed=2, requires_grad=True)

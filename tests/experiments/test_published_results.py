@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from distilsql.experiments import render as rendering
 from distilsql.experiments.experiment import Book
 from distilsql.experiments.plan import make_plan
 from distilsql.experiments.render import render
@@ -28,7 +29,8 @@ def unpacked(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda path: path.stem)
-def test_a_published_table_is_what_its_runs_say(table, tmp_path, unpacked):
+def test_a_published_table_is_what_its_runs_say(table, tmp_path, unpacked, monkeypatch):
+    monkeypatch.setattr(rendering, "png", lambda *args: b"")  # pictures are not compared
     scale = table.parents[1].name
     plan = make_plan(Book(), [table.stem], scale, unpacked / scale)
     render(plan, tmp_path)

@@ -22,7 +22,7 @@ SINGERS = (
 )
 
 
-@pytest.fixture(params=["postgresql", "mysql"])
+@pytest.fixture(params=["postgresql", pytest.param("mysql", marks=pytest.mark.slow)])
 def url(request, monkeypatch):
     """Of the tiny world's singers, with a variable for the password."""
     monkeypatch.setenv("SINGERS_PASSWORD", PASSWORD)

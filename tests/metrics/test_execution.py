@@ -183,7 +183,7 @@ pieces = st.sampled_from(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.lists(pieces, max_size=25).map("".join))
 def test_short_cuts_equal_the_full_parse(sql):
     """The tokens without sqlparse's grouping, and no tokens at all where nothing can change, give its text."""

@@ -1,6 +1,7 @@
 """The official evaluators' verdict on every prediction of seven public systems (Spider) and four (BIRD).
 
-wta_1 alone takes three quarters of the time, and so do the larger BIRD models' files: they are in the slow tests.
+wta_1 alone takes three quarters of the time, and so do the larger BIRD models' files: they are in the slow tests, as
+are the verdicts that keep DISTINCT.
 """
 
 import json
@@ -35,7 +36,7 @@ def repeat(benchmark, systems, kept):
     return replace(benchmark, examples=tuple(examples))
 
 
-@pytest.mark.parametrize("keep_distinct", [False, True])
+@pytest.mark.parametrize("keep_distinct", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("left_out", ["wta_1", pytest.param("", marks=pytest.mark.slow)])
 def test_spider(shared, session, keep_distinct, left_out):
     files = [json.loads((shared / f"predictions/spider-dev/{system}.json").read_text()) for system in SYSTEMS]

@@ -66,6 +66,7 @@ def test_over_http(served, model, database, examples):
         check(anyio.run(main, url), model, database, examples)
 
 
+@pytest.mark.slow
 def test_over_pipes(model, database, examples, tmp_path):
     arguments = ["-m", "distilsql.cli", "mcp", "demo:teacher", "--database", str(database.path)]
     server = mcp.StdioServerParameters(command=sys.executable, args=arguments, env=dict(os.environ))

@@ -78,9 +78,9 @@ def test_a_locked_file_is_no_querys_fault(shop, tmp_path, monkeypatch):
     with closing(sqlite3.connect(path)) as connection, monkeypatch.context() as patch:
         stopped_in_batch(patch, 2, lambda: connection.execute("BEGIN EXCLUSIVE"))
         with pytest.raises(DatabaseUnavailable, match=r"locked.*kept in .*the same command goes on"):
-            synthesise(open_source(path), tmp_path / "out", pairs=150, workers=2)
-    made = synthesise(open_source(path), tmp_path / "out", pairs=150, workers=2)
-    assert sum(made.pairs.values()) == 150
+            synthesise(open_source(path), tmp_path / "out", pairs=40, workers=2)
+    made = synthesise(open_source(path), tmp_path / "out", pairs=40, workers=2)
+    assert sum(made.pairs.values()) == 40
     assert "does not run" not in made.verdicts
 
 
@@ -174,6 +174,6 @@ def test_several_schemas_by_the_search_path(request, shop, tmp_path):
         found = profile(source)
         assert found.table("orders").row_count == 240
         assert any((key.child, key.parent) == ("orders", "customers") for key in found.keys)
-        synthesise(source, tmp_path / "out", pairs=30, workers=2)
+        synthesise(source, tmp_path / "out", pairs=15, workers=2)
         pairs = "".join((tmp_path / "out" / f"{split}.jsonl").read_text() for split in SPLITS)
         assert "JOIN orders" in pairs or "FROM orders" in pairs

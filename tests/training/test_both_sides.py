@@ -89,6 +89,7 @@ def test_drawn_sides_take_one_completion_each(recipe, tmp_path, monkeypatch):
     assert sum(counts) == 10
 
 
+@pytest.mark.slow
 def test_imitkd_as_its_own_code_has_it_begins_with_gold_and_ends_with_the_student(
     recipe, tmp_path, monkeypatch
 ):

@@ -36,7 +36,9 @@ def bridged(recipe, other_teacher):
     return make
 
 
-@pytest.mark.parametrize("method", ["rkd", "akl", "kid", "gkd-jsd"])
+@pytest.mark.parametrize(
+    "method", ["kid", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rkd", "akl", "gkd-jsd"))]
+)
 def test_the_same_tokenizer_on_both_sides_is_no_bridge(recipe, tmp_path, method):
     ordinary = train(recipe(method, "train.steps=2", STILL), tmp_path / "ordinary")
     crossed = train(recipe(method, "train.steps=2", STILL, "teacher.bridge=hybrid"), tmp_path / "crossed")
@@ -119,13 +121,16 @@ def value_by_hand(bridge, p, q, common):
 @pytest.mark.parametrize(
     ("method", "bridge"),
     [
-        *[("kid", "uld"), ("gkd-jsd", "hybrid"), ("seqkd", "hybrid"), ("f-distill", "uld")],
+        *[("kid", "uld"), ("gkd-jsd", "hybrid")],
         *[
             pytest.param(method, bridge, marks=pytest.mark.slow)
             for method in ("fkd", "akl", "kid", "imitkd", "distillm")
             for bridge in ("uld", "hybrid")
         ],
-        pytest.param("atkd", "uld", marks=pytest.mark.slow),
+        *[
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("seqkd", "hybrid"), ("f-distill", "uld"), ("atkd", "uld"))
+        ],
     ],
 )
 def test_methods_train_and_resume_to_the_same_bits(bridged, tmp_path, method, bridge):

@@ -36,8 +36,12 @@ def things(tiny_models, world):
     ("method", "overrides"),
     [
         ("kid", ()),
-        ("kid", ("student.tuning=lora", "student.lora_rank=4", "train.precision=bfloat16")),
-        ("f-distill", ("student.keep_layers=1", "data.train_limit=7")),
+        pytest.param(
+            "kid",
+            ("student.tuning=lora", "student.lora_rank=4", "train.precision=bfloat16"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("f-distill", ("student.keep_layers=1", "data.train_limit=7"), marks=pytest.mark.slow),
         ("sft", ("prompt.max_prompt_tokens=auto",)),
     ],
 )

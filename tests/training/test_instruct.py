@@ -86,7 +86,10 @@ def test_the_budget_drops_in_training_and_cuts_inputs_in_prediction(prepared):
         prepared("prompt.max_prompt_tokens=16", training=True)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [name if name in ("kid", "gkd-rkl") else pytest.param(name, marks=pytest.mark.slow) for name in METHODS],
+)
 def test_every_method_trains_on_instructions(instruct, tmp_path, method):
     settings = instruct(method, "train.steps=2", "train.calibration_windows=0", "switch.threshold=0.01")
     run = train(settings, tmp_path / "run")

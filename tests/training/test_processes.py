@@ -42,18 +42,18 @@ STILL = (
     "train.learning_rate=1e-30",
     "generation.temperature=0",
 )
+LORA = ("student.tuning=lora", "student.lora_rank=4")
+VARIANTS = {name: (name,) for name in METHODS} | {"kid-lora": ("kid", *LORA)}
+# Slow tests.
 MORE = {
-    "kid-lora": ("kid", "student.tuning=lora", "student.lora_rank=4"),
-    "gkd-rkl-lora": ("gkd-rkl", "student.tuning=lora", "student.lora_rank=4"),
+    "gkd-rkl-lora": ("gkd-rkl", *LORA),
     # One process pads two batches of rows where the other has one row.
     "kid-padded": ("kid", "train.share_prefix=off", "train.questions_per_tree=9"),
     "kid-recomputed": ("kid", "train.recompute_activations=true"),
     "switch-whole-teacher": ("switch", "teacher.across_processes=whole"),
     "rkd-kept-states": ("rkd", "train.teacher_hidden=on"),
 }
-VARIANTS = {name: (name,) for name in METHODS} | MORE
 LEARNING = ("train.steps=5", "train.save_every_steps=3", "train.learning_rate=1e-3")
-LORA = ("student.tuning=lora", "student.lora_rank=4")
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -64,7 +64,7 @@ def make(tmp_path_factory, tiny_models) -> MakeRecipe:
 
 
 def still(make: MakeRecipe, name: str) -> Recipe:
-    method, *overrides = VARIANTS[name]
+    method, *overrides = (VARIANTS | MORE)[name]
     return make(method, *STILL, *overrides)
 
 
@@ -75,9 +75,6 @@ def pair(make, tmp_path_factory) -> Path:
     jobs = [job(still(make, name), folder / name) for name in VARIANTS]
     on_policy, sft = make("gkd-rkl", *LEARNING, "generation.rollout_window=2"), make("sft", *LEARNING)
     jobs += [
-        job(make("sft", *LEARNING, "train.precision=bfloat16"), folder / "bfloat16"),
-        job(make("sft", *LEARNING, *LORA), folder / "lora"),
-        job(make("sft", *LEARNING, *LORA, "student.save_merged=false"), folder / "adapter"),
         job(on_policy, folder / "whole"),
         job(on_policy, folder / "killed", stop_after=4),
         job(on_policy, folder / "killed"),
@@ -87,6 +84,21 @@ def pair(make, tmp_path_factory) -> Path:
     of_one = job(sft, folder / "of-one", stop_after=4)
     do(of_one)
     run_jobs([*jobs, Job(of_one.recipe, of_one.out)], folder, processes=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def more(make, tmp_path_factory) -> Path:
+    """The same of what only slow tests look at."""
+    folder = tmp_path_factory.mktemp("more")
+    jobs = [job(still(make, name), folder / name) for name in MORE]
+    for name, options in {
+        "bfloat16": ("train.precision=bfloat16",),
+        "lora": LORA,
+        "adapter": (*LORA, "student.save_merged=false"),
+    }.items():
+        jobs.append(job(make("sft", *LEARNING, *options), folder / name))
+    run_jobs(jobs, folder, processes=2)
     return folder
 
 
@@ -115,6 +127,12 @@ def test_two_processes_give_the_loss_and_the_gradient_of_one(pair, make, tmp_pat
     assert_same_training(trained_alone(still(make, name), tmp_path / "alone"), pair / name)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MORE)
+def test_and_so_they_do_with_options(more, make, tmp_path, name):
+    assert_same_training(trained_alone(still(make, name), tmp_path / "alone"), more / name)
+
+
 def test_two_processes_step_as_adamw_does(pair):
     """Fed with the gradients that they had, torch's AdamW moves the whole weights to the same place."""
     steps = [load_file(steps_of(pair / "whole") / f"{number}.safetensors") for number in range(1, 6)]
@@ -134,7 +152,7 @@ def test_two_processes_step_as_adamw_does(pair):
         assert torch.equal(tensor, steps[-1][f"after.{name}"]), name
 
 
-def moved(folder: Path, tiny_models, one: dict, other: dict) -> float:
+def moved(tiny_models, one: dict, other: dict) -> float:
     """How far apart two trainings ended, as a share of how far one moved from where both began."""
     start = load_file(tiny_models["student"] / "model.safetensors")
     apart = sum(float((one[name].float() - other[name].float()).square().sum()) for name in start)
@@ -142,24 +160,26 @@ def moved(folder: Path, tiny_models, one: dict, other: dict) -> float:
     return (apart / way) ** 0.5
 
 
-@pytest.mark.parametrize(("name", "more"), [("bfloat16", ("train.precision=bfloat16",)), ("lora", LORA)])
-def test_the_finished_model_of_two_is_that_of_one(pair, make, tmp_path, tiny_models, name, more):
-    alone = train(make("sft", *LEARNING, *more), tmp_path / "alone")
-    mine, theirs = weights(alone), weights(RunFolder(pair / name))
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), [("bfloat16", ("train.precision=bfloat16",)), ("lora", LORA)])
+def test_the_finished_model_of_two_is_that_of_one(more, make, tmp_path, tiny_models, name, options):
+    alone = train(make("sft", *LEARNING, *options), tmp_path / "alone")
+    mine, theirs = weights(alone), weights(RunFolder(more / name))
     assert {key: tensor.dtype for key, tensor in mine.items()} == {
         key: tensor.dtype for key, tensor in theirs.items()
     }
-    assert moved(pair, tiny_models, mine, theirs) < (0.3 if name == "bfloat16" else 0.05)
+    assert moved(tiny_models, mine, theirs) < (0.3 if name == "bfloat16" else 0.05)
     assert json.loads((alone.model / "config.json").read_text()) == json.loads(
-        (pair / name / "model" / "config.json").read_text()
+        (more / name / "model" / "config.json").read_text()
     )
-    AutoModelForCausalLM.from_pretrained(pair / name / "model")
+    AutoModelForCausalLM.from_pretrained(more / name / "model")
 
 
-def test_an_adapter_is_saved_alone(pair, make, tmp_path):
+@pytest.mark.slow
+def test_an_adapter_is_saved_alone(more, make, tmp_path):
     alone = train(make("sft", *LEARNING, *LORA, "student.save_merged=false"), tmp_path / "alone")
     mine, theirs = (
-        load_file(folder / "model" / "adapter_model.safetensors") for folder in (alone.path, pair / "adapter")
+        load_file(folder / "model" / "adapter_model.safetensors") for folder in (alone.path, more / "adapter")
     )
     assert mine.keys() == theirs.keys()
     for name, tensor in mine.items():
@@ -213,7 +233,12 @@ def test_layers_that_attend_through_a_cache_are_not_recomputed(make, tmp_path, m
 @pytest.mark.slow
 def test_four_processes_give_the_loss_and_the_gradient_of_one(make, tmp_path):
     names = ("kid", "gkd-rkl", "switch", "minillm", "distillm", "seqkd", "atkd", "kid-padded", "kid-lora")
-    run_jobs([job(still(make, name), tmp_path / "four" / name) for name in names], tmp_path, processes=4)
+    run_jobs(
+        [job(still(make, name), tmp_path / "four" / name) for name in names],
+        tmp_path,
+        processes=4,
+        torchrun=True,
+    )
     for name in names:
         alone = trained_alone(still(make, name), tmp_path / "alone" / name)
         assert_same_training(alone, tmp_path / "four" / name)

@@ -102,7 +102,7 @@ def test_what_was_written_is_replayed_about_its_own_questions(recipe, tmp_path, 
     assert all(line["loss"] > 0 for line in step_lines(run))
 
 
-@pytest.mark.parametrize("rounds", [1, 4])
+@pytest.mark.parametrize("rounds", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_a_killed_run_goes_on_with_its_buffer(recipe, tmp_path, rounds):
     settings = recipe("distillm", *REPLAYING, f"generation.rollout_window={rounds}")
     whole = train(settings, tmp_path / "whole")

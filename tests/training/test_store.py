@@ -121,6 +121,7 @@ def test_room_is_made_by_what_was_used_least_recently(store, tmp_path, caplog):
     assert growing.exists(), "another process may be writing it"
 
 
+@pytest.mark.slow
 def test_two_processes_that_write_and_read_never_meet_half_an_entry(store, tmp_path):
     """Both write the same entries over and over and check every read; neither may ever find a broken one."""
     code = f"""

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from itertools import product
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from run_folders import Killed, assert_equal, log_lines, train_killed_at, weight
 EPOCH_STEPS = 2  # ten examples: 6 + 4
 TWO_EPOCHS = f"train.steps={2 * EPOCH_STEPS}"
 EXAMPLES = 10
+FAST = {("fkd", "tree", "float32"), ("rkd", "padded", "bfloat16")}
 
 
 def said(caplog) -> list[str]:
@@ -86,9 +88,13 @@ def counts(run) -> dict[str, float]:
 # ---- equal ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("layout", ["tree", "padded"])
-@pytest.mark.parametrize("method", ["fkd", "rkd"])
+@pytest.mark.parametrize(
+    ("method", "layout", "precision"),
+    [
+        pytest.param(*case, marks=[] if case in FAST else pytest.mark.slow)
+        for case in product(("fkd", "rkd"), ("tree", "padded"), ("float32", "bfloat16"))
+    ],
+)
 def test_loss_and_gradients_are_those_of_the_teacher_to_the_bit(recipe, folder, method, layout, precision):
     """A window of the very tree that an entry holds: cold, warm and without the cache."""
     bench = Bench(recipe(method, TWO_EPOCHS, f"train.precision={precision}"))
@@ -134,7 +140,7 @@ def test_with_all_states_there_the_teacher_does_not_run(recipe, monkeypatch, cap
 # ---- what is on disk never changes what is learned -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_cold_warm_and_damaged_runs_end_with_the_same_bits(recipe, tmp_path, folder, precision, caplog):
     settings = recipe("rkd", TWO_EPOCHS, f"train.precision={precision}")
     cold = train(settings, tmp_path / "cold")

@@ -18,8 +18,13 @@ from distilsql.training.train import train
 from run_folders import step_lines, weights
 from tiny_world import COMPLETION_TOKENS
 
+# test_processes.py trains every method, too.
+ACCOUNTED = ("sft", "kid", "gkd-rkl", "seqkd", "minillm", "switch")
 
-@pytest.mark.parametrize("method", METHODS)
+
+@pytest.mark.parametrize(
+    "method", [name if name in ACCOUNTED else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+)
 def test_every_method_trains_and_accounts_for_its_cost(recipe, tmp_path, method, tiny_models):
     run = train(recipe(method, "train.steps=2"), tmp_path / "run")
     summary = json.loads(run.summary.read_text())
@@ -64,7 +69,13 @@ def assert_same_windows(one, other):
         assert mine["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-3)
 
 
-@pytest.mark.parametrize("method", ["sft", "rkd", "kid", "kid-mask-only", "gkd-rkl", "f-distill"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("sft", "kid", "gkd-rkl"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("rkd", "kid-mask-only", "f-distill")),
+    ],
+)
 def test_shared_and_padded_layout_give_the_same_losses_and_gradients(recipe, tmp_path, method):
     tree = train(recipe(method, "train.share_prefix=on", *STILL), tmp_path / "tree")
     padded = train(recipe(method, "train.share_prefix=off", *STILL), tmp_path / "padded")
@@ -145,7 +156,10 @@ def test_a_finished_model_says_what_made_it(recipe, tmp_path):
     assert f"1 optimizer steps, {seen} examples" in card
 
 
-@pytest.mark.parametrize("strategy", ["random", "uniform", "hard", "easy"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["random", "hard", *(pytest.param(name, marks=pytest.mark.slow) for name in ("uniform", "easy"))],
+)
 def test_kid_masks_the_ceiling_of_its_share_and_never_eos(recipe, world, tmp_path, strategy):
     settings = (f"distill.mask_strategy={strategy}", "distill.mask_share=0.3", "train.steps=2")
     run = train(recipe("kid", *settings), tmp_path / "run")
@@ -156,7 +170,7 @@ def test_kid_masks_the_ceiling_of_its_share_and_never_eos(recipe, world, tmp_pat
     assert json.loads(run.summary.read_text())["counts"]["masked_tokens"] == expected
 
 
-@pytest.mark.parametrize("rewriting", ["greedy", "sampled"])
+@pytest.mark.parametrize("rewriting", ["greedy", pytest.param("sampled", marks=pytest.mark.slow)])
 def test_kid_predicts_its_masks_in_chunks(recipe, tmp_path, monkeypatch, rewriting):
     """Never more logits than a loss chunk has, and the same predictions."""
     settings = (f"distill.rewriting={rewriting}", "distill.mask_share=0.5", "train.steps=2")
@@ -202,7 +216,7 @@ def test_the_peak_of_a_run_is_not_that_of_its_start_up_check(recipe, tmp_path, m
     assert order == ["check", "reset"]
 
 
-@pytest.mark.parametrize("method", ["gkd-rkl", "imitkd", "switch"])
+@pytest.mark.parametrize("method", ["gkd-rkl", pytest.param("imitkd", marks=pytest.mark.slow), "switch"])
 def test_generated_completions_are_counted_themselves(recipe, tmp_path, method):
     """Per token, the loss is the mean over the tokens that were generated, not over the dataset's."""
     run = train(recipe(method, "distill.reduction=per_token", "train.steps=2"), tmp_path / "run")

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import queue
 import select
 import struct
 import subprocess
@@ -28,6 +27,9 @@ GRACE_S = 0.15
 START_TIMEOUT_S = 60.0
 READY_BYTES = 100
 STARTS = 3  # of a worker that is killed while it starts
+# How many kinds of workers (engine, memory) a pool keeps beside each other. Synthesis goes to and fro between a server
+# and files with every query; starting a worker takes longer than most queries.
+KINDS = 2
 TRANSFER_S = 60.0
 # How long a server may take to let us in, which is not part of a statement's time.
 CONNECT_S = 10.0
@@ -36,7 +38,8 @@ Answer = TypeVar("Answer")
 
 
 class ExecutionPool:
-    """Runs jobs in `workers` processes. A context manager; `run` and `map` may be called from several threads.
+    """Runs jobs in `workers` processes at a time, and keeps as many idle ones of another kind. A context manager; `run`
+    and `map` may be called from several threads.
 
     Workers are separate programs, not forks of this process: a parent with torch and its threads loaded is safe,
     and a script needs no `if __name__ == "__main__"`. They end with the pool, with this process however it
@@ -45,9 +48,9 @@ class ExecutionPool:
 
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers or os.cpu_count() or 1
-        self._idle: queue.LifoQueue[WorkerProcess | None] = queue.LifoQueue()
-        for _ in range(self.workers):
-            self._idle.put(None)  # started when first needed
+        self._turns = threading.Semaphore(self.workers)
+        self._idle: list[WorkerProcess] = []  # the one used last comes last
+        self._choosing = threading.Lock()
         self._started: set[WorkerProcess] = set()
         self._closed = False
 
@@ -119,18 +122,33 @@ class ExecutionPool:
     @contextlib.contextmanager
     def _worker(self, kind: "_Kind") -> "Iterator[WorkerProcess]":
         """A live worker of exactly this kind: neither SQLite nor the kernel lets a memory limit be raised again."""
-        worker = self._idle.get()
-        try:
-            if worker is None or worker.kind != kind or not worker.is_alive():
-                worker = self._start(kind, instead_of=worker)
-            yield worker
-        finally:
-            self._idle.put(worker)
+        with self._turns:
+            worker = self._idle_of(kind) or self._start(kind)
+            try:
+                yield worker
+            finally:
+                with self._choosing:
+                    self._idle.append(worker)
 
-    def _start(self, kind: "_Kind", instead_of: "WorkerProcess | None") -> "WorkerProcess":
-        if instead_of is not None:
-            instead_of.kill()
-            self._started.discard(instead_of)
+    def _idle_of(self, kind: "_Kind") -> "WorkerProcess | None":
+        """The one used last; None where all are dead or of other kinds, of which some are let go if they are many."""
+        with self._choosing:
+            for dead in [worker for worker in self._idle if not worker.is_alive()]:
+                self._let_go(dead)
+            for worker in reversed(self._idle):
+                if worker.kind == kind:
+                    self._idle.remove(worker)
+                    return worker
+            while len(self._idle) > (KINDS - 1) * self.workers:
+                self._let_go(self._idle[0])
+            return None
+
+    def _let_go(self, worker: "WorkerProcess") -> None:
+        self._idle.remove(worker)
+        worker.kill()
+        self._started.discard(worker)
+
+    def _start(self, kind: "_Kind") -> "WorkerProcess":
         if self._closed:
             raise RunError("This pool of SQL workers is closed; make a new ExecutionPool.")
         for tries_left in reversed(range(STARTS)):

@@ -131,6 +131,7 @@ def test_a_kill_at_any_place_trains_nothing_twice_and_asks_nothing_twice(
     assert asked == list(range(len(answered) + 1, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_a_larger_draw_asks_only_the_new_questions(book, world, plan_of, monkeypatch):
     plan = plan_of(book, world, "shares", only=["kid"])
@@ -212,6 +213,7 @@ def test_without_weights_a_suite_is_judged_on_the_queries_that_scores_hold(book,
     assert state_of(plan.runs["sft_small_seed0"]) is State.PART_DONE
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_another_tables_runs_are_used_and_what_only_left_out_is_shown(book, world, plan_of, trained):
     reproduce(plan_of(book, world, "main", only=["kid"]), world / "out")
@@ -223,6 +225,7 @@ def test_another_tables_runs_are_used_and_what_only_left_out_is_shown(book, worl
     assert "| sft | ours | not run |" in (world / "out" / "main.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_deleted_weights_are_made_again_only_if_another_run_needs_them(book, world, plan_of, trained):
     """Scores, logs and summaries are what is kept of published runs."""
@@ -259,6 +262,7 @@ def test_deleted_weights_are_made_again_only_if_another_run_needs_them(book, wor
     assert state_of(kept) is State.PART_DONE
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_a_folder_of_another_recipe_is_left_alone_and_the_others_are_made(book, world, plan_of, trained):
     plan = plan_of(book, world, "main", only=["sft", "kid"])
@@ -282,6 +286,7 @@ def test_runs_that_cannot_be_made_take_those_that_need_them_with_them(book, worl
     assert "not run" in (world / "out" / "main.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_a_run_that_is_out_of_memory_leaves_the_others_their_turn(book, world, plan_of, monkeypatch):
     real = reproduction.predict
