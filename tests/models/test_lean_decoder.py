@@ -2,24 +2,12 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from distilsql.models.decoding import start_decoding
 from distilsql.models.lean_decoder import LeanDecoder, fits_lean
-from distilsql.models.packed_linear import PackedWeight
 from distilsql.models.tree_model import TreeModel
-from families import make_model, random_tree
-
-
-class Plain(PackedWeight):
-    """Not packed: what is left is the decoder's own arithmetic."""
-
-    def __call__(self, input_XI):
-        return F.linear(input_XI, self._packed, self._layer.bias)
-
-    def _pack(self, weight_OI):
-        return weight_OI
+from families import PlainWeight, make_model, random_tree
 
 
 def decoded(runner, states):
@@ -46,7 +34,7 @@ def test_hidden_states_are_the_models(family, questions):
     states = [runner.run_prompts(random_tree(seed, questions=questions)[0]) for seed in (3, 4)]
     whole = decoded(runner, states)
     assert fits_lean(model)
-    runner.lean = LeanDecoder(model.base_model, Plain)
+    runner.lean = LeanDecoder(model.base_model, PlainWeight)
     torch.testing.assert_close(decoded(runner, states), whole, rtol=1e-4, atol=1e-4)
     for parameter in model.parameters():  # what it computes with is its own copy
         if parameter.ndim == 2 and parameter.shape[0] != model.config.vocab_size:
