@@ -1,12 +1,16 @@
 """Questions that arrive at any time are decoded together, and answered as if each were asked alone."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
+from distilsql.cli.serving import _decode_in
+from distilsql.errors import ModelError
 from distilsql.inference.asker import Asker
 from distilsql.inference.prepare import prepare
 from distilsql.models.generate import GenerationOptions, generate_trees, uniform_stream
+from distilsql.models.half_linear import has_half_products
 from distilsql.models.lean_decoder import LeanDecoder
 from distilsql.models.load import load_model
 from distilsql.models.tree import PromptTree
@@ -191,3 +195,16 @@ def test_a_question_is_prompted_as_a_benchmark_is(model, benchmark, examples):
         asked = asker.asked(example.question)
         assert asked.tree.prefix == prepared.prefixes[expected.prefix_key]
         assert asked.tree.questions == (expected.question,)
+
+
+def test_auto_writes_from_float16_where_it_can_be_had(tree_model):
+    model = SimpleNamespace(decoder=SimpleNamespace(model=tree_model))
+    _decode_in("auto", model)
+    assert tree_model.lean is None, "float64 stays as it is"
+    with pytest.raises(ModelError, match="leave out --weights float16"):
+        _decode_in("float16", model)
+    tree_model.model.float()
+    _decode_in("whole", model)
+    assert tree_model.lean is None
+    _decode_in("auto", model)
+    assert (tree_model.lean is not None) == has_half_products()
