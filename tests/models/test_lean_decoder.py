@@ -54,6 +54,8 @@ def test_what_is_computed_otherwise_does_not_fit():
     adapted.base_model.layers[1].mlp.up_proj = nn.Sequential(adapted.base_model.layers[1].mlp.up_proj)
     assert not fits_lean(adapted)
     assert fits_lean(make_model("llama"))
+    assert not fits_lean(make_model("llama"), lambda weight: weight.shape[0] != weight.shape[1])
+    assert not fits_lean(make_model("llama").bfloat16())
     other = make_model("llama")
     other.config.hidden_act = "gelu"
     assert not fits_lean(other)

@@ -26,19 +26,19 @@ _LINEARS = (
 )
 
 
-def fits_lean(causal_lm: Any) -> bool:
-    """Whether the model is computed as `LeanDecoder` does: of one of its classes, nothing in it replaced or hooked."""
-    if type(causal_lm) not in (LlamaForCausalLM, Qwen2ForCausalLM):
+def fits_lean(causal_lm: Any, fits: Callable[[Tensor], bool] = lambda weight: True) -> bool:
+    """Whether the model is computed as `LeanDecoder` does: of one of its classes, nothing in it replaced or hooked,
+    with weights that `fits` says can be packed. In bfloat16 it is not: norms are in float32 there."""
+    if type(causal_lm) not in (LlamaForCausalLM, Qwen2ForCausalLM) or causal_lm.dtype == torch.bfloat16:
         return False
     config = causal_lm.config
     is_full = all(kind == "full_attention" for kind in getattr(config, "layer_types", None) or ())
     modules = list(causal_lm.base_model.modules())
-    is_untouched = not any("forward" in vars(each) or each._forward_hooks for each in modules)
-    is_plain = all(
-        type(layer.get_submodule(name)) is nn.Linear
-        for layer in causal_lm.base_model.layers
-        for name in _LINEARS
+    is_untouched = not any(
+        "forward" in vars(each) or each._forward_hooks or each._forward_pre_hooks for each in modules
     )
+    linears = [layer.get_submodule(name) for layer in causal_lm.base_model.layers for name in _LINEARS]
+    is_plain = all(type(each) is nn.Linear and fits(each.weight) for each in linears)
     return config.hidden_act == "silu" and is_full and is_untouched and is_plain
 
 

@@ -194,7 +194,7 @@ class TreeModel:
                 f"Weights in {weights} are for decoding on {where}, with a plain output layer, by a model that runs "
                 f"trees exactly: leave out --weights {weights}."
             )
-        is_lean = self.attention == "parts" and fits_lean(self.causal_lm)
+        is_lean = self.attention == "parts" and fits_lean(self.causal_lm, fits)
         self.lean = LeanDecoder(self.decoder, kind) if is_lean else None
         linears = PackedLinears(nn.Module() if is_lean else self.decoder, kind, fits)
         self._packed = linears, kind(self.causal_lm.get_output_embeddings())
