@@ -1,6 +1,6 @@
 """How soon a question is answered by a server, and how many questions a second at once.
 
-    python bench/serve.py --model models/smollm2-135m --name smollm2-135m
+    python bench/serve.py --model models/smollm2-135m --name smollm2-135m --threads 2
 
 Starts the whole application on a free port of loopback and asks it over HTTP, as the page does, about one database of
 the demo. `first_s` is what the database's prompt took at the start; `load` what so many clients got that ask one
@@ -21,10 +21,13 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from distilsql.threads import wait_briefly
+from serving import set_threads
 
 wait_briefly()
+set_threads()
 
 import torch
 
@@ -37,6 +40,7 @@ from distilsql.inference.asker import AskedQuestion, Asker
 from distilsql.inference.model import Model
 from distilsql.inference.predict import load_any, load_named
 from distilsql.models.generate import generate_trees
+from distilsql.models.tree_model import DecodingWeights
 from distilsql.runs.sections import PromptSettings
 from distilsql.serve.app import make_app
 from distilsql.serve.feedback import Feedback
@@ -46,6 +50,7 @@ from serving import running
 
 RESULTS = Path(__file__).with_name("results") / "serve.json"
 DB_ID = "shop"
+COMPARED = 16  # questions that are answered from whole weights, too
 
 
 def post(url: str, body: dict[str, str]) -> float:
@@ -102,24 +107,27 @@ def serving(service: Service) -> Iterator[str]:
         yield url
 
 
-def int8_changes(model: Model, database: Database, questions: list[str]) -> dict[str, dict[str, float]]:
-    """Has the model decode in eight bits from now on; what that changes of its greedy completions."""
+def changed_by(
+    weights: DecodingWeights, model: Model, database: Database, questions: list[str]
+) -> dict[str, Any]:
+    """Has the model decode from these weights from now on; what that changes of its greedy completions."""
     asker, decoder = Asker(model, database), model.decoder
-    trees = [asker.asked(question).tree for question in questions]
+    trees = [asker.asked(question).tree for question in questions[:COMPARED]]
     before = [generate_trees(decoder.model, [tree], decoder.options())[0][0] for tree in trees]
-    decoder.model.decode_in_int8()
+    decoder.model.decode_in(weights)
     after = [generate_trees(decoder.model, [tree], decoder.options())[0][0] for tree in trees]
     same_tokens = [
         sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
         for one, other in zip(before, after, strict=True)
     ]
     return {
-        "int8": {
-            "questions": len(questions),
+        "weights": weights,
+        "changed": {
+            "questions": len(trees),
             "same_completions": sum(one == other for one, other in zip(before, after, strict=True)),
             "tokens": sum(map(len, before)),
             "tokens_until_the_first_difference": sum(same_tokens),
-        }
+        },
     }
 
 
@@ -161,7 +169,8 @@ def main() -> None:
     parser.add_argument("--name", default="demo-teacher")
     parser.add_argument("--questions", type=int, default=32)
     parser.add_argument("--longest", type=int, default=40, help="tokens of a query, at most")
-    parser.add_argument("--weights", choices=("whole", "int8"), default="whole")
+    parser.add_argument("--threads", type=int, help="default: OMP_NUM_THREADS, or by the model's size")
+    parser.add_argument("--weights", choices=("whole", "float16", "int8"), default="whole")
     parser.add_argument("--no-drafts", action="store_true")
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 32])
     parser.add_argument("--llama-cpp", nargs="*", default=[], help="kinds of GGUF: f16, q8_0, …")
@@ -170,7 +179,8 @@ def main() -> None:
     benchmark = load_sql_benchmark("demo:test-seen")
     questions = [each.question for each in benchmark.examples if each.db_id == DB_ID][: arguments.questions]
     database = benchmark.databases[DB_ID]
-    changed = int8_changes(model, database, questions) if arguments.weights == "int8" else {}
+    weights = arguments.weights
+    changed = {} if weights == "whole" else changed_by(weights, model, database, questions)
     with Service(model, database, name=arguments.name) as service, serving(service) as url:
         if arguments.no_drafts:
             service._writer.drafted = 0

@@ -1,12 +1,24 @@
 """An application on a real socket, for clients that need one."""
 
+import argparse
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 from distilsql.serve.server import _Server, listen, url_of
+from distilsql.threads import COUNT_VARIABLE
+
+
+def set_threads() -> None:
+    """Obey the command line's `--threads`. OpenMP reads it once: call this before torch is imported."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--threads", type=int)
+    threads = parser.parse_known_args()[0].threads
+    if threads is not None:
+        os.environ[COUNT_VARIABLE] = str(threads)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import copy
 import random
 
 import torch
+import torch.nn.functional as F
 from transformers import (
     AutoModelForCausalLM,
     CodeGenConfig,
@@ -24,6 +25,7 @@ from distilsql.distill.divergences import DIVERGENCES
 from distilsql.distill.head import Head
 from distilsql.distill.loss import Distillation, Likelihood, completion_loss
 from distilsql.models.generate import generate_trees
+from distilsql.models.packed_linear import PackedWeight
 from distilsql.models.tree import Branch, PromptTree, targets
 
 VOCABULARY = 97
@@ -170,3 +172,13 @@ def generate(model, tree, options, *, streams=None, prefix=None):
     """Completions of one tree."""
     own = None if streams is None else [streams]
     return generate_trees(model, [tree], options, streams=own, prefixes=[prefix])[0]
+
+
+class PlainWeight(PackedWeight):
+    """Not packed: what is left of a decoder that packs its weights is its own arithmetic."""
+
+    def __call__(self, input_XI):
+        return F.linear(input_XI, self._packed, self._layer.bias)
+
+    def _pack(self, weight_OI):
+        return weight_OI

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from distilsql.data.check import check
+from distilsql.data.plural import counted
 from distilsql.errors import DataError
 from reporters import watching
 
@@ -130,3 +131,11 @@ def test_the_golds_that_fail_are_those_on_record(spec: str) -> None:
     file = {"spider-dk": "Spider-DK.json"}.get(family, "dev.json")
     assert checked.gold_runs == on_record[file]["ok"]
     assert checked.gold_empty == on_record[file]["ok_but_empty"]
+
+
+def test_one_is_counted_as_one():
+    assert [counted(1, "database"), counted(0, "problem"), counted(2, "query")] == [
+        "1 database",
+        "0 problems",
+        "2 queries",
+    ]

@@ -170,6 +170,20 @@ def test_attack(attack, mode, folder, pool, request):
     assert after.rows == ((2,),), after
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_error_is_told_in_the_databases_words_about_the_persons_sql(engine, request, pool):
+    url = url_of(engine, request)
+    failed = pool.run(job(url, "SELECT nme FROM singer"))
+    assert failed.outcome is Outcome.SQL_ERROR
+    assert "nme" in failed.message
+    write = pool.run(job(url, "DELETE FROM singer"))
+    assert "only" in write.message
+    assert "quer" in write.message
+    for message in (failed.message, write.message):
+        assert "DECLARE" not in message
+        assert not message.startswith("(")
+
+
 @pytest.mark.parametrize("mode", ["serving", "evaluation"])
 def test_functions_leave_nothing_behind(mariadb, pool, mode):
     """With the owner's eyes: what the functions would have written."""

@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
-from distilsql.databases import sqlite_worker
+from distilsql.databases import reading, sqlite_worker
+from distilsql.databases.execute import shared_pool
 from distilsql.databases.fingerprint import take_fingerprint
-from distilsql.databases.job import Outcome, make_job
+from distilsql.databases.job import Execution, Outcome, make_job
 from distilsql.databases.pool import ExecutionPool
+from distilsql.databases.reading import read_rows
 from distilsql.databases.schema import introspect
 from distilsql.databases.values import matched_values, sample_values
-from distilsql.errors import DatabaseUnavailable
+from distilsql.errors import DatabaseUnavailable, DataError
 
 COUNT = "SELECT count(*) FROM t"
 PAGE = 4096
@@ -256,6 +258,7 @@ sys.addaudithook(lambda event, args: opened.append((event, args)) if event in ("
 from distilsql.databases.job import make_job
 from distilsql.databases.execute import shared_pool
 from distilsql.databases.fingerprint import take_fingerprint
+from distilsql.databases.reading import read_rows
 from distilsql.databases.schema import introspect
 from distilsql.databases.values import matched_values, sample_values
 from distilsql.metrics.suites.variants import read_template
@@ -335,3 +338,25 @@ def test_a_column_whose_name_is_not_utf8_is_left_out_and_blamed_on_no_statement(
     assert (
         pool.run(make_job(path, "SELECT CAST(x'ff' AS TEXT)", decoding="strict")).outcome is Outcome.SQL_ERROR
     )
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_read_of_ours_outlives_a_worker_that_was_killed(deaths, tmp_path, monkeypatch):
+    path, pool, runs = tmp_path / "t.sqlite", shared_pool(), []
+    with closing(sqlite3.connect(path)) as plain, plain:
+        plain.execute("CREATE TABLE t (a TEXT)")
+
+    class Killing:
+        def run(self, job):
+            runs.append(job)
+            if len(runs) <= deaths:
+                return Execution(Outcome.CRASHED, message="the worker ended with status -9")
+            return pool.run(job)
+
+    monkeypatch.setattr(reading, "shared_pool", Killing)
+    if deaths == 1:
+        assert read_rows(path, COUNT) == ((0,),)
+    else:
+        with pytest.raises(DataError, match="the worker ended with status -9"):
+            read_rows(path, COUNT)
+    assert len(runs) == 2

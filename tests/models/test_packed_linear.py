@@ -6,6 +6,7 @@ from torch import nn
 
 from distilsql.errors import ModelError
 from distilsql.models.decoding import start_decoding
+from distilsql.models.half_linear import HalfWeight, fits_half, has_half_products
 from distilsql.models.int8_linear import Int8Weight
 from distilsql.models.packed_linear import PackedLinears, PackedWeight, packs
 from distilsql.models.tree import Branch
@@ -15,6 +16,9 @@ from families import make_model, random_tree
 
 needs_packing = pytest.mark.skipif(
     not packs(torch.zeros(1, 1, dtype=torch.bfloat16)), reason="this CPU does not multiply bfloat16 by oneDNN"
+)
+needs_half = pytest.mark.skipif(
+    not has_half_products(), reason="this processor does not multiply float32 by float16"
 )
 
 
@@ -115,25 +119,51 @@ def test_a_weight_of_eight_bits_is_off_by_half_its_step_and_by_rounding(bias):
     torch.testing.assert_close(in_int8(rows), layer(rows), rtol=0, atol=2 * float(bound_XO.max()))
 
 
-def test_decoding_in_int8_is_close_and_leaves_the_model_as_it_was():
-    model = make_model("llama", seed=1, spread=3.0)
+@needs_half
+@pytest.mark.parametrize("bias", [False, True])
+@torch.no_grad()
+def test_a_weight_of_sixteen_bits_is_off_by_its_rounding(bias):
+    torch.manual_seed(0)
+    layer, rows = nn.Linear(64, 96, bias=bias), torch.randn(2, 3, 64)
+    in_half = HalfWeight(layer)
+    in_half.renew()
+    rounded = nn.functional.linear(rows, layer.weight.half().float(), layer.bias)
+    torch.testing.assert_close(in_half(rows), rounded, rtol=1e-5, atol=1e-5)
+    assert not torch.equal(in_half(rows), layer(rows))
+    layer.weight.copy_(layer.weight.bfloat16())  # as models are published
+    in_half.renew()
+    torch.testing.assert_close(in_half(rows), layer(rows), rtol=1e-5, atol=1e-5)
+
+
+def test_a_weight_that_float16_cannot_hold_is_left_alone():
+    assert not fits_half(torch.full((2, 3), 7e4))
+    assert not fits_half(torch.ones(2, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2"])
+@pytest.mark.parametrize(
+    ("weights", "apart"), [pytest.param("float16", 1e-3, marks=needs_half), ("int8", 0.1)]
+)
+def test_decoding_in_fewer_bits_is_close_and_leaves_the_model_as_it_was(family, weights, apart):
+    model = make_model(family, seed=1, spread=3.0)
     runner = TreeModel(model)
     tree, _ = random_tree(3, questions=2)
     state = runner.run_prompts(tree)
-    weights = [parameter.clone() for parameter in model.parameters()]
+    before = [parameter.clone() for parameter in model.parameters()]
 
     def decoded():
         decoding, _ = start_decoding(runner, [state], 4)
         return decoding.log_probs(decoding.step(torch.tensor([5, 6])), 40)
 
     whole = decoded()
-    runner.decode_in_int8()
-    in_int8 = decoded()
-    assert not torch.equal(whole, in_int8)
-    assert (whole.exp() - in_int8.exp()).abs().max() < 0.1
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), weights, strict=True))
+    runner.decode_in(weights)
+    in_few_bits = decoded()
+    assert not torch.equal(whole, in_few_bits)
+    assert (whole.exp() - in_few_bits.exp()).abs().max() < apart
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
 
 
-def test_eight_bits_are_refused_where_they_cannot_be_computed():
-    with pytest.raises(ModelError, match="leave out --weights int8"):
-        TreeModel(make_model("llama").double()).decode_in_int8()
+@pytest.mark.parametrize("weights", ["float16", "int8"])
+def test_fewer_bits_are_refused_where_they_cannot_be_computed(weights):
+    with pytest.raises(ModelError, match="leave out --weights"):
+        TreeModel(make_model("llama").double()).decode_in(weights)

@@ -3,12 +3,21 @@
 With DISTILSQL_SCREENSHOTS=FOLDER the pictures of docs/serving.md are written there.
 """
 
+import contextlib
 import json
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
+
+from distilsql.databases.database import open_database
+from distilsql.databases.job import Execution, Outcome
+from distilsql.inference.asker import carry_out
+from distilsql.inference.candidates import Choosing
+from distilsql.serve.service import Service
+from serving import running
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -122,6 +131,46 @@ def test_a_person_asks_edits_sorts_downloads_and_corrects(served, page_of, examp
         assert page.input_value("#question") == examples[0].question
 
 
+def test_how_many_candidates_agree_is_said(model, database, app_of, page_of, examples):
+    service = Service(model, database, name="teacher", choosing=Choosing(4, temperature=1.2))
+    with service, running(app_of(service)) as url:
+        page = page_of(url)
+        said = []
+        for example in examples[:6]:
+            with page.expect_response("**/api/ask") as answering:
+                ask(page, example.question)
+            answer = answering.value.json()
+            assert page.inner_text("#times").endswith(f", {answer['votes']} of 4 candidates agree")
+            said.append(answer["votes"])
+        assert min(said) < 4, "they disagree somewhere"
+        run(page, "SELECT 1")
+        assert "agree" not in page.inner_text("#times")
+
+
+def test_a_retry_is_said(model, database, app_of, page_of, examples):
+    failing = []
+
+    def first_fails(database, sql):
+        failing[:] = failing or [sql]
+        if sql == failing[0]:
+            return Execution(Outcome.SQL_ERROR, message="no such table: here")
+        return carry_out(database, sql)
+
+    choosing = Choosing(retry=True, temperature=1.5)
+    service = Service(model, database, name="teacher", choosing=choosing, run_sql=first_fails)
+    with service, running(app_of(service)) as url:
+        page = page_of(url)
+        retried = []
+        for example in examples[:6]:
+            failing.clear()
+            with page.expect_response("**/api/ask") as answering:
+                ask(page, example.question)
+            retried.append(answering.value.json()["retried"])
+            assert ("after another query failed" in page.inner_text("#times")) == retried[-1]
+            assert page.is_hidden("#problem") == retried[-1]
+        assert any(retried)
+
+
 def test_a_write_is_refused_and_said(served, page_of, examples):
     with served() as url:
         page = page_of(url)
@@ -151,9 +200,16 @@ def test_the_schema_is_found_and_the_keyboard_is_enough(served, page_of, databas
     with served() as url:
         page = page_of(url)
         page.wait_for_selector("#tables summary")
-        column = database.schema.tables[1].columns[-1].name
+        table = database.schema.tables[1]
+        column = table.columns[-1].name
+        assert page.inner_text("#table-count") == str(len(database.schema.tables))
         page.fill("#find", column)
         assert column in page.inner_text("#tables")
+        listed = page.locator("#tables li").all_inner_texts()
+        assert listed
+        assert all(column in text for text in listed), "only the columns that were looked for"
+        page.fill("#find", table.name)
+        assert page.locator("#tables li").count() >= len(table.columns)
         page.fill("#find", "nowhere")
         assert page.inner_text("#tables") == ""
         page.focus("#question")
@@ -186,6 +242,18 @@ def test_a_server_that_is_gone_is_said(served, page_of, examples):
     ask(page, examples[0].question)
     assert "does not answer" in page.inner_text("#status")
     page_of.faults.clear()
+
+
+def test_a_hundred_tables_leave_the_history_in_sight(model, page_of, app_of, tmp_path):
+    path = tmp_path / "large.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for number in range(100):
+            connection.execute(f"CREATE TABLE branch_{number} (id INTEGER PRIMARY KEY, name TEXT)")
+    with Service(model, open_database(path), name="teacher") as service, running(app_of(service)) as url:
+        page = page_of(url, viewport={"width": 1200, "height": 900})
+        page.wait_for_selector("#tables summary")
+        assert page.locator("#tables summary").count() == 100
+        assert page.locator("#history").bounding_box()["y"] < 900
 
 
 @pytest.mark.parametrize(

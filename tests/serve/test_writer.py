@@ -1,16 +1,22 @@
 """Questions that arrive at any time are decoded together, and answered as if each were asked alone."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
+from distilsql.cli.serving import _decode_in
+from distilsql.errors import ModelError
 from distilsql.inference.asker import Asker
 from distilsql.inference.prepare import prepare
 from distilsql.models.generate import GenerationOptions, generate_trees, uniform_stream
+from distilsql.models.half_linear import has_half_products
+from distilsql.models.lean_decoder import LeanDecoder
 from distilsql.models.load import load_model
 from distilsql.models.tree import PromptTree
 from distilsql.models.tree_model import TreeModel
 from distilsql.serve.writer import Overloaded, Writer
+from families import PlainWeight
 
 EOS, SIZE, LONGEST = 0, 300, 12
 
@@ -29,9 +35,12 @@ def alone(model, tree, longest=LONGEST):
     return generate_trees(model, [tree], GenerationOptions(EOS, SIZE, longest))[0][0]
 
 
-def test_rows_that_join_while_others_are_written_change_nothing(tree_model):
+@pytest.mark.parametrize("is_lean", [False, True])
+def test_rows_that_join_while_others_are_written_change_nothing(tree_model, is_lean):
     trees = [*questions(6), *questions(3, prefix=(9, 9, 10)), *questions(2)]
     expected = [alone(tree_model, tree) for tree in trees]
+    if is_lean:
+        tree_model.lean = LeanDecoder(tree_model.decoder, PlainWeight)
     arrived, order = threading.Event(), []
 
     def told(token):
@@ -103,10 +112,13 @@ def test_a_failure_is_told_to_those_it_met_and_to_no_other(tree_model):
         writer.write(tree, max_new_tokens=LONGEST)
 
 
-def test_drafts_change_no_token_and_are_used(tree_model):
+@pytest.mark.parametrize("is_lean", [False, True])
+def test_drafts_change_no_token_and_are_used(tree_model, is_lean):
     """The same questions again, beside new ones: what was written before is drafted, and kept as far as it is right."""
     trees = [*questions(4), *questions(4), *questions(8)]
     expected = [alone(tree_model, tree) for tree in trees]
+    if is_lean:
+        tree_model.lean = LeanDecoder(tree_model.decoder, PlainWeight)
     sampled = GenerationOptions(EOS, SIZE, LONGEST, temperature=1.0)
     drawn = [
         generate_trees(tree_model, [tree], sampled, streams=[[uniform_stream(7)]])[0][0] for tree in trees[:4]
@@ -183,3 +195,16 @@ def test_a_question_is_prompted_as_a_benchmark_is(model, benchmark, examples):
         asked = asker.asked(example.question)
         assert asked.tree.prefix == prepared.prefixes[expected.prefix_key]
         assert asked.tree.questions == (expected.question,)
+
+
+def test_auto_writes_from_float16_where_it_can_be_had(tree_model):
+    model = SimpleNamespace(decoder=SimpleNamespace(model=tree_model))
+    _decode_in("auto", model)
+    assert tree_model.lean is None, "float64 stays as it is"
+    with pytest.raises(ModelError, match="leave out --weights float16"):
+        _decode_in("float16", model)
+    tree_model.model.float()
+    _decode_in("whole", model)
+    assert tree_model.lean is None
+    _decode_in("auto", model)
+    assert (tree_model.lean is not None) == has_half_products()

@@ -22,23 +22,23 @@ def data_check(
     Gold queries whose result depends on a tie are listed as notes, not as problems: they can still be judged.
     """
     from distilsql.data.check import check, problem_lines
+    from distilsql.data.plural import counted
 
     report = check(target, data, database=own_place(database), timeout_s=gold_timeout)
     for checked in report.benchmarks:
         golds = (
-            f", {checked.databases} databases, {checked.gold_runs} golds run "
+            f", {counted(checked.databases, 'database')}, {counted(checked.gold_runs, 'gold')} run "
             f"({checked.gold_empty} with an empty result)"
         )
         of_records = f" of {checked.found} records" if checked.found != checked.examples else ""
-        print(
-            f"{checked.name}: {checked.examples} examples{of_records}{golds if checked.task == 'sql' else ''}"
-        )
+        told = golds if checked.task == "sql" else ""
+        print(f"{checked.name}: {counted(checked.examples, 'example')}{of_records}{told}")
     for line in problem_lines(report.warnings):
         print(f"  note: {line}")
     for line in problem_lines(report.problems):
         print(f"  {line}")
     if report.problems:
-        raise DataError(f"{target} has {len(report.problems)} problems, listed above.")
+        raise DataError(f"{target} has {counted(len(report.problems), 'problem')}, listed above.")
 
 
 def suite_build(

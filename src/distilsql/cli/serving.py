@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -10,6 +10,9 @@ from distilsql.cli.answering import asked_of
 from distilsql.cli.options import AskedDatabase, Candidates, Limit, OwnDatabase, Retry, Root, own_place
 from distilsql.errors import RunError
 from distilsql.progress import duration, progress
+
+if TYPE_CHECKING:
+    from distilsql.inference.model import Model
 
 KEY_VARIABLE = "DISTILSQL_API_KEY"
 Served = Annotated[str, typer.Argument(help="A finished run, or demo:teacher")]
@@ -34,9 +37,11 @@ def serve(
     candidates: Candidates = 1,
     retry: Retry = False,
     weights: Annotated[
-        Literal["whole", "int8"],
-        typer.Option(help="int8: write from weights of eight bits, faster on a CPU and a little less exact"),
-    ] = "whole",
+        Literal["auto", "whole", "float16", "int8"],
+        typer.Option(
+            help="What a CPU writes from. auto: float16, half of the bytes, where a float32 model can"
+        ),
+    ] = "auto",
     instead_of: Annotated[
         Path | None,
         typer.Option(help="The run served so far: compare the two on --on first, and refuse a worse one"),
@@ -74,8 +79,7 @@ def serve(
         if instead_of is not None and on is not None:
             _refuse_a_worse_one(run, instead_of, on, database)
         model, recipe, served = asked_of(run, database)
-        if weights == "int8":
-            model.decoder.model.decode_in_int8()
+        _decode_in(weights, model)
         with progress("starting"):
             from distilsql.inference.candidates import Choosing
             from distilsql.serve.app import make_app
@@ -101,6 +105,16 @@ def serve(
                 print(f"Page {url}   OpenAI API {url}v1   MCP {url}mcp   Ctrl-C stops.", flush=True)
 
             serve_app(app, bound, ready=ready)
+
+
+def _decode_in(weights: Literal["auto", "whole", "float16", "int8"], model: "Model") -> None:
+    """Raises ModelError where the model cannot be written from such weights here."""
+    runner = model.decoder.model
+    if weights == "auto":
+        weights = "float16" if runner.can_decode_in("float16") else "whole"
+    if weights != "whole":
+        with progress(f"packing weights in {weights}"):
+            runner.decode_in(weights)
 
 
 def _refuse_a_worse_one(run: str, old: Path, on: str, database: str | None) -> None:
@@ -132,6 +146,7 @@ def mcp(
     import asyncio
 
     model, recipe, served = asked_of(run, database)
+    _decode_in("auto", model)
     from distilsql.inference.candidates import Choosing
     from distilsql.serve.mcp_server import mcp_server, serve_stdio
     from distilsql.serve.service import Service

@@ -11,3 +11,7 @@ def plural(noun: str) -> str:
     elif head.endswith(("s", "x", "ch", "sh")):
         head += "e"
     return f"{head}s{of}{rest}"
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun if count == 1 else plural(noun)}"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from distilsql.databases.execute import shared_pool
-from distilsql.databases.job import Execution, Outcome, Row, make_job, require_available
+from distilsql.databases.job import Execution, Job, Outcome, Row, make_job, require_available
 from distilsql.databases.url import DatabaseUrl, Place
 from distilsql.errors import DataError
 
@@ -28,7 +28,7 @@ def read(
     outcome.
     """
     job = replace(make_job(path, sql, timeout_s=timeout_s), max_steps=max_steps)
-    return require_available(shared_pool().run(job), path)
+    return require_available(_run(job), path)
 
 
 def read_catalogue(url: DatabaseUrl) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def read_catalogue(url: DatabaseUrl) -> dict[str, Any]:
     Raises DatabaseUnavailable if it cannot be read, DataError if it does not answer.
     """
     job = replace(make_job(url, "", timeout_s=CATALOGUE_TIMEOUT_S), task="catalogue")
-    execution = require_available(shared_pool().run(job), url)
+    execution = require_available(_run(job), url)
     if execution.outcome is not Outcome.ROWS:
         raise DataError(
             f"The tables of {url} cannot be listed ({execution.outcome.value}: {execution.message}); check what its "
@@ -47,6 +47,12 @@ def read_catalogue(url: DatabaseUrl) -> dict[str, Any]:
         )
     ((found,),) = execution.rows
     return json.loads(str(found))
+
+
+def _run(job: Job) -> Execution:
+    """Once more where the worker died: it may have been killed from outside, and a damaged file kills the next, too."""
+    execution = shared_pool().run(job)
+    return shared_pool().run(job) if execution.outcome is Outcome.CRASHED else execution
 
 
 def read_rows(path: Place, sql: str) -> tuple[Row, ...]:

@@ -74,7 +74,7 @@ class ServerWorker:
             return {"outcome": "DENIED", "message": str(error)}
         except Exception as error:
             outcome = "TIMEOUT" if is_late.is_set() else self._driver.classify(error)
-            return {"outcome": outcome, "message": str(error).strip()}
+            return {"outcome": outcome, "message": self._driver.said(error)}
         finally:
             with suppress(Exception):  # a connection that is lost has nothing to undo
                 self._driver.close(connection)

@@ -16,8 +16,12 @@ from distilsql.inference.model import Model
 from distilsql.inference.prepare import Prepared, prepare
 from distilsql.metrics.evaluate import evaluate
 from distilsql.metrics.statistics import mcnemar_exact
+from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.tree import Branch, PromptTree
+from distilsql.models.tree_model import PrefixState
 from distilsql.progress import progress
+
+PREFIX_BYTES = 1024 * 2**20
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,16 @@ def prove(original: Original, file: LlamaCpp) -> Proof:
     check_tokens(original, file.tokens_of)
     answers: dict[str, str] = {}
     apart: list[float] = []
+    prefixes = PrefixCache(model.decoder.model, PREFIX_BYTES)
     with progress(f"the file answers {original.benchmark.name}", len(prepared.examples)) as advance:
         for group in prepared.by_prefix():
             for example in group:
                 prompt = (*prepared.prefixes[example.prefix_key], *example.question)
                 written = file.write(prompt, model.decoder.max_new_tokens)
-                text = model.decoder.answer(written.tokens, "sql").text
-                answers[example.example.example_id] = text
-                apart += logp_differences(model, prepared.tree([example]), written)
+                answer = model.decoder.answer(written.tokens, "sql", prepared.engine_of(example))
+                answers[example.example.example_id] = answer.text
+                prefix = prefixes.get(example.prefix_key, prepared.prefixes[example.prefix_key])
+                apart += logp_differences(model, prepared.tree([example]), written, prefix)
                 advance()
     predictions = [answers[example.example_id] for example in original.benchmark.examples]
     same = sum(one == other for one, other in zip(original.answers, predictions, strict=True))
@@ -120,14 +126,17 @@ def check_tokens(original: Original, tokens_of: Callable[[str], tuple[int, ...]]
             )
 
 
-def logp_differences(model: Model, tree: PromptTree, written: Written) -> list[float]:
-    """How far the log-probability of each written token is from the model's own, natural, absolute."""
+def logp_differences(
+    model: Model, tree: PromptTree, written: Written, prefix: PrefixState | None = None
+) -> list[float]:
+    """How far the log-probability of each written token is from the model's own, natural, absolute. `prefix` is the
+    tree's, already run."""
     if not written.logps:
         return []
     decoder = model.decoder
     tokens = written.tokens[: len(written.logps)]
     with torch.no_grad():
-        hidden_ND = decoder.model.completion_hidden(tree, [Branch(0, tokens)])
+        hidden_ND = decoder.model.completion_hidden(tree, [Branch(0, tokens)], prefix)
         logp_NV = decoder.model.head().log_probs(hidden_ND, decoder.vocabulary_size)
     own = logp_NV[torch.arange(len(tokens)), torch.tensor(tokens)].tolist()
     return [abs(one - other) for one, other in zip(own, written.logps, strict=True)]

@@ -23,6 +23,7 @@ from transformers import DynamicCache
 from distilsql.errors import ModelError
 from distilsql.models.attention import additive, attend_rows
 from distilsql.models.layer_pass import KeyValue
+from distilsql.models.lean_attention import attend_few
 from distilsql.models.tree import PromptTree
 from distilsql.models.tree_model import PrefixState, PromptState, TreeModel
 
@@ -111,9 +112,13 @@ class Decoding:
         hidden_from = torch.arange(used, device=model.device) > columns_BL[:, :, None]
         self._mask_BLC = additive(hidden_from, model.dtype)
         self._folded_masks: dict[int, Tensor] = {}
+        position_ids_BL = self._prefix_length_B[:, None] + columns_BL
+        if model.lean is not None:
+            hidden_ND = model.lean(tokens_BL.flatten(), position_ids_BL.flatten(), self.attend)
+            return hidden_ND.view(*tokens_BL.shape, -1)
         output = model.sharding.run(
             input_ids=tokens_BL.reshape(1, -1),
-            position_ids=(self._prefix_length_B[:, None] + columns_BL).reshape(1, -1),
+            position_ids=position_ids_BL.reshape(1, -1),
             attention_mask=torch.zeros(1, 1, 1, 1, dtype=model.dtype, device=model.device),
             use_cache=False,
             tree=self,
@@ -129,7 +134,10 @@ class Decoding:
             buffer.transpose(1, 2)[self._rows_B1, self._columns_BL] = new_BLKD
         own = (self.keys[layer][:, :, :used], self.values[layer][:, :, :used])
         prefixes = [(count, self._prefix(state, layer)) for state, count in self._runs]
-        return attend_rows(query, prefixes, own, self._folded_mask(query.shape[1] // key.shape[1]), scale)
+        mask = self._folded_mask(query.shape[1] // key.shape[1])
+        if self.model.lean is not None and len(prefixes) == 1:
+            return attend_few(query, prefixes[0][1], own, mask, scale)
+        return attend_rows(query, prefixes, own, mask, scale)
 
     def _folded_mask(self, heads_per_key: int) -> Tensor:
         """The mask (B, 1, n·L, C) where the queries of one key/value head stand side by side; alike for all layers."""

@@ -22,8 +22,10 @@ from distilsql.distill.head import Head, log_probs
 from distilsql.errors import ModelError
 from distilsql.models.attention import IMPLEMENTATION, TreeContext, additive, attend_on_tree
 from distilsql.models.flex_attention import fits_flex_attention, flex_pass
+from distilsql.models.half_linear import HalfWeight, fits_half
 from distilsql.models.int8_linear import Int8Weight, fits_int8
 from distilsql.models.layer_pass import KeyValue
+from distilsql.models.lean_decoder import LeanDecoder, fits_lean
 from distilsql.models.load import Precision
 from distilsql.models.packed_linear import PackedLinears, PackedWeight, packs
 from distilsql.models.padded_rows import padded_hidden
@@ -43,6 +45,13 @@ from distilsql.models.tree import (
 
 Layout = Literal["tree", "padded"]
 AttentionKind = Literal["parts", "flex", "dense"]
+DecodingWeights = Literal["float16", "int8"]
+
+# How they are packed, which weights can be, and where.
+_DECODING_KINDS: dict[DecodingWeights, tuple[type[PackedWeight], Callable[[Tensor], bool], str]] = {
+    "float16": (HalfWeight, fits_half, "an x86 CPU, in float32"),
+    "int8": (Int8Weight, fits_int8, "a CPU, in float32 or bfloat16"),
+}
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,7 @@ class TreeModel:
         if self.attention != "dense":
             self.causal_lm.set_attn_implementation(IMPLEMENTATION)
         self._packed: tuple[PackedLinears, PackedWeight | None] | None = None
+        self.lean: LeanDecoder | None = None
 
     @property
     def device(self) -> torch.device:
@@ -170,16 +180,24 @@ class TreeModel:
         packed_head.renew()
         return linears, lambda hidden_ND, size: log_probs(head.shaped(packed_head(hidden_ND)[:, :size]))
 
-    def decode_in_int8(self) -> None:
-        """Decode with weights of eight bits from now on (`models.int8_linear`); prompts are run as before. Raises
-        ModelError where that cannot be computed."""
+    def can_decode_in(self, weights: DecodingWeights) -> bool:
         layer = self.causal_lm.get_output_embeddings()
-        if type(layer) is not nn.Linear or not fits_int8(layer.weight):
+        _, fits, _ = _DECODING_KINDS[weights]
+        return self.layout == "tree" and type(layer) is nn.Linear and fits(layer.weight)
+
+    def decode_in(self, weights: DecodingWeights) -> None:
+        """Decode with copies of the weights in fewer bits from now on; prompts are run as before. The model's weights
+        must not change any more. Raises ModelError where that cannot be computed."""
+        kind, fits, where = _DECODING_KINDS[weights]
+        if not self.can_decode_in(weights):
             raise ModelError(
-                "Weights of eight bits are for decoding on a CPU, in float32 or bfloat16, with a plain output layer: "
-                "leave out --weights int8."
+                f"Weights in {weights} are for decoding on {where}, with a plain output layer, by a model that runs "
+                f"trees exactly: leave out --weights {weights}."
             )
-        self._packed = PackedLinears(self.decoder, Int8Weight, fits_int8), Int8Weight(layer)
+        is_lean = self.attention == "parts" and fits_lean(self.causal_lm, fits)
+        self.lean = LeanDecoder(self.decoder, kind) if is_lean else None
+        linears = PackedLinears(nn.Module() if is_lean else self.decoder, kind, fits)
+        self._packed = linears, kind(self.causal_lm.get_output_embeddings())
 
     # ---- one pass over everything ------------------------------------------------------------------------
 

@@ -133,8 +133,10 @@ def _with_budget(
     said = ""
     if room < sizes[largest]:
         said = (
-            f"The schema of {largest} takes {sizes[largest]:,} tokens, and {reason} leave {room:,} for it: all its "
-            "questions see the same cut. prompt.max_prompt_tokens sets another budget."
+            f"The schema of {largest} takes {sizes[largest]:,} tokens, and there is room for {room:,} ({reason}): all "
+            "its questions see the same cut, and what that leaves out cannot be asked about. "
+            'prompt.schema_filter = "when_needed" makes a cut for each question; prompt.max_prompt_tokens sets another '
+            "budget."
         )
     return prompt.model_copy(update={"max_prompt_tokens": tokens, "question_tokens": question}), said
 

@@ -184,7 +184,8 @@ class _Trainer:
         )
         self.calibration = Calibration(recipe, self.engines, self.steps)
         self.examples_seen = 0
-        choose_layouts(self.engines, recipe, as_window_trees(self.prepared, self.windows.window(0)))
+        with progress("comparing a shared prefix with separate sequences"):
+            choose_layouts(self.engines, recipe, as_window_trees(self.prepared, self.windows.window(0)))
         reset_peak_memory()
         if accelerator.is_main_process:
             record_environment(run, self.data.benchmarks, accelerator.num_processes, given.described())

@@ -16,7 +16,7 @@ class Driver:
     """`connect` opens a connection for one job that can only read, within the job's limits; `fetch` runs one statement
     on it and gives column names and at most `count` rows. `interrupt` stops that from another thread, `close` undoes
     whatever happened. `classify` names the Outcome of an error, `catalogue` lists what there is to read (see
-    `databases.catalogue`)."""
+    `databases.catalogue`), `said` is what the database says of an error."""
 
     connect: Callable[[dict[str, Any]], Any]
     fetch: Callable[[Any, str, int], tuple[list[str], list[Any]]]
@@ -24,6 +24,7 @@ class Driver:
     close: Callable[[Any], Any]
     classify: Callable[[BaseException], str]
     catalogue: Callable[[Any], dict[str, Any]]
+    said: Callable[[BaseException], str] = lambda error: str(error).strip()
 
 
 def driver_arguments(driver_name: str, url: dict[str, Any]) -> dict[str, Any]:

@@ -125,6 +125,11 @@ def classify(error: BaseException) -> str:
     return "DENIED" if number in DENIED else "SQL_ERROR"
 
 
+def said(error: BaseException) -> str:
+    """Without the number, which the driver prints as a tuple."""
+    return str(error.args[-1] if error.args else error).strip()
+
+
 def catalogue(connection: Any) -> dict[str, Any]:
     def rows(sql: str) -> list[Any]:
         with connection.cursor() as cursor:
@@ -156,4 +161,4 @@ def close(connection: Any) -> None:
     connection._force_close()
 
 
-DRIVER = Driver(connect, fetch, interrupt, close, classify, catalogue)
+DRIVER = Driver(connect, fetch, interrupt, close, classify, catalogue, said)

@@ -12,9 +12,11 @@ DRIVER_NAME = "postgresql+psycopg"
 POWERS = ("pg_read_server_files", "pg_write_server_files", "pg_execute_server_program")
 TIMEOUT = "57014"
 DENIED = ("42501", "25006")
+SYNTAX_ERROR = "42601"
 # Classes of states: connection, resources, the operator's hand, the system, a damaged file, an internal error.
 TROUBLE = ("08", "53", "57", "58", "F0", "XX")
 LOCKED = ("40P01", "55P03")
+CURSOR = "distilsql"
 READABLE = """
 SELECT n.nspname, c.relname, a.attname, has_column_privilege(c.oid, a.attnum, 'SELECT')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -65,7 +67,7 @@ def _refuse_powers(connection: Any) -> None:
 
 def fetch(connection: Any, sql: str, count: int) -> tuple[list[str], list[Any]]:
     """A named cursor: DECLARE takes exactly one SELECT, and the one FETCH is the one statement with a clock."""
-    with connection.cursor(name="distilsql") as cursor:
+    with connection.cursor(name=CURSOR) as cursor:
         cursor.execute(sql)
         columns = [column.name for column in cursor.description or ()]
         return columns, cursor.fetchmany(count)
@@ -82,6 +84,22 @@ def classify(error: BaseException) -> str:
     return "DENIED" if state in DENIED else "SQL_ERROR"
 
 
+def said(error: BaseException) -> str:
+    """Without the line that the server points at: the cursor's declaration, which nobody wrote, stands in it."""
+    told = getattr(error, "diag", None)
+    if told is None or told.message_primary is None:
+        return str(error).strip()
+    begins_at = len(f'DECLARE "{CURSOR}" CURSOR FOR ') + 1
+    if told.sqlstate == SYNTAX_ERROR and told.statement_position == str(begins_at):
+        return f"{told.message_primary}: only a query can be run, which begins with SELECT, WITH or VALUES"
+    hints = [
+        f"{word}: {text}"
+        for word, text in (("DETAIL", told.message_detail), ("HINT", told.message_hint))
+        if text
+    ]
+    return "\n".join([told.message_primary, *hints])
+
+
 def catalogue(connection: Any) -> dict[str, Any]:
     schemas = list(connection.execute("SELECT current_schemas(false)").fetchone()[0])
     readable = connection.execute(READABLE).fetchall()
@@ -94,4 +112,4 @@ def close(connection: Any) -> None:
     connection.close()
 
 
-DRIVER = Driver(connect, fetch, lambda connection: connection.cancel(), close, classify, catalogue)
+DRIVER = Driver(connect, fetch, lambda connection: connection.cancel(), close, classify, catalogue, said)

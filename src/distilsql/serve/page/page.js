@@ -165,6 +165,7 @@ async function describe() {
     at("database").textContent = described.database;
     document.title = `Ask ${described.database}`;
     at("model").textContent = `${described.model} · distilsql ${described.version}`;
+    at("table-count").textContent = described.tables.length.toLocaleString("en");
     at("tables").replaceChildren(...tablesList(described.tables, ""));
     at("suggestions").replaceChildren(...described.suggestions.map((question) => {
       const chip = element("button", "", question);

@@ -61,7 +61,9 @@ export function tablesList(tables, find) {
   return tables.filter((table) => {
     return !words.length || has(table.name) || table.columns.some((column) => has(`${table.name} ${column.name} ${column.comment}`));
   }).map((table) => {
-    const columns = table.columns.map((column) => {
+    const isNamed = has(table.name);
+    const found = table.columns.filter((column) => isNamed || has(`${table.name} ${column.name} ${column.comment}`));
+    const columns = found.map((column) => {
       const facts = [column.type, column.is_primary_key ? "key" : "", column.refers_to && `→ ${column.refers_to}`, column.comment];
       const item = element("li", "", column.name, " ", element("span", "type", facts.filter(Boolean).join(" · ")));
       if (column.samples.length) item.append(element("span", "samples", column.samples.join(", ")));
