@@ -75,9 +75,11 @@ class TeacherOptions(Section):
     quantization: Literal["none", "8bit", "4bit"] = Field(
         "none", description="load the teacher in 8 or 4 bits (bitsandbytes); merge its adapter first"
     )
-    across_processes: Literal["sharded", "whole"] = Field(
+    across_processes: Literal["sharded", "tensor_parallel", "whole"] = Field(
         "sharded",
-        description="with several processes, each holds a part of the teacher's weights (sharded), or all of them "
+        description="with several processes, each holds a part of the teacher's weights and gathers a layer before it "
+        "runs (sharded), or a part of each layer, on which those of a machine read everyone's trees together "
+        "(tensor_parallel: nothing is gathered; where heads divide, and the teacher writes nothing), or all of them "
         "(whole, as a quantised teacher always is: faster, where it fits)",
     )
     endpoint: str | None = Field(
@@ -114,11 +116,6 @@ class TeacherOptions(Section):
                 "environment variable DISTILSQL_API_KEY"
             )
         return endpoint
-
-    @property
-    def is_sharded(self) -> bool:
-        """Whether several processes hold a part of the teacher each."""
-        return self.across_processes == "sharded" and self.quantization == "none"
 
 
 class DataOptions(Section):
