@@ -4,10 +4,10 @@
     python bench/cost_model.py predict     # 0.5B from 1.5B, 7B and 32B on Spider + BIRD, on 1, 8 and 64 H200s
     python bench/cost_model.py tokens --data DATA --model MODEL    # mean lengths in Spider and BIRD, for `predict`
 
-Each part of a step takes its operations over a rate, or its bytes over a bandwidth. `check` measures four rates on this
-processor (products in the shapes of the model's layers, products of the output layer, attention, copies), in programs
-that know nothing of a step, and adds nothing to them: where the sum differs from a step's time, the model is wrong by
-that much. For GPUs, rates are a share of a measured peak, links are the vendors', and both are named in the result.
+A step is a sum of products, attention, and numbers that are read and written. On this processor each kind is measured
+by itself, in the shapes that the step has it in, by programs that know nothing of a step (`cost_measured.py`), and
+nothing is fitted: where the sum differs from a step's time, the model is wrong by that much. For GPUs, rates are a
+share of a measured peak, links are the vendors', and both are named in the result.
 Everything goes to bench/results/cost_model.json.
 """
 
@@ -16,7 +16,6 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,8 @@ from distilsql.threads import fit_threads, wait_briefly
 wait_briefly()  # before torch is loaded
 
 import torch
-import torch.nn.functional as F
 
+from cost_measured import CHUNK_ROWS, Machine, Measured, Pass
 from distilsql.allocator import keep_freed_memory
 from distilsql.distill.masking import masked_count
 from distilsql.models.load import DTYPES
@@ -36,7 +35,7 @@ from distilsql.models.tree_model import TreeModel
 from distilsql.training.ledger import Ledger
 from distilsql.training.optimizer import MasterAdamW
 from distilsql.training.window import WindowTrainer
-from model_shapes import SHAPES, Shape, causal_pairs, forward_operations, random_model
+from model_shapes import SHAPES, Shape, random_model
 from random_step import make_engines, random_tree, recipe_of, whole_step
 
 RESULTS = Path(__file__).with_name("results") / "cost_model.json"
@@ -65,8 +64,8 @@ class Tree:
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What bounds a step. Rates are of operations a second, bandwidths of bytes a second.
+class Rated:
+    """A machine known by its rates: of operations a second, and of bytes a second.
 
     `layer_seconds` is the least that a layer of a decoding step takes, however few rows it has. `host_seconds` is what
     starting the kernels of one layer's forward pass takes, where they are started one by one; a backward pass has twice
@@ -74,56 +73,95 @@ class Machine:
     """
 
     name: str
-    layer_rate: float
-    head_rate: float
+    product_rate: float
     attention_rate: float
     bandwidth: float
     element_bytes: int
     layer_seconds: float = 0.0
     host_seconds: float = 0.0
 
+    def products(self, shape: Shape, rows: float, *, is_backward: bool = False) -> float:
+        return self._product(shape.layer_weights, rows) * (2 if is_backward else 1)
+
+    def head(self, shape: Shape, rows: float, *, is_backward: bool = False) -> float:
+        return self._product(shape.head_weights, rows) * (2 if is_backward else 1)
+
+    def _product(self, weights: int, rows: float) -> float:
+        return max(2 * weights * rows / self.product_rate, weights * self.element_bytes / self.bandwidth)
+
+    def attention(self, shape: Shape, one: Pass, *, is_backward: bool = False) -> float:
+        operations = 4 * shape.layers * shape.hidden * one.pairs
+        keys = 2 * shape.layers * shape.key_size * self.element_bytes * (one.seen + one.questions * one.past)
+        return max(operations / self.attention_rate, keys / self.bandwidth) * (2 if is_backward else 1)
+
+    def moved(self, numbers: float, at_once: float, element_bytes: int) -> float:
+        return numbers * element_bytes / self.bandwidth
+
+    def exponentials(self, numbers: float) -> float:
+        return self.moved(2 * numbers, numbers, 4)
+
+    def log_softmax(self, rows: float, vocabulary: int) -> float:
+        return self.moved(2 * rows * vocabulary, rows * vocabulary, 4)
+
 
 # ---- a step ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Pass:
-    """A forward pass: of `tokens` through the layers, `pairs` that attend, and `read` positions of the output layer."""
-
-    tokens: float
-    pairs: float
-    read: float
-
-    def seconds(self, shape: Shape, machine: Machine) -> float:
-        """Each kind of work at its own rate; what is not a product, by the bytes it moves."""
-        return (
-            2 * shape.layer_weights * self.tokens / machine.layer_rate
-            + 4 * shape.layers * shape.hidden * self.pairs / machine.attention_rate
-            + 2 * shape.head_weights * self.read / machine.head_rate
-            + self.tokens * elementwise_bytes(shape, machine) / machine.bandwidth
-        )
-
-    def operations(self, shape: Shape) -> float:
-        return forward_operations(shape, self.tokens, self.pairs, self.read)
+def forward_seconds(one: Pass, shape: Shape, machine: Machine) -> float:
+    """Of a pass and of the output layer where it is read, a chunk at a time."""
+    return (
+        machine.products(shape, one.tokens)
+        + machine.attention(shape, one)
+        + one.chunks * machine.head(shape, one.rows_of_chunk)
+        + between_products(one, shape, machine)
+    )
 
 
-def elementwise_bytes(shape: Shape, machine: Machine) -> float:
-    """Bytes that a token's norms, rotations, activations and sums read and write in all layers.
+def backward_seconds(one: Pass, shape: Shape, machine: Machine) -> float:
+    return (
+        machine.products(shape, one.tokens, is_backward=True)
+        + machine.attention(shape, one, is_backward=True)
+        + one.chunks * machine.head(shape, one.rows_of_chunk, is_backward=True)
+        + 2 * between_products(one, shape, machine)
+        + head_gradient_seconds(one, shape, machine)
+    )
 
-    Counted in numbers from the operations that `transformers` runs for a Llama: two norms of ten numbers a hidden
-    dimension each, two sums of three, a rotation of twelve for each number of queries and keys, five for each number
-    between the two halves of a feed-forward layer, and twelve for merging attention.
+
+def between_products(one: Pass, shape: Shape, machine: Machine) -> float:
+    """What norms, rotations, activations and sums take in all layers of a forward pass.
+
+    Counted in numbers read and written, from the operations that `transformers` runs for a Llama: two norms of ten
+    numbers a hidden dimension each, two sums of three, a rotation of twelve for each number of queries and keys, five
+    for each number between the two halves of a feed-forward layer, and twelve for merging attention.
     """
     hidden, rotated = shape.hidden, shape.hidden + shape.key_size
     numbers = 20 * hidden + 6 * hidden + 12 * rotated + 5 * shape.intermediate + 12 * hidden
-    return shape.layers * numbers * machine.element_bytes
+    return machine.moved(shape.layers * numbers * one.tokens, one.tokens * hidden, machine.element_bytes)
 
 
-def loss_bytes(shape: Shape, tree: Tree, distils: bool) -> float:
-    """Bytes that the loss reads and writes beside the products: float32 rows of the whole vocabulary. A softmax and its
-    gradient pass over them eight times; a divergence reads a second one and has terms of its own, some twenty in
-    all."""
-    return (20 if distils else 8) * 4 * shape.vocabulary * tree.read
+def head_gradient_seconds(one: Pass, shape: Shape, machine: Machine) -> float:
+    """What the gradient of the output layer takes beside its products: each chunk's is added to a float32 sum, which
+    begins as zeros and is scaled; that of the embeddings is as large, and where both share their weights they are
+    added."""
+    numbers = (3 * one.chunks + 3 + 1 + (3 if shape.tied else 0)) * shape.head_weights
+    return machine.moved(numbers, shape.head_weights, 4)
+
+
+def loss_seconds(shape: Shape, tree: Tree, method: str, machine: Machine) -> float:
+    """What the loss takes beside the products, on float32 rows of the whole vocabulary.
+
+    Likelihood: a softmax, its exponential for the gradient, weighed (two numbers). Reverse KL: two softmaxes, three
+    exponentials, and 21 numbers for value, slope, gradient and weight; together with a likelihood one exponential and
+    five numbers more.
+    """
+    softmaxes, exponentials, numbers = {"sft": (1, 1, 2), "gkd-rkl": (2, 3, 21)}.get(method, (2, 4, 26))
+    logits = tree.read * shape.vocabulary
+    at_once = min(CHUNK_ROWS, tree.read) * shape.vocabulary
+    return (
+        softmaxes * machine.log_softmax(tree.read, shape.vocabulary)
+        + exponentials * machine.exponentials(logits)
+        + machine.moved(numbers * logits, at_once, 4)
+    )
 
 
 def passes(method: str, tree: Tree) -> tuple[Pass, Pass | None, Pass | None]:
@@ -133,20 +171,16 @@ def passes(method: str, tree: Tree) -> tuple[Pass, Pass | None, Pass | None]:
     KID's pass without gradient reads completions again, with masks, and the output layer where they are. On-policy
     methods run the prompts, before anything is written.
     """
-    own_pairs = tree.questions * causal_pairs(tree.prompt, tree.own)
-    trained = Pass(
-        tree.prompt + tree.questions * tree.own, causal_pairs(0, tree.prompt) + own_pairs, tree.read
-    )
-    teacher = Pass(tree.questions * tree.own, own_pairs, tree.read) if method != "sft" else None
+    questions, prompt = tree.questions, tree.prompt
+    trained = Pass(prompt, questions, tree.own, seen=prompt, read=tree.read)
+    teacher = Pass(0, questions, tree.own, seen=prompt, read=tree.read) if method != "sft" else None
     before = None
     if method == "kid":
-        again = tree.completion - 1
-        pairs = tree.questions * causal_pairs(tree.prompt + tree.question, again)
         masked = masked_count(round(tree.completion), recipe_of("kid").distill.mask_share)
-        before = Pass(tree.questions * again, pairs, tree.questions * masked)
+        again = tree.completion - 1
+        before = Pass(0, questions, again, seen=prompt, past=tree.question, read=questions * masked)
     if method == "gkd-rkl":
-        pairs = causal_pairs(0, tree.prompt) + tree.questions * causal_pairs(tree.prompt, tree.question)
-        before = Pass(tree.prompt + tree.questions * tree.question, pairs, tree.questions)
+        before = Pass(prompt, questions, tree.question, seen=prompt, read=questions)
     return trained, before, teacher
 
 
@@ -155,44 +189,48 @@ def step_parts(
 ) -> dict[str, float]:
     """Seconds of each part of a step on one tree, without the optimizer's."""
     trained, before, teachers = passes(method, tree)
-    parts = {"student": 3 * trained.seconds(student, machine)}
-    parts["loss"] = loss_bytes(student, tree, method != "sft") / machine.bandwidth
+    parts = {
+        "student": forward_seconds(trained, student, machine) + backward_seconds(trained, student, machine)
+    }
+    parts["loss"] = loss_seconds(student, tree, method, machine)
     if before is not None:
-        parts["student without gradient"] = before.seconds(student, machine)
+        parts["student without gradient"] = forward_seconds(before, student, machine)
     if teachers is not None and teacher is not None:
-        parts["teacher"] = teachers.seconds(teacher, machine)
+        parts["teacher"] = forward_seconds(teachers, teacher, machine)
     if method == "gkd-rkl":
         parts["writing"] = writing_seconds(tree, student, machine)
     return parts
 
 
-def starting_seconds(method: str, tree: Tree, student: Shape, teacher: Shape, machine: Machine) -> float:
-    """What the host takes to start all kernels of a step's passes one by one."""
+def starting_seconds(
+    method: str, tree: Tree, student: Shape, teacher: Shape, machine: Machine, trees_read: int
+) -> float:
+    """What the host takes to start all kernels of a step's passes one by one; the teacher reads so many trees."""
     _, before, teachers = passes(method, tree)
-    layers = student.layers * (3 + (before is not None)) + (teacher.layers if teachers else 0)
+    layers = student.layers * (3 + (before is not None)) + (teacher.layers * trees_read if teachers else 0)
     return layers * machine.host_seconds
 
 
 def writing_seconds(tree: Tree, shape: Shape, machine: Machine) -> float:
-    """Of all completions of a tree, a token of each question at a time: the weights and the keys are read at every
-    step.
+    """Of all completions of a tree, a token of each question at a time, with as many keys as there are on average.
 
-    The prefix's keys are read once for all rows.
+    The prefix's keys are read once for all rows. A token is drawn from a softmax of the log-probabilities, summed up by
+    blocks: two softmaxes and two numbers for each entry of the vocabulary.
     """
     rows, steps = tree.questions, tree.completion
-    weights = (shape.layer_weights + shape.head_weights) * machine.element_bytes
-    keys = tree.prompt + rows * (tree.question + steps / 2)
-    key_bytes = 2 * shape.layers * shape.key_size * machine.element_bytes * keys
-    operations = forward_operations(shape, rows, rows * (tree.prompt + tree.question + steps / 2), rows)
-    moved, computed = (weights + key_bytes) / machine.bandwidth, operations / machine.layer_rate
-    return steps * max(moved, computed, shape.layers * machine.layer_seconds)
+    written = Pass(0, rows, 1, seen=tree.prompt, past=tree.question + steps / 2, read=rows)
+    drawn = 2 * machine.log_softmax(rows, shape.vocabulary)
+    drawn += machine.moved(2 * rows * shape.vocabulary, rows * shape.vocabulary, 4)
+    seconds = forward_seconds(written, shape, machine) + drawn
+    return steps * max(seconds, shape.layers * machine.layer_seconds)
 
 
 def optimizer_seconds(shape: Shape, machine: Machine, processes: int = 1) -> float:
     """AdamW reads weight, gradient and two moments and writes all but the gradient, in float32; clipping reads and
     writes the gradient; a narrower copy of the weights is written for the next step."""
     narrow = machine.element_bytes if machine.element_bytes < 4 else 0
-    return (28 + 12 + narrow) * shape.weights / processes / machine.bandwidth
+    numbers = (28 + 12 + narrow) / 4 * shape.weights / processes
+    return machine.moved(numbers, shape.head_weights, 4)
 
 
 # ---- checked here ----------------------------------------------------------------------------------------------
@@ -207,7 +245,7 @@ def check(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     model = random_model(student, device, dtype)
     threads = fit_threads(model)
-    machine = this_machine(student, dtype)
+    machine = Measured(dtype)
     rows = []
     for tree in (Tree(300, 16, 25, 40), Tree(700, 16, 25, 40), Tree(300, 4, 25, 40)):
         for method in METHODS:
@@ -233,47 +271,9 @@ def check(arguments: argparse.Namespace) -> dict[str, Any]:
         "load_average_1min": os.getloadavg()[0],
         "student": asdict(student),
         "teacher": asdict(teacher),
-        "machine": asdict(machine),
+        "measured_parts": machine.found(),
         "rows": rows,
     }
-
-
-def this_machine(shape: Shape, dtype: torch.dtype) -> Machine:
-    """Rates of this processor, each the best of several."""
-
-    def product_rate(rows: int, inputs: int, outputs: int) -> float:
-        left, weight = torch.randn(rows, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)
-        return 2 * rows * inputs * outputs / least_seconds(lambda: F.linear(left, weight))
-
-    hidden, intermediate, rows = shape.hidden, shape.intermediate, 1024
-    shapes = [(hidden, hidden)] * 2 + [(hidden, shape.key_size)] * 2
-    shapes += [(hidden, intermediate)] * 2 + [(intermediate, hidden)]
-    seconds = sum(
-        2 * rows * inputs * outputs / product_rate(rows, inputs, outputs) for inputs, outputs in shapes
-    )
-    layer_rate = 2 * rows * sum(inputs * outputs for inputs, outputs in shapes) / seconds
-    tokens, size = 1024, hidden // shape.heads
-    query = torch.randn(1, shape.heads, tokens, size).to(dtype)
-    attention = least_seconds(lambda: F.scaled_dot_product_attention(query, query, query, is_causal=True))
-    numbers = torch.randn(2**26)
-    target = torch.empty_like(numbers)
-    return Machine(
-        name="this processor",
-        layer_rate=layer_rate,
-        head_rate=product_rate(128, hidden, shape.vocabulary),
-        attention_rate=4 * shape.heads * size * causal_pairs(0, tokens) / attention,
-        bandwidth=2 * numbers.nbytes / least_seconds(lambda: target.copy_(numbers)),
-        element_bytes=dtype.itemsize,
-    )
-
-
-def least_seconds(work: Callable[[], object], repeats: int = 7) -> float:
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def measured_seconds(method: str, tree: Tree, model: Any, teacher: Shape, repeats: int) -> list[float]:
@@ -307,11 +307,10 @@ def processor() -> str:
 
 # ---- predicted for GPUs ----------------------------------------------------------------------------------------
 
-H200 = Machine(
+H200 = Rated(
     name="H200: 40 % of 773 TFLOP/s, 20 % for attention, 4.3 TB/s; measured: 0.19 ms a layer of a recorded decoding "
     "step, 2.3 ms of the host for a layer's forward pass",
-    layer_rate=0.4 * 773e12,
-    head_rate=0.4 * 773e12,
+    product_rate=0.4 * 773e12,
     attention_rate=0.2 * 773e12,
     bandwidth=4.3e12,
     element_bytes=2,
@@ -326,6 +325,8 @@ LINKS = {
 ACTIVATION_BYTES = (
     44  # kept for the backward pass, a hidden dimension, layer and token: 2.0 GiB of 2,100 on an H200
 )
+MACHINE = 8  # GPUs of a machine
+KEPT = ("whole", "sharded", "cut")  # what a GPU holds of a teacher (teacher.across_processes)
 EXAMPLES, EPOCHS, QUESTIONS = 7_000 + 9_428, 3, 16
 
 
@@ -336,18 +337,20 @@ def predict(tokens: dict[str, float]) -> dict[str, Any]:
     for teacher in ("1.5b", "7b", "32b"):
         for processes in (1, 8, 64):
             for method in METHODS:
-                for is_sharded in (False, True):
-                    if is_sharded and (processes == 1 or method == "sft"):
+                for kept in KEPT:
+                    if kept != "whole" and (processes == 1 or method == "sft"):
+                        continue
+                    if kept == "cut" and SHAPES[teacher].key_heads % MACHINE:
                         continue
                     if method == "sft" and teacher != "1.5b":
                         continue
-                    rows.append(_predicted(tree, method, teacher, processes, is_sharded))
+                    rows.append(_predicted(tree, method, teacher, processes, kept))
     student = SHAPES["0.5b"]
     return {
         "machine": asdict(H200),
         # Up to so many rows, a decoding step takes as long as for one.
         "rows_until_writing_is_bound": H200.layer_seconds
-        * H200.layer_rate
+        * H200.product_rate
         * student.layers
         / (2 * student.layer_weights),
         "links_bytes_per_second": LINKS,
@@ -359,7 +362,7 @@ def predict(tokens: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def _predicted(tree: Tree, method: str, teacher: str, processes: int, is_sharded: bool) -> dict[str, Any]:
+def _predicted(tree: Tree, method: str, teacher: str, processes: int, kept: str) -> dict[str, Any]:
     student, other = SHAPES["0.5b"], SHAPES[teacher]
     parts = step_parts(method, tree, student, other, H200)
     parts["optimizer"] = optimizer_seconds(student, H200, processes)
@@ -367,21 +370,25 @@ def _predicted(tree: Tree, method: str, teacher: str, processes: int, is_sharded
     if processes > 1:
         # Weights are gathered for every pass, the backward one included; gradients are scattered once, in float32.
         gathered = (2 + (before is not None)) * 2 * student.weights + 4 * student.weights
-        if teachers is not None and is_sharded:
+        if teachers is not None and kept == "sharded":
             gathered += 2 * other.weights
         parts["links"] = gathered * (processes - 1) / processes / LINKS[processes]
+    if teachers is not None and kept == "cut":
+        parts["teacher's sums"] = sums_seconds(teachers, other)
     bound = max(parts, key=lambda name: parts[name])
     hidden_links = min(parts.get("links", 0.0), parts["student"] + parts.get("teacher", 0.0))
     seconds = sum(parts.values()) - hidden_links
     on_device = seconds - parts.get("writing", 0.0)
-    started_singly = seconds + max(0.0, starting_seconds(method, tree, student, other, H200) - on_device)
+    trees_read = MACHINE if kept == "cut" else 1
+    starting = starting_seconds(method, tree, student, other, H200, trees_read)
+    started_singly = seconds + max(0.0, starting - on_device)
     steps = EXAMPLES * EPOCHS / (QUESTIONS * processes)
-    memory = memory_gib(tree, student, other if teachers else None, processes, is_sharded)
+    memory = memory_gib(tree, student, other if teachers else None, processes, kept)
     return {
         "method": method,
         "teacher": teacher,
         "gpus": processes,
-        "teacher_sharded": is_sharded,
+        "teacher_kept": kept,
         "examples_per_step": QUESTIONS * processes,
         "step_seconds": seconds,
         "uncompiled_step_seconds": started_singly,
@@ -393,7 +400,14 @@ def _predicted(tree: Tree, method: str, teacher: str, processes: int, is_sharded
     }
 
 
-def memory_gib(tree: Tree, student: Shape, teacher: Shape | None, processes: int, is_sharded: bool) -> float:
+def sums_seconds(one: Pass, teacher: Shape) -> float:
+    """Of a teacher that is cut within its layers: twice a layer, what a machine's GPUs have computed of the hidden
+    states of everyone's trees goes round, once to be summed and once to be told."""
+    numbers = 2 * teacher.layers * one.tokens * teacher.hidden * MACHINE
+    return 2 * (MACHINE - 1) / MACHINE * numbers * H200.element_bytes / LINKS[MACHINE]
+
+
+def memory_gib(tree: Tree, student: Shape, teacher: Shape | None, processes: int, kept: str) -> float:
     """On each GPU: the student's masters, moments and float32 gradients (sharded), its weights and the teacher's as
     they are computed with, activations of one tree, the teacher's keys of the tree's prompt, and a chunk of logits."""
     weights = student.weights
@@ -401,7 +415,12 @@ def memory_gib(tree: Tree, student: Shape, teacher: Shape | None, processes: int
     total += ACTIVATION_BYTES * student.layers * student.hidden * trained_tokens(tree)
     total += 128 * student.vocabulary * 4 * 6 + 4 * student.head_weights
     if teacher is not None:
-        total += 2 * teacher.weights / (processes if is_sharded else 1)
+        embeddings = teacher.weights - teacher.layer_weights
+        total += {
+            "whole": 2 * teacher.weights,
+            "sharded": 2 * teacher.weights / processes,
+            "cut": 2 * (teacher.layer_weights / MACHINE + embeddings),
+        }[kept]
         total += 2 * 2 * teacher.layers * teacher.key_size * tree.prompt
     return total / GIB
 

@@ -223,7 +223,7 @@ def cost_predicted(document: dict[str, Any]) -> str:
         "| :--- | :--- | ---: | :--- | ---: | ---: | :--- | ---: | ---: |",
     ]
     for row in document["rows"]:
-        teacher = "" if row["method"] == "sft" else "sharded" if row["teacher_sharded"] else "whole"
+        teacher = "" if row["method"] == "sft" else row["teacher_kept"]
         bound = "generation" if row["bound_by"] == "writing" else row["bound_by"]
         lines.append(
             f"| {row['method']} | {row['teacher']} | {row['gpus']} | {teacher} | {1000 * row['step_seconds']:.0f} "

@@ -30,7 +30,7 @@ from distilsql.models.tree import as_branches
 from distilsql.runs.recipe import make_recipe
 from distilsql.training.ledger import Ledger
 from distilsql.training.sampling import Sampler
-from distilsql.training.teacher_states.states import open_teacher_hidden, run_teacher
+from distilsql.training.teacher_states.states import open_teacher_hidden
 
 RESULTS = Path(__file__).with_name("results") / "teacher_hidden.json"
 QUESTIONS = 16
@@ -83,7 +83,7 @@ def measure(data: Path, teacher_path: str, count: int, folder: str) -> dict[str,
         examples = [prepared.examples[number] for number in numbers]
         tree, golds = prepared.tree(examples), [example.gold for example in examples]
         key = examples[0].prefix_key
-        passes.append(_seconds(lambda: run_teacher(teacher, prefixes, key, tree, as_branches(golds))))  # noqa: B023
+        passes.append(_seconds(lambda: prefixes.hidden(key, tree, as_branches(golds))))  # noqa: B023
         reads.append(_seconds(lambda: hidden.of(numbers)))  # noqa: B023
         files.append(sum(bool(set(entry.numbers) & set(numbers)) for entry in hidden.entries))
     positions = sum(len(example.gold) for example in prepared.examples)

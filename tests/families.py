@@ -25,8 +25,10 @@ from distilsql.distill.divergences import DIVERGENCES
 from distilsql.distill.head import Head
 from distilsql.distill.loss import Distillation, Likelihood, completion_loss
 from distilsql.models.generate import generate_trees
+from distilsql.models.load import add_lora
 from distilsql.models.packed_linear import PackedWeight
 from distilsql.models.tree import Branch, PromptTree, targets
+from distilsql.models.tree_model import TreeModel
 
 VOCABULARY = 97
 _TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
@@ -77,7 +79,7 @@ FAMILIES: dict[str, PreTrainedConfig] = {
 }
 
 
-_GATED = {
+GATED = {
     "vocab_size": VOCABULARY,
     "hidden_size": 48,
     "intermediate_size": 64,
@@ -88,19 +90,19 @@ _GATED = {
 } | _TOKENS
 # Families that make logits of their output layer by more than a product, or attend by more than a softmax.
 OTHER_FAMILIES: dict[str, PreTrainedConfig] = {
-    "granite": GraniteConfig(logits_scaling=8.0, attention_multiplier=0.3, residual_multiplier=0.2, **_GATED),
-    "cohere": CohereConfig(logit_scale=0.0625, **_GATED),
+    "granite": GraniteConfig(logits_scaling=8.0, attention_multiplier=0.3, residual_multiplier=0.2, **GATED),
+    "cohere": CohereConfig(logit_scale=0.0625, **GATED),
     "gemma2": Gemma2Config(
         final_logit_softcapping=2.0,
         attn_logit_softcapping=2.0,
         query_pre_attn_scalar=1,
         head_dim=12,
-        **_GATED,
+        **GATED,
     ),
-    "gpt-oss": GptOssConfig(num_local_experts=2, num_experts_per_tok=1, head_dim=12, **_GATED),
-    "mistral": MistralConfig(sliding_window=8, **_GATED),
+    "gpt-oss": GptOssConfig(num_local_experts=2, num_experts_per_tok=1, head_dim=12, **GATED),
+    "mistral": MistralConfig(sliding_window=8, **GATED),
     # Divides by nothing and multiplies by what Granite divides by.
-    "hyperclovax": HyperCLOVAXConfig(logits_scaling=3.0, **_GATED),
+    "hyperclovax": HyperCLOVAXConfig(logits_scaling=3.0, **GATED),
 }
 
 
@@ -116,6 +118,15 @@ def make_model(family: str, seed: int = 0, spread: float = 1.0, head_size: int |
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(spread)
+    return model
+
+
+def with_lora(model, spread: float = 1.0):
+    """The model under an adapter that changes what it computes: a fresh one changes nothing."""
+    model = add_lora(model, rank=2, scale=4.0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=spread)
     return model
 
 
@@ -166,6 +177,31 @@ def loss_and_gradients(model, hidden_ND, branches):
     parts.total.backward()
     gradients = {name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None}
     return parts.total.detach(), gradients
+
+
+def assert_kernels_as_padded(model: TreeModel, tree: PromptTree, branches: list[Branch]) -> None:
+    """Loss and every gradient of a tree, in one pass and in two, are those of padded rows, to the rounding of a GPU's
+    kernels in float32."""
+    padded = TreeModel(model.model, layout="padded")
+    expected, reference = loss_and_gradients(padded, padded.completion_hidden(tree, branches), branches)
+    for hidden in (
+        model.completion_hidden(tree, branches),
+        model.run_branches(model.run_prompts(tree), branches),
+    ):
+        loss, gradients = loss_and_gradients(model, hidden, branches)
+        torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
+        assert gradients.keys() == reference.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient, reference[name], atol=2e-4, rtol=1e-2)
+
+
+def assert_gradients_are_finite(model: TreeModel, trees: int) -> None:
+    """On trees of many lengths, from prompts that were run before."""
+    for seed in range(trees):
+        tree, branches = wide_tree(seed, questions=2 + seed)
+        hidden = model.run_branches(model.run_prompts(tree), branches)
+        _, gradients = loss_and_gradients(model, hidden, branches)
+        assert all(gradient.isfinite().all() for gradient in gradients.values())
 
 
 def generate(model, tree, options, *, streams=None, prefix=None):

@@ -10,9 +10,15 @@ from distilsql.inference.loading import load_engines
 from distilsql.models import compiled_layers
 from distilsql.models.compiled_layers import compile_layers
 from distilsql.models.generate import GenerationOptions, generate_trees
-from distilsql.models.load import add_lora
 from distilsql.models.tree_model import TreeModel
-from families import VOCABULARY, loss_and_gradients, make_model, random_tree, wide_tree
+from families import (
+    VOCABULARY,
+    assert_gradients_are_finite,
+    assert_kernels_as_padded,
+    make_model,
+    random_tree,
+    with_lora,
+)
 from tiny_world import own_cache_folder, recipe, world
 
 __all__ = ["own_cache_folder", "recipe", "world"]
@@ -41,7 +47,7 @@ def counter(monkeypatch):
 def test_each_kind_of_pass_is_compiled_once_and_gives_the_same(family, lora, counter):
     network = make_model(family)
     if lora:
-        network = add_lora(network, rank=2, scale=4.0)
+        network = with_lora(network)
     model = TreeModel(network, attention="flex")
     compile_layers(model.causal_lm)
     counts = []
@@ -89,26 +95,10 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="compiled f
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_compiled_layers_equal_padded_in_loss_and_every_gradient(lora):
     network = make_model("qwen2", head_size=16)
-    if lora:
-        network = add_lora(network, rank=2, scale=4.0)
-        for name, parameter in network.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter)
-    network = network.to("cuda")
-    model = TreeModel(network)
+    model = TreeModel((with_lora(network) if lora else network).to("cuda"))
     compile_layers(model.causal_lm)
     for seed in range(3):
-        tree, branches = random_tree(seed)
-        padded = TreeModel(network, layout="padded")
-        reference = loss_and_gradients(padded, padded.completion_hidden(tree, branches), branches)
-        for hidden in (
-            model.completion_hidden(tree, branches),
-            model.run_branches(model.run_prompts(tree), branches),
-        ):
-            loss, gradients = loss_and_gradients(model, hidden, branches)
-            torch.testing.assert_close(loss, reference[0], atol=1e-4, rtol=1e-4)
-            for name, gradient in gradients.items():
-                torch.testing.assert_close(gradient, reference[1][name], atol=2e-4, rtol=1e-2)
+        assert_kernels_as_padded(model, *random_tree(seed))
 
 
 @pytest.mark.gpu
@@ -129,8 +119,4 @@ def test_compiled_layers_train_on_trees_of_every_length_without_a_nan():
     network = make_model("qwen2", head_size=16).to("cuda", torch.bfloat16)
     model = TreeModel(network)
     compile_layers(model.causal_lm)
-    for seed in range(16):
-        tree, branches = wide_tree(seed, questions=2 + seed)
-        hidden = model.run_branches(model.run_prompts(tree), branches)
-        _, gradients = loss_and_gradients(model, hidden, branches)
-        assert all(gradient.isfinite().all() for gradient in gradients.values())
+    assert_gradients_are_finite(model, trees=16)

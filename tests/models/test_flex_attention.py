@@ -16,7 +16,6 @@ from torch.nn.attention.flex_attention import flex_attention as eager_flex_atten
 from distilsql.models import flex_attention, tree_model
 from distilsql.models.flex_attention import BLOCK, bucket, fits_flex_attention, flex_pass, head_size
 from distilsql.models.layout_check import tree_is_exact
-from distilsql.models.load import add_lora
 from distilsql.models.tree import (
     Branch,
     Nodes,
@@ -28,7 +27,15 @@ from distilsql.models.tree import (
     visible,
 )
 from distilsql.models.tree_model import TreeModel, default_attention
-from families import VOCABULARY, loss_and_gradients, make_model, random_tree, wide_tree
+from families import (
+    VOCABULARY,
+    assert_gradients_are_finite,
+    assert_kernels_as_padded,
+    make_model,
+    random_tree,
+    wide_tree,
+    with_lora,
+)
 
 CPU = torch.device("cpu")
 BLOCK_FAMILIES = ["llama", "qwen2", "gpt2", "opt"]
@@ -226,12 +233,7 @@ needs_gpu = pytest.mark.skipif(
 
 def gpu_model(family: str, dtype: torch.dtype, lora: bool = False):
     model = make_model(family, head_size=16)
-    if lora:
-        model = add_lora(model, rank=2, scale=4.0)
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter)
-    return model.to("cuda", dtype)
+    return (with_lora(model) if lora else model).to("cuda", dtype)
 
 
 @pytest.mark.gpu
@@ -239,23 +241,12 @@ def gpu_model(family: str, dtype: torch.dtype, lora: bool = False):
 @pytest.mark.parametrize("family", BLOCK_FAMILIES)
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_compiled_equals_padded_in_loss_and_every_gradient(family, lora):
-    model = gpu_model(family, torch.float32, lora)
-    tree_on_gpu = TreeModel(model)
-    assert tree_on_gpu.attention == "flex"
+    model = TreeModel(gpu_model(family, torch.float32, lora))
+    assert model.attention == "flex"
     for tree, branches in (random_tree(0), wide_tree(0, questions=4)):
         if family in ("gpt2", "opt") and len(tree.prefix) > 64:
             continue  # their position tables end at 128
-        padded = TreeModel(model, layout="padded")
-        reference = loss_and_gradients(padded, padded.completion_hidden(tree, branches), branches)
-        for hidden in (
-            tree_on_gpu.completion_hidden(tree, branches),
-            tree_on_gpu.run_branches(tree_on_gpu.run_prompts(tree), branches),
-        ):
-            loss, gradients = loss_and_gradients(tree_on_gpu, hidden, branches)
-            torch.testing.assert_close(loss, reference[0], atol=1e-4, rtol=1e-4)
-            assert gradients.keys() == reference[1].keys()
-            for name, gradient in gradients.items():
-                torch.testing.assert_close(gradient, reference[1][name], atol=2e-4, rtol=1e-2)
+        assert_kernels_as_padded(model, tree, branches)
 
 
 @pytest.mark.gpu
@@ -273,9 +264,4 @@ def test_compiled_is_exact_in_bfloat16(family):
 @needs_gpu
 def test_compiled_trains_on_trees_of_every_length_without_a_nan():
     model = TreeModel(gpu_model("llama", torch.bfloat16))
-    for seed in range(12):
-        tree, branches = wide_tree(seed, questions=2 + seed)
-        state = model.run_prompts(tree)
-        hidden = model.run_branches(state, branches)
-        _, gradients = loss_and_gradients(model, hidden, branches)
-        assert all(gradient.isfinite().all() for gradient in gradients.values())
+    assert_gradients_are_finite(model, trees=12)

@@ -16,10 +16,9 @@ from distilsql.models.layout_check import (
     small_tree,
     tree_is_exact,
 )
-from distilsql.models.load import add_lora
 from distilsql.models.tree import Branch, PromptTree
 from distilsql.models.tree_model import TreeModel
-from families import FAMILIES, VOCABULARY, loss_and_gradients, make_model, random_tree, tokens
+from families import FAMILIES, VOCABULARY, loss_and_gradients, make_model, random_tree, tokens, with_lora
 
 EVERY_KIND = ("parts", "flex", "dense")
 ATTENTION_KINDS = {family: ("dense",) if family == "codegen" else EVERY_KIND for family in FAMILIES}
@@ -39,10 +38,7 @@ def assert_same(reference, other):
 def test_tree_equals_padded_in_loss_and_every_gradient(family, lora, seed):
     model = make_model(family)
     if lora:
-        model = add_lora(model, rank=2, scale=4.0)
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.1)  # at 1 they make the float32 in attention visible
+        model = with_lora(model, spread=0.1)  # at 1 they make the float32 in attention visible
     # In float32 an unlucky model's gradients differ by more than the tolerance from rounding alone.
     model.double()
     tree, branches = random_tree(seed)

@@ -52,6 +52,8 @@ MORE = {
     "kid-recomputed": ("kid", "train.recompute_activations=true"),
     "switch-whole-teacher": ("switch", "teacher.across_processes=whole"),
     "rkd-kept-states": ("rkd", "train.teacher_hidden=on"),
+    "kid-cut-teacher": ("kid", "teacher.across_processes=tensor_parallel"),
+    "rkd-cut-kept-states": ("rkd", "train.teacher_hidden=on", "teacher.across_processes=tensor_parallel"),
 }
 LEARNING = ("train.steps=5", "train.save_every_steps=3", "train.learning_rate=1e-3")
 

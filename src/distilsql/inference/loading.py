@@ -31,6 +31,7 @@ from distilsql.models.precision import settled_precision
 from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.recompute import recompute_activations
 from distilsql.models.sharding import Sharded, reshard
+from distilsql.models.tensor_parallel import TensorParallel, mesh_of_machine, prefix_cache_of
 from distilsql.models.translation import Translator
 from distilsql.models.tree_model import TreeModel, base_model
 from distilsql.runs.recipe import Recipe
@@ -101,7 +102,8 @@ def load_engines(
     teacher: TreeModel | None = None
     if recipe.loads_teacher and recipe.teacher is not None:
         if given.teacher is not None:
-            teacher = _placed(given.teacher_weights(precision, device), precision, device, mesh)
+            weights = given.teacher_weights(precision, device)
+            teacher = _placed_teacher(weights, recipe.teacher, precision, device, mesh)
         else:
             teacher = load_teacher(recipe.teacher, precision, device, mesh)
     teacher_path = recipe.teacher.path if teacher is not None and recipe.teacher else None
@@ -138,7 +140,7 @@ def load_engines(
     roles = [(engines.student, options.path, vocabulary_size)]
     if teacher is not None:
         roles.append((teacher, str(teacher_path), engines.teacher_vocabulary_size))
-        engines.teacher_prefixes = PrefixCache(teacher, recipe.train.teacher_cache_mb * 2**20)
+        engines.teacher_prefixes = prefix_cache_of(teacher, recipe.train.teacher_cache_mb * 2**20)
     for tree_model, path, size in roles:
         _check_model(tree_model, size, longest_tokens or recipe.prompt.longest_tokens, path)
         reshard(tree_model.causal_lm)
@@ -198,6 +200,18 @@ def _placed(model: Any, precision: Precision, device: torch.device, mesh: Device
     return TreeModel(model, sharding=Sharded(base_model(model), mesh, DTYPES[precision], device))
 
 
+def _placed_teacher(
+    frozen: Any, options: TeacherOptions, precision: Precision, device: torch.device, mesh: DeviceMesh | None
+) -> TreeModel:
+    """On `device`; of several processes each holds what `teacher.across_processes` says."""
+    if mesh is None or options.across_processes == "whole":
+        return _placed(frozen, precision, device, None)
+    if options.across_processes == "tensor_parallel":
+        parts = TensorParallel(frozen, mesh_of_machine(device.type), device, options.path)
+        return TreeModel(frozen, sharding=parts)
+    return _placed(frozen, precision, device, mesh)
+
+
 def load_teacher(
     options: TeacherOptions, precision: Precision, device: torch.device, mesh: DeviceMesh | None = None
 ) -> TreeModel:
@@ -212,10 +226,9 @@ def load_teacher(
             f"teacher.device_map = {options.device_map} spreads the teacher over the devices of one process, and there "
             f"are {mesh.size()}. Leave it out: each process then holds a part (teacher.across_processes = sharded)."
         )
-    if mesh is not None and options.is_sharded:
-        return _placed(
-            freeze(load_model(options.path, precision, adapter=options.adapter)), precision, device, mesh
-        )
+    if mesh is not None and options.quantization == "none":
+        weights = freeze(load_model(options.path, precision, adapter=options.adapter))
+        return _placed_teacher(weights, options, precision, device, mesh)
     model = _teacher_weights(options, precision, device)
     # Of the ways to attend to a tree, only the stock forward follows a model from device to device.
     teacher = TreeModel(model, attention="dense" if is_spread(model) else None)

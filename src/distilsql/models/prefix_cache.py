@@ -2,9 +2,12 @@
 
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from contextlib import AbstractContextManager
 
 import torch
+from torch import Tensor
 
+from distilsql.models.tree import Branch, PromptTree
 from distilsql.models.tree_model import PrefixState, TreeModel
 
 
@@ -25,6 +28,15 @@ class PrefixCache:
 
     def __len__(self) -> int:
         return len(self._states)
+
+    def in_step(self) -> AbstractContextManager[None]:
+        """All processes read the model as often as each needs to in here; they enter and leave it together."""
+        return self.model.sharding.in_step()
+
+    @torch.no_grad()
+    def hidden(self, key: Hashable, tree: PromptTree, branches: Sequence[Branch]) -> Tensor:
+        """The final hidden states (N, E) that predict `branches` of a tree, whose prefix `key` must identify."""
+        return self.model.completion_hidden(tree, branches, self.get(key, tree.prefix))
 
     def get(self, key: Hashable, tokens: Sequence[int]) -> PrefixState | None:
         """The state of `tokens`, which `key` must identify; None for a padded model, which continues from none."""

@@ -30,6 +30,7 @@ class Unsharded:
     """The passes of a model that lies whole in this process. The interface is that of `Sharded`."""
 
     is_sharded = False
+    parts = 1  # into which each layer is cut, each computed by another process
 
     def __init__(self, causal_lm: Any) -> None:
         self._causal_lm = causal_lm

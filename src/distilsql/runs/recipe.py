@@ -94,6 +94,8 @@ class Recipe(Section):
                 "generation.engine = vllm cannot load a quantised teacher: use the built-in engine, or "
                 "teacher.quantization = none"
             )
+        if self.teacher and self.teacher.across_processes == "tensor_parallel":
+            self._check_tensor_parallel(self.teacher)
         if self.teacher and self.teacher.endpoint:
             self._check_endpoint(self.teacher)
         if self.teacher and self.teacher.bridge != "none":
@@ -108,6 +110,20 @@ class Recipe(Section):
         if self.train.evaluate_every_steps and not self.data.valid:
             raise ValueError("train.evaluate_every_steps needs data.valid")
         return self
+
+    def _check_tensor_parallel(self, teacher: TeacherOptions) -> None:
+        """Raises ValueError for what processes that read with a teacher together cannot do."""
+        source = METHODS[self.method].source
+        if source.reads_both_models or source.teacher_beams:
+            raise ValueError(
+                f"{self.method} has its teacher write, which teacher.across_processes = tensor_parallel cannot do, for "
+                "each process writes other completions: use sharded, or whole"
+            )
+        if teacher.quantization != "none":
+            raise ValueError(
+                "a quantised teacher is whole in every process: leave out teacher.across_processes = tensor_parallel, "
+                "or teacher.quantization"
+            )
 
     def _check_endpoint(self, teacher: TeacherOptions) -> None:
         """Raises ValueError for what a teacher that answers in text alone cannot do."""

@@ -75,10 +75,12 @@ class TeacherOptions(Section):
     quantization: Literal["none", "8bit", "4bit"] = Field(
         "none", description="load the teacher in 8 or 4 bits (bitsandbytes); merge its adapter first"
     )
-    across_processes: Literal["sharded", "whole"] = Field(
+    across_processes: Literal["sharded", "tensor_parallel", "whole"] = Field(
         "sharded",
-        description="with several processes, each holds a part of the teacher's weights (sharded), or all of them "
-        "(whole, as a quantised teacher always is: faster, where it fits)",
+        description="what each of several processes holds of the teacher. sharded: a part of the weights, and each "
+        "layer is gathered before it runs. tensor_parallel: a part of each layer, on which the processes of a machine "
+        "read everyone's trees together; heads must divide by their number, and the teacher must not write. whole: all "
+        "of it, which is fastest if it fits, and what a quantised teacher always is",
     )
     endpoint: str | None = Field(
         None,
@@ -115,11 +117,6 @@ class TeacherOptions(Section):
                 "environment variable DISTILSQL_API_KEY"
             )
         return endpoint
-
-    @property
-    def is_sharded(self) -> bool:
-        """Whether several processes hold a part of the teacher each."""
-        return self.across_processes == "sharded" and self.quantization == "none"
 
 
 class DataOptions(Section):

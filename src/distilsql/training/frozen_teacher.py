@@ -10,7 +10,7 @@ from distilsql.inference.prepare import Prepared
 from distilsql.models.tree import Branch, PromptTree
 from distilsql.runs.recipe import Recipe
 from distilsql.training.ledger import Ledger, Phase
-from distilsql.training.teacher_states.states import TeacherHidden, open_teacher_hidden, run_teacher
+from distilsql.training.teacher_states.states import TeacherHidden, open_teacher_hidden
 from distilsql.training.window_tree import WindowTree
 
 
@@ -32,8 +32,8 @@ class FrozenTeacher:
     ) -> None:
         """Make sure that the states of all gold completions are on disk, if recipe and data make that worthwhile."""
         with ExitStack() as stack:
-            if self._engines.teacher is not None:
-                stack.enter_context(self._engines.teacher.sharding.in_step())
+            if self._engines.teacher_prefixes is not None:
+                stack.enter_context(self._engines.teacher_prefixes.in_step())
             self.kept = open_teacher_hidden(
                 recipe,
                 self._engines.teacher,
@@ -53,15 +53,15 @@ class FrozenTeacher:
     def hidden(self, item: WindowTree, branches: Sequence[Branch]) -> Tensor | None:
         """Hidden states (N, E) that predict the branches of a tree; None without a teacher. Those of a teacher with
         another tokenizer predict its own tokens of them (Q, E)."""
-        teacher, cache = self._engines.teacher, self._engines.teacher_prefixes
-        if teacher is None or cache is None:
+        cache = self._engines.teacher_prefixes
+        if cache is None:
             return None
-        with self._ledger.phase(Phase.TEACHER), teacher.sharding.in_step():
+        with self._ledger.phase(Phase.TEACHER), cache.in_step():
             if self.kept is not None:
                 return self.kept.of(item.numbers)
             tree, branches = self._as_it_reads(item, branches)
             self._ledger.count("teacher_tokens", sum(len(branch.tokens) for branch in branches))
-            return run_teacher(teacher, cache, item.prefix_key, tree, branches)
+            return cache.hidden(item.prefix_key, tree, branches)
 
     def _as_it_reads(
         self, item: WindowTree, branches: Sequence[Branch]

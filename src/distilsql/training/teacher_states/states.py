@@ -27,7 +27,7 @@ from distilsql.files import default_cache_folder
 from distilsql.inference.prepare import Prepared
 from distilsql.models.fingerprint import model_fingerprint
 from distilsql.models.prefix_cache import PrefixCache
-from distilsql.models.tree import Branch, Completion, PromptTree, as_branches
+from distilsql.models.tree import Completion, PromptTree, as_branches
 from distilsql.models.tree_model import TreeModel
 from distilsql.progress import progress
 from distilsql.runs.recipe import Recipe
@@ -38,18 +38,6 @@ from distilsql.training.teacher_states.store import HiddenStore, open_store
 log = logging.getLogger(__name__)
 
 FORMAT = "1"  # raise it when entries, keys or the way states are computed change
-
-
-@torch.no_grad()
-def run_teacher(
-    teacher: TreeModel,
-    prefixes: PrefixCache,
-    prefix_key: str,
-    tree: PromptTree,
-    branches: Sequence[Branch],
-) -> Tensor:
-    """The teacher's final hidden states (N, E) that predict completions of a tree."""
-    return teacher.completion_hidden(tree, branches, prefixes.get(prefix_key, tree.prefix))
 
 
 @dataclass(frozen=True)
@@ -140,7 +128,7 @@ class TeacherHidden:
         examples = [self._prepared.examples[number] for number in entry.numbers]
         golds = as_branches([example.gold for example in examples])
         tree = self._prepared.tree(examples)
-        hidden_NE = run_teacher(self._teacher, self._prefixes, examples[0].prefix_key, tree, golds).cpu()
+        hidden_NE = self._prefixes.hidden(examples[0].prefix_key, tree, golds).cpu()
         self._ledger.count("teacher_hidden_computed", len(examples))
         try:
             self._store.write(entry.key, hidden_NE, time.perf_counter() - start)
@@ -205,12 +193,13 @@ def open_teacher_hidden(
 def identity_of(teacher: TreeModel) -> dict[str, str]:
     """Everything but the data that decides the bits of the states. Layouts differ by rounding, so they are part of
     it; data, prompts and tokenizer are in each entry's key, as token ids."""
-    device = teacher.device
+    device, parts = teacher.device, teacher.sharding.parts
     return {
         "format": FORMAT,
         "weights": model_fingerprint(teacher.causal_lm),
         "precision": teacher.precision,
-        "layout": f"{teacher.layout}, attention {teacher.attention}",
+        "layout": f"{teacher.layout}, attention {teacher.attention}"
+        + (f", {parts} parts" if parts > 1 else ""),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
