@@ -83,14 +83,23 @@ class TeacherOptions(Section):
     endpoint: str | None = Field(
         None,
         description="base of an OpenAI-compatible API, such as http://localhost:8000/v1, whose model `path` is the "
-        "teacher (seqkd): prompts, with the sample values that they show, are sent there, each query that it writes is "
-        "run, and gold stands for those that do not run (ASSUMED). The key is in DISTILSQL_API_KEY or OPENAI_API_KEY",
+        "teacher: prompts, with the sample values that they show, are sent there. seqkd trains on what it writes: each "
+        "query is run, and gold stands for those that do not run (ASSUMED). With top_k it reads completions. The key "
+        "is in DISTILSQL_API_KEY or OPENAI_API_KEY",
     )
     endpoint_budget: int | None = Field(
         None,
         ge=1,
         description="most tokens, of requests and answers, for which this model is asked with this seed; "
         "answers are kept in the user's cache, and none is asked for twice",
+    )
+    top_k: int | None = Field(
+        None,
+        ge=1,
+        description="an approximation: only the teacher's k most likely tokens are known, as an API gives them, and "
+        "all others are one outcome (ASSUMED). For forward KL, JSD, total variation and skewed forward KL, with a "
+        "teacher that is loaded or an endpoint that gives prompt_logprobs (vLLM); by default the whole distribution is "
+        "used",
     )
     bridge: Literal["none", "hybrid", "uld"] = Field(
         "none",

@@ -250,6 +250,7 @@ class _Trainer:
         self.accelerator.wait_for_everyone()
 
     def _step(self, step: int) -> tuple[WindowLoss, float, float]:
+        self.trainer.share_done = step / self.steps
         ready = self.rollout.window(step)
         items, trained = ready.items, ready.trained
         if step in self.calibration.steps:
@@ -276,6 +277,7 @@ class _Trainer:
                 options.final_learning_rate_share,
             )
             self.optimizer.step(learning_rate)
+        self.trainer.learn(loss, is_in_first_epoch=step < self.windows.first_epoch_steps)
         if step in self.calibration.steps:
             seconds = ready.generation_seconds + self.ledger.training_seconds - start
             self.calibration.time_method(seconds, loss.examples)
@@ -330,7 +332,7 @@ class _Trainer:
 
     def _save(self, done: int) -> None:
         pending: Any = gather_object(self.rollout.state())
-        sources: Any = gather_object([self.trainer.source.state()])
+        sources: Any = gather_object([self.trainer.state()])
         with self.ledger.phase(Phase.CHECKPOINT):
             state = {
                 "step": done,
@@ -359,7 +361,7 @@ class _Trainer:
             self.calibration.load(state["calibration"])
             self.rollout.load(state.get("rollout", []))
             own = source_state(state, self.accelerator.process_index, self.accelerator.num_processes)
-            self.trainer.source.load(own)
+            self.trainer.load(own)
             self.examples_seen = state["examples_seen"]
             done = int(state["step"])
             log.info(f"resuming {self.run.path} after step {done} of {self.steps}")
@@ -394,5 +396,5 @@ class _Trainer:
             steps=self.steps,
             examples_seen=self.examples_seen,
             beforehand_seconds=beforehand_seconds / self.accelerator.num_processes,
-            of_source=self.trainer.source.summary(),
+            of_method=self.trainer.summary(),
         )
