@@ -71,12 +71,12 @@ def test_the_losses_are_the_papers(recipe, tmp_path, windows):
     assert first["loss"] == pytest.approx(np.mean([loss(0.8) for _, _, loss in found[0]]), rel=1e-3)
     expected = np.mean([loss(skew) for (_, _, loss), skew in zip(found[1], skews, strict=True)])
     assert second["loss"] == pytest.approx(expected, rel=1e-3)
-    assert len({round(skew, 4) for skew in skews}) > 3, "completions have skews of their own"
+    assert any(0.01 < skew < 0.8 for skew in skews), "a completion has a skew of its own"
     told = json.loads(run.summary.read_text())["skew"]
     for side, name in ((False, "teacher_side"), (True, "student_side")):
         own = [0.8] * 10 + [skew for skew, (by, *_) in zip(skews, found[1], strict=True) if by == side]
         assert told[name]["mean_skew"] == pytest.approx(np.mean(own), rel=1e-3)
-        assert told[name]["reference_gap"] == pytest.approx(reference[side], rel=1e-3)
+        assert told[name]["reference_gap"] == pytest.approx(reference[side], rel=1e-2)
 
 
 def test_the_losses_do_not_depend_on_the_trees(recipe, tmp_path):

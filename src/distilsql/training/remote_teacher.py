@@ -56,11 +56,12 @@ class RemoteTeacher:
         return torch.tensor(rows, dtype=torch.float32)
 
     def _rows(self, prompt: Sequence[int], completion: Sequence[int]) -> list[list[float]]:
-        tokens = [*prompt, *completion]
-        k = self.head.k
-        ask = partial(self._ask, tokens, len(completion))
+        tokens, length = [*prompt, *completion], len(completion)
+        ask = partial(self._ask, tokens, length)
         with within_budget(self._budget):
-            (text,) = self._answers.once(["top_logprobs", k, tokens], ask, cost=len(tokens) + 1)
+            (text,) = self._answers.once(
+                ["top_logprobs", self.head.k, tokens, length], ask, cost=len(tokens) + 1
+            )
         rows: list[list[float]] = json.loads(text)
         return rows
 
