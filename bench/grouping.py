@@ -16,7 +16,7 @@ there, and name its seeds.
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -72,6 +72,19 @@ SEEDS = (0, 1, 2)
 PROMPT = {"values": False, "matched_values": False, "comments": False, "schema_filter": "never"}
 
 
+def only_databases(data: Path, out: Path, names: Collection[str]) -> Path:
+    """A data folder in `out` with Spider's training questions about the databases of these names."""
+    records = json.loads((data / "spider" / "train_spider.json").read_text())
+    spider = out / "data" / "spider"
+    spider.mkdir(parents=True, exist_ok=True)
+    kept = [record for record in records if record["db_id"] in names]
+    (spider / "train_spider.json").write_text(json.dumps(kept))
+    for name in ("tables.json", "database"):
+        if not (spider / name).exists():
+            (spider / name).symlink_to((data / "spider" / name).resolve())
+    return spider.parent
+
+
 def short_prompts_only(data: Path, out: Path, model: str, longest: int) -> Path:
     """A data folder with Spider's training questions on databases whose prompt has at most `longest` tokens."""
     benchmark = load_sql_benchmark("spider:train_spider", root=data, missing_databases="skip")
@@ -82,15 +95,7 @@ def short_prompts_only(data: Path, out: Path, model: str, longest: int) -> Path:
         for example in prepared.examples
         if len(prepared.prefixes[example.prefix_key]) <= longest
     }
-    records = json.loads((data / "spider" / "train_spider.json").read_text())
-    spider = out / "data" / "spider"
-    spider.mkdir(parents=True, exist_ok=True)
-    kept = [record for record in records if record["db_id"] in short]
-    (spider / "train_spider.json").write_text(json.dumps(kept))
-    for name in ("tables.json", "database"):
-        if not (spider / name).exists():
-            (spider / name).symlink_to((data / "spider" / name).resolve())
-    return spider.parent
+    return only_databases(data, out, short)
 
 
 def recipe(arm: str, seed: int, data: Path, model: str, steps: int) -> Recipe:
@@ -166,7 +171,9 @@ def results(out: Path) -> dict[str, dict[int, dict[str, Any]]]:
     return {arm: runs for arm, runs in found.items() if runs}
 
 
-def compared(found: dict[str, dict[int, dict[str, Any]]], key: str) -> dict[str, Any]:
+def compared(
+    found: dict[str, dict[int, dict[str, Any]]], key: str, references: Mapping[str, str | None]
+) -> dict[str, Any]:
     """Each arm's mean with the interval over examples, its seeds, and the difference to the same seeds of its
     reference, paired by example."""
     rows: dict[str, Any] = {}
@@ -177,7 +184,7 @@ def compared(found: dict[str, dict[int, dict[str, Any]]], key: str) -> dict[str,
             "interval": bootstrap_interval(values.tolist()),
             "seeds": {seed: float(np.mean(run[key])) for seed, run in runs.items()},
         }
-        reference = ARMS[arm].reference
+        reference = references[arm]
         shared = [seed for seed in runs if reference in found and seed in found[reference]]
         if reference is not None and shared:
             one, other = (_mean_by_example(found[name], key, shared) for name in (reference, arm))
@@ -213,6 +220,7 @@ def main() -> None:
     found = results(arguments.out)
     if not found:
         return
+    references = {arm: own.reference for arm, own in ARMS.items()}
     document = {
         "command": "python bench/grouping.py --data ../shared/data --model models/smollm2-135m "
         "--out runs/grouping",
@@ -225,8 +233,8 @@ def main() -> None:
             arm: {key: [run[key] for run in runs.values()] for key in ("examples_seen", "train_seconds")}
             for arm, runs in found.items()
         },
-        "execution_accuracy": compared(found, "correct"),
-        "gold_negative_log_likelihood": compared(found, "nll"),
+        "execution_accuracy": compared(found, "correct", references),
+        "gold_negative_log_likelihood": compared(found, "nll", references),
     }
     RESULTS.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document, indent=1))

@@ -1,4 +1,4 @@
-"""Write the tables of docs (performance, results, scale) from bench/results/*.json, between their markers.
+"""Write the tables of docs (performance, results, scale, methods) from bench/results/*.json, between their markers.
 
 python bench/performance.py
 """
@@ -188,6 +188,40 @@ def grouping(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def bridged(document: dict[str, Any]) -> str:
+    """One line per arm: accuracy, likelihood, each with its paired difference, and how long a training took."""
+    lines = [
+        "| arm | EX % | difference | gold NLL, nats a token | difference | training, s |",
+        "| :--- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    accuracy, nll = document["execution_accuracy"], document["gold_negative_log_likelihood"]
+    for arm, training in document["training"].items():
+        lines.append(
+            f"| {arm} | {_estimate(accuracy[arm], 100, 1)} | {_difference(accuracy[arm], 100, 1)} "
+            f"| {_estimate(nll[arm], 1, 3)} | {_difference(nll[arm], 1, 3)} "
+            f"| {', '.join(f'{seconds:.0f}' for seconds in training['train_seconds'])} |"
+        )
+    return "\n".join(lines)
+
+
+def top_logprobs(document: dict[str, Any]) -> str:
+    """One line per divergence and k: its value, the bias, and how far the gradient is off."""
+    lines = [
+        "| divergence | whole | k | probability kept | form | bias | gradient off by |",
+        "| :--- | ---: | ---: | ---: | :--- | ---: | ---: |",
+    ]
+    titles = {"other": "the rest as one outcome", "renormalised": "k tokens renormalised"}
+    for divergence, own in document["divergences"].items():
+        for k, kept in document["probability_kept"].items():
+            for form, title in titles.items():
+                if f"bias, {form}" in own[k]:
+                    lines.append(
+                        f"| {divergence} | {own['value']:.3f} | {k.removeprefix('k=')} | {kept:.1%} | {title} "
+                        f"| {own[k][f'bias, {form}']:+.3f} | {own[k][f'gradient error, {form}']:.1%} |"
+                    )
+    return "\n".join(lines)
+
+
 def _estimate(found: dict[str, Any], scale: int, digits: int) -> str:
     seeds = ", ".join(f"{scale * seed:.{digits}f}" for seed in found["seeds"].values())
     return f"{scale * found['mean']:.{digits}f} ({seeds})"
@@ -317,7 +351,10 @@ def main() -> None:
         {"cost check": cost_check(cost["check"]), "cost predicted": cost_predicted(cost["predict"])},
     )
     found = json.loads((RESULTS / "grouping.json").read_text())
-    put(DOCS / "results.md", {"grouping": grouping(found)})
+    crossed = json.loads((RESULTS / "bridged.json").read_text())
+    put(DOCS / "results.md", {"grouping": grouping(found), "bridged": bridged(crossed)})
+    top = json.loads((RESULTS / "top_logprobs.json").read_text())
+    put(DOCS / "methods" / "top_tokens.md", {"top_logprobs": top_logprobs(top)})
 
 
 def put(page: Path, tables: dict[str, str]) -> None:

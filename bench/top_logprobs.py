@@ -4,10 +4,9 @@
 
 The demo's teacher p is read at the gold queries of `demo:test`, once whole and once by its k largest probabilities,
 against the student that a training starts from (four of the teacher's six layers) as q. Two approximations (ASSUMED,
-no paper gives one): `renormalised`, p over the k tokens divided by their sum, and `other`, all other tokens as one
-outcome.
-Both give a forward KL and its gradient q − p̂ by the logits. Means over positions go to
-bench/results/top_logprobs.json: the forward KL, its bias, and how far gradients are apart by how long they are.
+no paper gives one): `other`, all other tokens as one outcome, which is what `teacher.top_k` trains on, and for forward
+KL `renormalised`, p over the k tokens divided by their sum. Means over positions go to bench/results/top_logprobs.json:
+each divergence, its bias, and how far gradients by the logits are apart by how long they are.
 """
 
 import argparse
@@ -23,7 +22,9 @@ import torch
 from torch import Tensor
 
 from distilsql.data.load import load_sql_benchmark
-from distilsql.distill.divergences import forward_kl
+from distilsql.distill.divergence import Divergence
+from distilsql.distill.divergences import DIVERGENCES
+from distilsql.distill.top_tokens import kept_probability, on_top_tokens
 from distilsql.inference.loading import load_engines
 from distilsql.inference.prepare import prepare
 from distilsql.models.tree import as_branches
@@ -31,6 +32,9 @@ from distilsql.runs.recipe import make_recipe
 
 RESULTS = Path(__file__).with_name("results") / "top_logprobs.json"
 KEPT = (1, 5, 20)
+MEASURED = {
+    name: DIVERGENCES[name] for name in ("forward-kl", "jensen-shannon", "total-variation", "reverse-kl")
+}
 
 
 def main() -> None:
@@ -73,52 +77,68 @@ def measure(count: int) -> dict[str, object]:
         positions += len(logs[0])
         for name, value in _sums(*logs).items():
             sums[name] = sums.get(name, torch.zeros(())) + value
-    means = {name: float(value) / positions for name, value in sums.items()}
-    length = means.pop("gradient length")
-    means = {name: value / length if "gradient" in name else value for name, value in means.items()}
     return {
         "teacher": "demo:teacher",
         "student": "four of its layers",
         "examples": len(prepared.examples),
         "positions": positions,
-        "forward_kl": means.pop("forward_kl"),
-        **{
-            f"k={k}": {
-                name.removeprefix(f"{k} "): value for name, value in means.items() if name.startswith(f"{k} ")
+        **_table({name: float(value) / positions for name, value in sums.items()}),
+    }
+
+
+def _table(means: dict[str, float]) -> dict[str, object]:
+    """Of each divergence its value, and by k its bias and how far gradients are apart by how long they are."""
+    found: dict[str, object] = {}
+    for name in MEASURED:
+        own: dict[str, object] = {"value": means[f"{name} value"]}
+        for k in KEPT:
+            start = f"{name} k={k} "
+            own[f"k={k}"] = {
+                key.removeprefix(start): mean / means[f"{name} gradient length"]
+                if "gradient" in key
+                else mean
+                for key, mean in means.items()
+                if key.startswith(start)
             }
-            for k in KEPT
-        },
+        found[name] = own
+    return {
+        "probability_kept": {f"k={k}": means[f"k={k} probability kept"] for k in KEPT},
+        "divergences": found,
     }
 
 
 def _sums(p_NV: Tensor, q_NV: Tensor) -> dict[str, Tensor]:
     """Sums over positions, from log-probabilities."""
-    whole_N, gradient_NV = forward_kl(p_NV, q_NV), q_NV.exp() - p_NV.exp()
-    found = {"forward_kl": whole_N.sum(), "gradient length": gradient_NV.norm(dim=-1).sum()}
+    found = {}
+    for name, divergence in MEASURED.items():
+        whole_N, gradient_NV = divergence(p_NV, q_NV), divergence.logit_gradient(p_NV, q_NV)
+        found[f"{name} value"] = whole_N.sum()
+        found[f"{name} gradient length"] = gradient_NV.norm(dim=-1).sum()
+        for k in KEPT:
+            approximations = {"other": on_top_tokens(divergence, k)}
+            if name == "forward-kl":
+                approximations["renormalised"] = _renormalised(k)
+            for form, approximation in approximations.items():
+                apart_NV = approximation.logit_gradient(p_NV, q_NV) - gradient_NV
+                found[f"{name} k={k} bias, {form}"] = (approximation(p_NV, q_NV) - whole_N).sum()
+                found[f"{name} k={k} gradient error, {form}"] = apart_NV.norm(dim=-1).sum()
     for k in KEPT:
-        top = p_NV.topk(k)
-        q_top_NK = q_NV.gather(-1, top.indices)
-        other_N, q_other_N = (
-            logp_NV.exp().scatter(-1, top.indices, 0.0).sum(-1).clamp_min(1e-30) for logp_NV in (p_NV, q_NV)
-        )
-        renormalised_NK = top.values - torch.logsumexp(top.values, -1, keepdim=True)
-        renormalised_N = (renormalised_NK.exp() * (renormalised_NK - q_top_NK)).sum(-1)
-        with_other_N = (top.values.exp() * (top.values - q_top_NK)).sum(-1)
-        with_other_N = with_other_N + torch.xlogy(other_N, other_N / q_other_N)
-        empty = torch.zeros_like(p_NV)
-        # The other outcome's probability goes to the tokens in the student's own proportions.
-        outside_NV = q_NV.exp().scatter(-1, top.indices, 0.0)
-        spread_NV = outside_NV * (other_N / q_other_N).unsqueeze(-1)
-        given = {
-            "renormalised": (renormalised_N, empty.scatter(-1, top.indices, renormalised_NK.exp())),
-            "other": (with_other_N, spread_NV.scatter(-1, top.indices, top.values.exp())),
-        }
-        found[f"{k} probability kept"] = (1 - other_N).sum()
-        for name, (value_N, target_NV) in given.items():
-            apart_N = (q_NV.exp() - target_NV - gradient_NV).norm(dim=-1)
-            found[f"{k} bias, {name}"] = (value_N - whole_N).sum()
-            found[f"{k} gradient error, {name}"] = apart_N.sum()
+        found[f"k={k} probability kept"] = kept_probability(p_NV, k).sum()
     return found
+
+
+def _renormalised(k: int) -> Divergence:
+    """Forward KL of the teacher's top tokens, divided by their sum, from the student's distribution over all."""
+
+    def target(p_NV: Tensor) -> Tensor:
+        top = p_NV.topk(k)
+        return torch.full_like(p_NV, -torch.inf).scatter(-1, top.indices, torch.log_softmax(top.values, -1))
+
+    def value(p_NV: Tensor, q_NV: Tensor) -> Tensor:
+        target_NV = target(p_NV)
+        return torch.where(target_NV.isinf(), 0.0, target_NV.exp() * (target_NV - q_NV)).sum(-1)
+
+    return Divergence("renormalised", "renormalised", value, lambda p_NV, q_NV: -target(p_NV).exp())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Every method of scale `paper` on every model family it is reproduced with: two optimizer steps of tiny models.
 
 The recipes are the scale's own: only models, data, lengths and the number of steps are made small. One that would fail
-on a GPU after hours of teacher training fails here in a second.
+on a GPU after hours of teacher training fails here in a second. SWITCH's families train every method of the table.
 """
 
 import json
@@ -63,14 +63,36 @@ def paper_recipes() -> dict[tuple[str, str], Recipe]:
     return found
 
 
-RECIPES = paper_recipes()
+PAPERS = paper_recipes()
+SWITCH_FAMILIES = ("gpt2", "opt", "llama")
+RECIPES = {
+    (family, method): PAPERS[family, "fkd"].model_copy(update={"method": method})
+    for family in SWITCH_FAMILIES
+    for method in METHODS
+} | PAPERS
 
 
 def test_every_family_of_the_papers_is_there():
-    assert {family for family, _ in RECIPES} == {"qwen2", "codegen", "llama", "gpt2", "opt"}
-    assert {method for family, method in RECIPES if family == "qwen2"} == set(METHODS)
-    assert ("gpt2", "switch") in RECIPES
-    assert ("codegen", "kid-mask-only") in RECIPES
+    assert {family for family, _ in PAPERS} == {"qwen2", "codegen", "llama", "gpt2", "opt"}
+    assert {method for family, method in PAPERS if family == "qwen2"} == set(METHODS)
+    assert ("codegen", "kid-mask-only") in PAPERS
+
+
+def test_switchs_comparison_is_whole_at_every_scale():
+    """Its baselines and three thresholds, for GPT-2, OPT and OpenLLaMA2 where they are trained."""
+    compared = {"sft", "fkd", "seqkd", "imitkd", "minillm", "gkd-rkl", "distillm", "switch"}
+    schedules = {"exponential", "linear", "constant"}
+    book = Book()
+    for scale, pairs in (("paper", ("gpt2", "opt-125m", "openllama-3b")), ("cpu", ("smollm2-24",))):
+        runs = make_plan(book, ["switch"], scale, Path("runs")).runs.values()
+        for pair in pairs:
+            own = [run.recipe for run in runs if f"_{pair}_" in run.name]
+            assert compared <= {recipe.method for recipe in own}, (scale, pair)
+            assert {recipe.switch.schedule for recipe in own if recipe.method == "switch"} == schedules
+            assert {recipe.data.train for recipe in own} == {"dolly:dev"}
+        columns = book.scale(scale).columns
+        lengths = {columns[name].length for name in book.experiment("switch").columns if name in columns}
+        assert {"0-5 words", "6-10 words", "11 words or more"} <= lengths
 
 
 @pytest.fixture(scope="module")

@@ -118,6 +118,17 @@ def test_rollouts_are_part_of_an_on_policy_methods_name(make_run) -> None:
     assert labels() == ["kid"], "it generates nothing"
 
 
+def test_a_truncated_teacher_is_part_of_a_methods_name(make_run) -> None:
+    top = "[teacher]\npath = 't'\ntop_k = 20"
+    paths = [
+        make_run("whole", method="fkd", settings="[teacher]\npath = 't'"),
+        make_run("top", method="fkd", settings=top),
+        make_run("sft", method="sft", settings=top),
+    ]
+    labels = [entry.label for entry in group_runs(load_runs(paths))]
+    assert labels == ["sft", "fkd", "fkd (teacher's top 20)"], "sft asks no teacher"
+
+
 def test_a_path_in_a_label_is_its_last_part(make_run) -> None:
     one = make_run("first", method="kid", settings='[student]\npath = "/models/small"')
     two = make_run("second", method="kid", settings='[student]\npath = "/models/large/"')

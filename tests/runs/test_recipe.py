@@ -1,14 +1,17 @@
 """Recipes: defaults, overrides, precedence, and refusals that name the key that was meant."""
 
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from distilsql.distill.divergences import DIVERGENCES
+from distilsql.distill.methods import METHODS
 from distilsql.errors import RecipeError
 from distilsql.runs.method_sections import DivergenceName
 from distilsql.runs.recipe import known_keys, load_recipe, make_recipe
 
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.toml"))
 MINIMAL = {"method": "sft", "student": {"path": "m"}, "data": {"train": "demo:train"}, "train": {"steps": 3}}
 
 
@@ -35,6 +38,11 @@ def test_the_saved_recipe_gives_the_same_recipe(tmp_path):
     recipe = make_recipe(MINIMAL, ["student.keep_layers=[0, 2]", "train.trackers=['tensorboard']", "seed=7"])
     (tmp_path / "recipe.toml").write_text(recipe.to_toml())
     assert load_recipe(tmp_path / "recipe.toml") == recipe
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_recipe_that_comes_with_the_package_is_one(path):
+    assert load_recipe(path).row.name in METHODS
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,9 @@ def method_reference() -> str:
         "",
         *(f"- **{method.name}**: {method.summary}" for method in METHODS.values()),
         "",
+        "With `teacher.top_k` a divergence is approximated from the teacher's most likely tokens "
+        "([how well](methods/top_tokens.md)); reports say so: “fkd (teacher's top 20)”.",
+        "",
         "## Recipe keys",
         "",
         "Choices that a paper leaves open are marked ASSUMED.",

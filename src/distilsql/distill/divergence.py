@@ -21,14 +21,21 @@ class Positions:
 
     `token_N` is the completion's token there, `by_student_N` whether the student wrote the completion, and `is_hard_N`
     whether the position is among those of the window where the teacher gives that token least (`hard_share`).
+    `skew_N` is the skew of each position's completion, where it has one of its own.
     """
 
     token_N: Int[Tensor, " N"]
     by_student_N: Bool[Tensor, " N"]
     is_hard_N: Bool[Tensor, " N"]
+    skew_N: Float[Tensor, " N"] | None = None
 
     def rows(self, rows: slice) -> "Positions":
-        return Positions(self.token_N[rows], self.by_student_N[rows], self.is_hard_N[rows])
+        return Positions(
+            self.token_N[rows],
+            self.by_student_N[rows],
+            self.is_hard_N[rows],
+            None if self.skew_N is None else self.skew_N[rows],
+        )
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,20 @@
 """The output layer: log-probabilities from hidden states, scaled and capped as the model does it."""
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+@runtime_checkable
+class LogProbsOf(Protocol):
+    """Whatever makes log-probabilities of a model's rows: its output layer, or what stands for one."""
+
+    def log_probs(self, hidden_ND: Tensor, vocabulary_size: int, temperature: float = 1.0) -> Tensor:
+        """float32 (or float64) log-probabilities over the first `vocabulary_size` tokens."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,7 @@ def log_probs(logits_NV: Tensor, temperature: float = 1.0) -> Tensor:
 
 @torch.no_grad()
 def token_log_probs(
-    head: Head, hidden_ND: Tensor, token_N: Tensor, vocabulary_size: int, chunk_rows: int
+    head: LogProbsOf, hidden_ND: Tensor, token_N: Tensor, vocabulary_size: int, chunk_rows: int
 ) -> Tensor:
     """The log-probabilities (N) of the tokens, in float32 (or float64), `chunk_rows` rows of logits at a time."""
     token_N1 = token_N.to(hidden_ND.device).unsqueeze(-1)

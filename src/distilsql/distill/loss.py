@@ -22,7 +22,7 @@ from torch import Tensor
 
 from distilsql.distill.bridge import AlignedSpans, Bridge
 from distilsql.distill.divergence import Divergence, Positions
-from distilsql.distill.head import Head, _wide
+from distilsql.distill.head import Head, LogProbsOf, _wide
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Distillation:
     """
 
     hidden_NE: Tensor
-    head: Head
+    head: LogProbsOf
     divergence: Divergence
     weight_N: Tensor
     temperature: float = 1.0

@@ -6,6 +6,7 @@ and, where they are new, one function in `divergences.py` or one file in `traini
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class SourceSpec:
     it is imported when a training needs it. `is_on_policy`: the student generates token by token during training.
     `teacher_beams`: the beams with which the teacher writes beforehand as published, 1 where it samples, 0 where it
     writes nothing. `reads_both_models`: at every token, so that an engine of one model alone cannot write for it.
+    `sides`: whether a question has one completion of always the same kind, either the student's or another, or both.
     """
 
     name: str
@@ -24,6 +26,7 @@ class SourceSpec:
     is_on_policy: bool = False
     teacher_beams: int = 0
     reads_both_models: bool = False
+    sides: Literal["one", "either", "both"] = "one"
 
 
 _ROOM = "distilsql.training.sources"
@@ -43,6 +46,7 @@ TEACHER_AND_STUDENT = SourceSpec(
     f"{_ROOM}.teacher:TeacherAndStudent",
     is_on_policy=True,
     teacher_beams=1,
+    sides="either",
 )
 TEACHER_BESIDE_STUDENT = SourceSpec(
     "teacher-beside-student",
@@ -50,12 +54,14 @@ TEACHER_BESIDE_STUDENT = SourceSpec(
     f"{_ROOM}.teacher:TeacherBesideStudent",
     is_on_policy=True,
     teacher_beams=1,
+    sides="both",
 )
 GOLD_AND_STUDENT = SourceSpec(
     "gold-and-student",
     "gold or student-generated (online)",
     f"{_ROOM}.student:GoldAndStudent",
     is_on_policy=True,
+    sides="either",
 )
 SWITCH = SourceSpec(
     "switch",
@@ -211,7 +217,8 @@ _ROWS = (
         0.0,
         "Ko et al. 2025 (DistiLLM-2)",
         "Skewed forward KL on the teacher's completion and skewed reverse KL on the student's, for every question. "
-        "Skew and weights stay constant, as in the authors' released settings (ASSUMED; the paper adapts both).",
+        "Skew and weights stay constant, as in the authors' released settings (ASSUMED); the paper adapts both: "
+        "`distill.skew_schedule`, `distill.side_weights`.",
     ),
 )
 

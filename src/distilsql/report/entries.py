@@ -15,6 +15,7 @@ from distilsql.runs.records import RunRecord, Score
 # Two-sided 95 % of a normal distribution.
 _Z95 = 1.96
 _ROLLOUT_KEY = "generation.rollout_window"
+_TOP_K_KEY = "teacher.top_k"
 # What decides the cost of an example of fine-tuning.
 _SAME_WORK = (
     "student.",
@@ -184,13 +185,14 @@ def _place_in_table(method: str) -> tuple[int, str]:
 def _labels(method: str, groups: list[list[RunRecord]]) -> list[str]:
     """`kid` alone; `kid, mask_share 0.4` where one or two settings tell entries apart; else `kid, <run name>`.
 
-    Rounds of generation that serve several steps are part of the method's name: they make it another method.
+    Rounds of generation that serve several steps, and a teacher known by its top tokens alone, are part of the method's
+    name: they make it another method.
     """
     settings = [group[0].settings for group in groups]
     names = [_name(method, one) for one in settings]
     if len(groups) == 1:
         return names
-    in_name = {"seed", "name"} | ({_ROLLOUT_KEY} if len(set(names)) > 1 else set())
+    in_name = {"seed", "name"} | ({_ROLLOUT_KEY, _TOP_K_KEY} if len(set(names)) > 1 else set())
     keys = sorted(
         key
         for key in {key for one in settings for key in one} - in_name
@@ -211,10 +213,12 @@ def _labels(method: str, groups: list[list[RunRecord]]) -> list[str]:
 
 
 def _name(method: str, settings: Mapping[str, Any]) -> str:
-    """`gkd-rkl`, or `gkd-rkl (rollouts of 4)`: on-policy as published is a round for every step."""
-    steps = settings.get(_ROLLOUT_KEY, 1)
-    is_on_policy = method in METHODS and METHODS[method].source.is_on_policy
-    return f"{method} (rollouts of {steps})" if is_on_policy and steps > 1 else method
+    """`gkd-rkl`, or `gkd-rkl (rollouts of 4)`: on-policy as published is a round for every step. `fkd (teacher's top
+    20)` is an approximation of fkd."""
+    steps, top_k, row = settings.get(_ROLLOUT_KEY, 1), settings.get(_TOP_K_KEY), METHODS.get(method)
+    said = [f"rollouts of {steps}"] if row and row.source.is_on_policy and steps > 1 else []
+    said += [f"teacher's top {top_k}"] if row and row.divergence and top_k else []
+    return f"{method} ({', '.join(said)})" if said else method
 
 
 def _short(value: Any) -> str:

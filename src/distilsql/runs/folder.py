@@ -14,6 +14,7 @@ runs/NAME/
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,16 @@ def recipe_in(path: Path) -> Recipe | None:
         return load_recipe(RunFolder(path).recipe)
     except RecipeError:
         return None
+
+
+def recipe_text(recipe: Recipe, path: Path, same: Callable[[Recipe, Recipe], bool]) -> str:
+    """A recipe as TOML, or the text in the run folder `path` if it says the same: an earlier version had fewer keys."""
+    there = recipe_in(path)
+    return (
+        RunFolder(path).recipe.read_text(encoding="utf-8")
+        if there and same(there, recipe)
+        else recipe.to_toml()
+    )
 
 
 def begun_in(path: Path) -> Recipe | None:

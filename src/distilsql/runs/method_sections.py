@@ -25,6 +25,8 @@ DivergenceName = Literal[
 
 # Those that look at the completion's own token beside the two distributions (`Divergence.reads_positions`).
 READS_TOKENS = frozenset({"adaptive-teaching", "contrastive-skewed-kl", "oracle-likelihood"})
+# Those that the teacher's most likely tokens are enough to approximate: what the teacher gives little weighs little.
+KNOWN_BY_TOP_TOKENS = ("forward-kl", "jensen-shannon", "total-variation", "skewed-forward-kl")
 
 
 class DistillOptions(Section):
@@ -60,6 +62,18 @@ class DistillOptions(Section):
         gt=0,
         lt=1,
         description="of skewed KLs: share of the left distribution that is mixed into the right one (Ko et al. 2024)",
+    )
+    skew_schedule: Literal["constant", "adaptive"] = Field(
+        "constant",
+        description="of distillm-2: one skew for all (ASSUMED, as the authors' released settings have it), or one for "
+        "each completion, the less the closer the two models are on it, from distill.skew down to 0.01 (the paper's "
+        "curriculum; it is measured against the first epoch's mean, ASSUMED)",
+    )
+    side_weights: Literal["equal", "growing"] = Field(
+        "equal",
+        description="of methods that train on both sides' completions: equal (ASSUMED, as released), or growing on the "
+        "student's side, to three times the teacher's over the first half of the steps (DistiLLM-2; the form is its "
+        "code's)",
     )
     head_mass: float = Field(
         0.5,

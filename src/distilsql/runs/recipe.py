@@ -17,6 +17,7 @@ from distilsql.databases.url import without_passwords
 from distilsql.distill.methods import METHODS, Method
 from distilsql.errors import RecipeError
 from distilsql.runs.method_sections import (
+    KNOWN_BY_TOP_TOKENS,
     READS_TOKENS,
     DistillOptions,
     GenerationSettings,
@@ -100,6 +101,9 @@ class Recipe(Section):
             self._check_endpoint(self.teacher)
         if self.teacher and self.teacher.bridge != "none":
             self._check_bridge(self.teacher.bridge)
+        if self.teacher and self.teacher.top_k:
+            self._check_top_k(self.teacher)
+        self._check_curriculum()
         row = METHODS[self.method]
         if row.divergence is None and not row.completion_weight and self.gold_weight == 0:
             raise ValueError(
@@ -126,12 +130,15 @@ class Recipe(Section):
             )
 
     def _check_endpoint(self, teacher: TeacherOptions) -> None:
-        """Raises ValueError for what a teacher that answers in text alone cannot do."""
+        """Raises ValueError for what a teacher behind an API cannot do."""
         row = METHODS[self.method]
-        if row.needs_teacher and (row.divergence is not None or row.source.reads_both_models):
+        is_read = row.divergence is not None or row.source.reads_both_models
+        if row.needs_teacher and is_read and teacher.top_k is None:
             raise ValueError(
                 f"{self.method} needs the teacher's probabilities of all tokens, and an endpoint gives text: use "
-                "seqkd, or a teacher that is loaded (no teacher.endpoint)"
+                "seqkd, or a teacher that is loaded (no teacher.endpoint). From an endpoint that gives the top tokens "
+                "of a prompt (vLLM's prompt_logprobs) and has the student's tokenizer, teacher.top_k approximates "
+                "some divergences"
             )
         if (
             teacher.adapter
@@ -143,6 +150,57 @@ class Recipe(Section):
                 "teacher.adapter, device_map, quantization and bridge are for a teacher that is loaded: leave them "
                 "out, or teacher.endpoint"
             )
+
+    def _check_top_k(self, teacher: TeacherOptions) -> None:
+        """Raises ValueError for what the teacher's most likely tokens are not enough for. Methods without a teacher do
+        not ask it."""
+        row = METHODS[self.method]
+        if not row.needs_teacher:
+            return
+        if row.source.reads_both_models:
+            raise ValueError(
+                f"{self.method} draws tokens from the teacher's whole distribution, of which teacher.top_k = "
+                f"{teacher.top_k} leaves only the top: leave it out, or use another method"
+            )
+        if self.divergence not in KNOWN_BY_TOP_TOKENS:
+            why = f"its divergence, {self.divergence}, is none of them" if self.divergence else "it has none"
+            cure = ", or set distill.divergence to one of them" if self.divergence else ""
+            raise ValueError(
+                f"teacher.top_k needs a divergence that the teacher's most likely tokens are enough for "
+                f"({', '.join(KNOWN_BY_TOP_TOKENS)}); {self.method} cannot have it: {why}. Leave top_k out{cure}"
+            )
+        if self.distill.temperature != 1:
+            raise ValueError(
+                "teacher.top_k stands for an API, which gives probabilities at temperature 1: leave "
+                "distill.temperature at 1"
+            )
+        if teacher.bridge != "none":
+            raise ValueError(
+                "teacher.top_k and teacher.bridge approximate the teacher in two ways that are not defined together: "
+                "use one of them"
+            )
+
+    def _check_curriculum(self) -> None:
+        """Raises ValueError where DistiLLM-2's curriculum is asked of another skew, or of one side alone."""
+        if self.distill.skew_schedule == "adaptive" and (
+            self.divergence != "contrastive-skewed-kl" or (self.teacher and self.teacher.bridge != "none")
+        ):
+            raise ValueError(
+                "distill.skew_schedule = adaptive is defined for the two skewed divergences of distillm-2 alone, with "
+                "a teacher of the student's vocabulary: use that method, or constant"
+            )
+        if self.distill.side_weights == "growing" and not self.has_both_sides:
+            raise ValueError(
+                f"distill.side_weights = growing moves weight from the teacher's completion of a question to the "
+                f"student's, and {self.method} has one of them: use distillm-2, or f-distill or imitkd with "
+                "distill.mixture = both"
+            )
+
+    @property
+    def has_both_sides(self) -> bool:
+        """Whether every question is trained on with two completions, the student's being one."""
+        sides = METHODS[self.method].source.sides
+        return sides == "both" or (sides == "either" and self.distill.mixture == "both")
 
     def _check_bridge(self, bridge: str) -> None:
         """Raises ValueError for what a teacher with another vocabulary cannot do."""
@@ -157,16 +215,15 @@ class Recipe(Section):
                 f"{self.method} leaves mask tokens in what the teacher reads, and they have no text that another "
                 "tokenizer could read: use kid, or a teacher with the student's tokenizer"
             )
-        divergence = self.distill.divergence or row.divergence
-        if divergence in READS_TOKENS and bridge == "hybrid":
+        if self.divergence in READS_TOKENS and bridge == "hybrid":
             raise ValueError(
-                f"{divergence} reads the probability of the student's own token, which a teacher with another "
+                f"{self.divergence} reads the probability of the student's own token, which a teacher with another "
                 "vocabulary need not have: use another distill.divergence or teacher.bridge = uld"
             )
         if bridge == "uld" and self.distill.divergence is not None:
             raise ValueError(
-                f"teacher.bridge = uld takes the place of a divergence, and distill.divergence = {divergence} names "
-                "one: use teacher.bridge = hybrid, or leave the divergence out"
+                f"teacher.bridge = uld takes the place of a divergence, and distill.divergence = {self.divergence} "
+                "names one: use teacher.bridge = hybrid, or leave the divergence out"
             )
 
     @property
@@ -178,6 +235,17 @@ class Recipe(Section):
     def row(self) -> Method:
         """The method's row in the table of methods."""
         return METHODS[self.method]
+
+    @property
+    def divergence(self) -> str | None:
+        """Name of the divergence: the recipe's, else the method's; None for methods of likelihood alone."""
+        row = METHODS[self.method]
+        return None if row.divergence is None else self.distill.divergence or row.divergence
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether the divergence is approximated from the teacher's most likely tokens (`teacher.top_k`)."""
+        return self.divergence is not None and self.teacher is not None and self.teacher.top_k is not None
 
     @property
     def gold_weight(self) -> float:

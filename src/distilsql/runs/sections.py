@@ -85,15 +85,23 @@ class TeacherOptions(Section):
     endpoint: str | None = Field(
         None,
         description="base URL of an OpenAI-compatible API, such as http://localhost:8000/v1, whose model `path` is the "
-        "teacher (seqkd). Prompts, including the sample values that they show, are sent there; each query it writes is "
-        "run, and those that do not run are replaced by gold (ASSUMED). The key is read from DISTILSQL_API_KEY or "
-        "OPENAI_API_KEY",
+        "teacher. Prompts, including the sample values that they show, are sent there. seqkd trains on what it writes: "
+        "each query is run, and those that do not run are replaced by gold (ASSUMED). With top_k it reads completions. "
+        "The key is read from DISTILSQL_API_KEY or OPENAI_API_KEY",
     )
     endpoint_budget: int | None = Field(
         None,
         ge=1,
         description="limit on the tokens of requests and answers, for this model and seed; answers are kept in the "
         "user's cache, and none is requested twice",
+    )
+    top_k: int | None = Field(
+        None,
+        ge=1,
+        description="an approximation: only the teacher's k most likely tokens are known, as an API gives them, and "
+        "all others are one outcome (ASSUMED). For forward KL, JSD, total variation and skewed forward KL, with a "
+        "teacher that is loaded or an endpoint that gives prompt_logprobs (vLLM); by default the whole distribution is "
+        "used",
     )
     bridge: Literal["none", "hybrid", "uld"] = Field(
         "none",

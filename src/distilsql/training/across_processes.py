@@ -16,6 +16,7 @@ from accelerate.utils import InitProcessGroupKwargs, gather_object
 from distilsql.errors import TrainingError
 from distilsql.interrupt import StopRequest
 from distilsql.progress import reporting_to
+from distilsql.training.curriculum import Sides
 from distilsql.training.reading import Survey
 from distilsql.training.rollout import ReadyWindow
 from distilsql.training.window import Denominators, WindowLoss, WindowTrainer
@@ -62,6 +63,7 @@ def sum_loss(accelerator: Accelerator, loss: WindowLoss) -> WindowLoss:
             float(not loss.finite),
             float(loss.tokens_from_teacher),
             float(loss.tokens_written),
+            *loss.sides.values(),
         ],
     )
     return WindowLoss(
@@ -74,6 +76,7 @@ def sum_loss(accelerator: Accelerator, loss: WindowLoss) -> WindowLoss:
         finite=sums[6] == 0,
         tokens_from_teacher=int(sums[7]),
         tokens_written=int(sums[8]),
+        sides=Sides.of(sums[9:]),
         culprits=loss.culprits,
     )
 

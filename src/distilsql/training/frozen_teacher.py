@@ -5,21 +5,34 @@ from contextlib import ExitStack
 
 from torch import Tensor
 
+from distilsql.distill.head import LogProbsOf
 from distilsql.inference.loading import Engines
 from distilsql.inference.prepare import Prepared
 from distilsql.models.tree import Branch, PromptTree
 from distilsql.runs.recipe import Recipe
 from distilsql.training.ledger import Ledger, Phase
+from distilsql.training.remote_teacher import RemoteTeacher
 from distilsql.training.teacher_states.states import TeacherHidden, open_teacher_hidden
 from distilsql.training.window_tree import WindowTree
 
 
 class FrozenTeacher:
-    """The teacher, run on each tree; or, where completions never change, run once and read from disk since (`kept`)."""
+    """The teacher, run on each tree; or, where completions never change, run once and read from disk since (`kept`).
 
-    def __init__(self, engines: Engines, ledger: Ledger) -> None:
-        self._engines, self._ledger = engines, ledger
+    One behind an API gives its top tokens, in rows that its `head` reads as other heads read hidden states.
+    """
+
+    def __init__(self, engines: Engines, ledger: Ledger, remote: RemoteTeacher | None = None) -> None:
+        self._engines, self._ledger, self._remote = engines, ledger, remote
         self.kept: TeacherHidden | None = None
+
+    @property
+    def head(self) -> LogProbsOf:
+        """What makes log-probabilities of `hidden`."""
+        if self._remote is not None:
+            return self._remote.head
+        assert self._engines.teacher is not None
+        return self._engines.teacher.head()
 
     def keep_states(
         self,
@@ -53,6 +66,10 @@ class FrozenTeacher:
     def hidden(self, item: WindowTree, branches: Sequence[Branch]) -> Tensor | None:
         """Hidden states (N, E) that predict the branches of a tree; None without a teacher. Those of a teacher with
         another tokenizer predict its own tokens of them (Q, E)."""
+        if self._remote is not None:
+            with self._ledger.phase(Phase.TEACHER):
+                self._ledger.count("teacher_tokens", sum(len(branch.tokens) for branch in branches))
+                return self._remote.read(item.tree, branches).to(self._engines.student.device)
         cache = self._engines.teacher_prefixes
         if cache is None:
             return None

@@ -51,10 +51,9 @@ def positions_of(
     """What a divergence may read of the positions of a tree's completions. Without log-probabilities none is hard."""
     token_N = targets(trained.branches()).to(device)
     lengths = torch.tensor([len(completion) for completion in trained.completions], dtype=torch.int64)
-    by_student = torch.tensor(trained.by_student or [False] * len(lengths), dtype=torch.bool)
     is_hard_N = (
         torch.zeros_like(token_N, dtype=torch.bool)
         if token_logp_N is None
         else (token_logp_N <= hard_below).to(device)
     )
-    return Positions(token_N, torch.repeat_interleave(by_student, lengths).to(device), is_hard_N)
+    return Positions(token_N, torch.repeat_interleave(trained.by_student_C, lengths).to(device), is_hard_N)

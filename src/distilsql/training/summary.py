@@ -23,10 +23,10 @@ def training_summary(
     steps: int,
     examples_seen: int,
     beforehand_seconds: float,
-    of_source: Mapping[str, Any],
+    of_method: Mapping[str, Any],
 ) -> Summary:
     """`beforehand_seconds` is what the method needed before its first step, per process: × SFT is charged with it.
-    `of_source` is what the completion source adds."""
+    `of_method` is what the method adds."""
     seconds = ledger.training_seconds
     return Summary(
         method=recipe.method,
@@ -45,7 +45,7 @@ def training_summary(
             ledger.seconds[Phase.OPTIMIZER] / max(examples_seen, 1),
             beforehand_seconds / max(examples_seen, 1),
         ),
-        **of_source,
+        **of_method,
         counts=ledger.counts,
         layout=engines.student.layout,
         peak_memory_bytes=peak_memory_bytes(),

@@ -32,7 +32,7 @@ from distilsql.runs.folder import (
     check_is_run_folder,
     drop_lines_after,
     open_run,
-    recipe_in,
+    recipe_text,
 )
 from distilsql.runs.recipe import Recipe
 from distilsql.runs.records import Summary
@@ -127,7 +127,7 @@ def train(
                 if overwrite or not RunFolder(out).is_finished():
                     held.enter_context(hold(out))
             run = open_run(
-                out, _text_of(recipe, out, same), overwrite=overwrite and accelerator.is_main_process
+                out, recipe_text(recipe, out, same), overwrite=overwrite and accelerator.is_main_process
             )
         if run.is_finished():
             log.info(f"{out} is already finished; pass --overwrite to start over.")
@@ -144,13 +144,6 @@ def train(
                     "another run: --overwrite starts it anew."
                 ) from error
     return run
-
-
-def _text_of(recipe: Recipe, out: Path, same: Callable[[Recipe, Recipe], bool]) -> str:
-    """The recipe's text, or that in the run folder if it says the same: an earlier version had fewer keys."""
-    file = RunFolder(out).recipe
-    there = recipe_in(out)
-    return file.read_text(encoding="utf-8") if there and same(there, recipe) else recipe.to_toml()
 
 
 class _Trainer:
@@ -251,6 +244,7 @@ class _Trainer:
         self.accelerator.wait_for_everyone()
 
     def _step(self, step: int) -> tuple[WindowLoss, float, float]:
+        self.trainer.share_done = step / self.steps
         ready = self.rollout.window(step)
         items, trained = ready.items, ready.trained
         if step in self.calibration.steps:
@@ -277,6 +271,7 @@ class _Trainer:
                 options.final_learning_rate_share,
             )
             self.optimizer.step(learning_rate)
+        self.trainer.learn(loss, is_in_first_epoch=step < self.windows.first_epoch_steps)
         if step in self.calibration.steps:
             seconds = ready.generation_seconds + self.ledger.training_seconds - start
             self.calibration.time_method(seconds, loss.examples)
@@ -331,7 +326,7 @@ class _Trainer:
 
     def _save(self, done: int) -> None:
         pending: Any = gather_object(self.rollout.state())
-        sources: Any = gather_object([self.trainer.source.state()])
+        sources: Any = gather_object([self.trainer.state()])
         with self.ledger.phase(Phase.CHECKPOINT):
             state = {
                 "step": done,
@@ -360,7 +355,7 @@ class _Trainer:
             self.calibration.load(state["calibration"])
             self.rollout.load(state.get("rollout", []))
             own = source_state(state, self.accelerator.process_index, self.accelerator.num_processes)
-            self.trainer.source.load(own)
+            self.trainer.load(own)
             self.examples_seen = state["examples_seen"]
             done = int(state["step"])
             log.info(f"resuming {self.run.path} after step {done} of {self.steps}")
@@ -395,5 +390,5 @@ class _Trainer:
             steps=self.steps,
             examples_seen=self.examples_seen,
             beforehand_seconds=beforehand_seconds / self.accelerator.num_processes,
-            of_source=self.trainer.source.summary(),
+            of_method=self.trainer.summary(),
         )

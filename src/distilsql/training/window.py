@@ -5,25 +5,27 @@ its source (`training/sources`) writes the completions.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from distilsql.distill.bridge import AlignedSpans, Bridge, joined, span_weights
-from distilsql.distill.divergence import Divergence
-from distilsql.distill.divergences import DivergenceParameters, make_divergence
-from distilsql.distill.head import token_log_probs
+from distilsql.distill.bridge import AlignedSpans, joined, span_weights
+from distilsql.distill.head import LogProbsOf, token_log_probs
 from distilsql.distill.loss import Bridged, Distillation, Likelihood, LossParts, completion_loss
 from distilsql.distill.reduction import Reduction, position_weights, window_denominator
 from distilsql.inference.loading import Engines
 from distilsql.models.tree import Branch, Completion, as_branches, targets
-from distilsql.models.tree_model import PromptState, TreeModel, student_hidden
+from distilsql.models.tree_model import PromptState, student_hidden
 from distilsql.runs.recipe import Recipe
+from distilsql.training.comparison import Truncation, make_bridge, resolve_divergence
+from distilsql.training.curriculum import Sides, SkewCurriculum, side_factors
 from distilsql.training.frozen_teacher import FrozenTeacher
 from distilsql.training.ledger import Ledger, Phase
 from distilsql.training.reading import Reading, Survey, hard_threshold, positions_of
+from distilsql.training.remote_teacher import RemoteTeacher
 from distilsql.training.sources.source import Trained, source_class
 from distilsql.training.window_tree import WindowTree
 
@@ -41,6 +43,7 @@ class WindowLoss:
     finite: bool = True
     tokens_from_teacher: int = 0
     tokens_written: int = 0
+    sides: Sides = field(default_factory=Sides)
     culprits: list[str] = field(default_factory=list)
 
     def add(self, part: LossParts, *, has_divergence: bool, has_likelihood: bool) -> None:
@@ -70,26 +73,13 @@ class StandIn:
     trained: Trained
 
 
-def resolve_divergence(recipe: Recipe) -> Divergence | None:
-    """The method's divergence, or the one that the recipe sets instead."""
-    if recipe.row.divergence is None:
-        return None
-    name = recipe.distill.divergence or recipe.row.divergence
-    chosen = {each.name: getattr(recipe.distill, each.name) for each in fields(DivergenceParameters)}
-    return make_divergence(name, DivergenceParameters(**chosen))
-
-
-def make_bridge(recipe: Recipe, engines: Engines) -> Bridge | None:
-    """How distributions over two vocabularies are compared (`teacher.bridge`); None where there is one."""
-    if engines.translator is None or recipe.teacher is None:
-        return None
-    divergence = resolve_divergence(recipe) if recipe.teacher.bridge == "hybrid" else None
-    known = engines.translator.vocabularies.on(engines.student.device)
-    return Bridge(known, divergence, recipe.distill.uld_weight)
-
-
 class WindowTrainer:
-    """Runs windows for one recipe: its source writes what is trained on, then gradients accumulate tree by tree."""
+    """Runs windows for one recipe: its source writes what is trained on, then gradients accumulate tree by tree.
+
+    `share_done` is the share of the training's steps that are done; the loop keeps it.
+    """
+
+    share_done: float = 0.0
 
     def __init__(self, recipe: Recipe, engines: Engines, ledger: Ledger) -> None:
         self.recipe, self.engines, self.ledger = recipe, engines, ledger
@@ -97,7 +87,37 @@ class WindowTrainer:
         self.bridge = make_bridge(recipe, engines)
         self.reduction = Reduction(recipe.distill.reduction)
         self.source = source_class(recipe)(recipe, engines, ledger)
-        self.teacher = FrozenTeacher(engines, ledger)
+        remote = RemoteTeacher.of(recipe, engines.tokenizer, engines.vocabulary_size)
+        self.teacher = FrozenTeacher(engines, ledger, remote)
+        adapts = recipe.distill.skew_schedule == "adaptive"
+        self.curriculum = SkewCurriculum(recipe.distill.skew) if adapts else None
+        self.truncation = Truncation.of(recipe)
+
+    def learn(self, loss: WindowLoss, *, is_in_first_epoch: bool) -> None:
+        """What a finished step says of the next ones; `loss` is of all processes."""
+        if self.curriculum is not None:
+            self.curriculum.learn(loss.sides, is_in_first_epoch=is_in_first_epoch)
+
+    @property
+    def _stateful(self) -> dict[str, SkewCurriculum | Truncation]:
+        named = {"curriculum": self.curriculum, "truncation": self.truncation}
+        return {name: part for name, part in named.items() if part is not None}
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint, as JSON; `load` restores it."""
+        return {**self.source.state(), **{name: part.state() for name, part in self._stateful.items()}}
+
+    def load(self, state: dict[str, Any]) -> None:
+        parts = self._stateful
+        self.source.load({key: value for key, value in state.items() if key not in parts})
+        for name, part in parts.items():
+            if name in state:
+                part.load(state[name])
+
+    def summary(self) -> dict[str, Any]:
+        """What the method adds to summary.json."""
+        parts = [part.summary() for part in (self.source, *self._stateful.values())]
+        return {key: value for part in parts for key, value in part.items()}
 
     def denominators(self, items: Sequence[WindowTree], trained: Sequence[Trained]) -> Denominators:
         """This rank's share of the window's denominators; to be summed over ranks."""
@@ -200,6 +220,13 @@ class WindowTrainer:
         likelihood = (
             gold if lines_up else self._completion_likelihood(trained.completions, denominators.trained)
         )
+        if self.truncation is not None and distillation is not None and self.share_done == 0:
+            head, size = self.engines.student.head(), self.engines.vocabulary_size
+            self.truncation.measure(
+                distillation, hidden_ND[:rows], head, size, self.recipe.train.loss_chunk_rows
+            )
+        if self.curriculum is not None and distillation is not None:
+            distillation = self._skewed(trained, reading, hidden_ND[:rows], distillation, result)
         if self.source.weighs_positions:
             distillation, likelihood = self._weighed(
                 trained, reading, hidden_ND[:rows], distillation, denominators
@@ -232,30 +259,33 @@ class WindowTrainer:
         """None where no divergence reads the teacher."""
         branches = trained.branches()
         hidden_NE = None if self.divergence is None else self.teacher.hidden(item, branches)
-        if hidden_NE is None or self.divergence is None or self.engines.teacher is None:
+        if hidden_NE is None:
             return None
-        if not self._wants_token_logps and not self.source.weighs_positions:
+        if not (self._wants_token_logps or self.source.weighs_positions or self.curriculum is not None):
             return Reading(hidden_NE)
         with self.ledger.phase(Phase.TEACHER):
-            return Reading(hidden_NE, self._token_logps(self.engines.teacher, hidden_NE, branches))
+            return Reading(hidden_NE, self._token_logps(self.teacher.head, hidden_NE, branches))
 
     @property
     def _wants_token_logps(self) -> bool:
         """Whether the divergence asks which positions are hard; across vocabularies none that does is used."""
         return self.divergence is not None and self.divergence.hard_share > 0 and self.bridge is None
 
-    def _token_logps(self, model: TreeModel, hidden_ND: Tensor, branches: Sequence[Branch]) -> Tensor:
+    def _token_logps(self, head: LogProbsOf, hidden_ND: Tensor, branches: Sequence[Branch]) -> Tensor:
         size, chunk_rows = self.engines.vocabulary_size, self.recipe.train.loss_chunk_rows
-        return token_log_probs(model.head(), hidden_ND.detach(), targets(branches), size, chunk_rows)
+        return token_log_probs(head, hidden_ND.detach(), targets(branches), size, chunk_rows)
 
     def _distillation(
         self, trained: Trained, reading: Reading | None, denominator: int, survey: Survey | None
     ) -> Distillation | None:
-        if reading is None or self.divergence is None or self.engines.teacher is None:
+        if reading is None or self.divergence is None:
             return None
         device = reading.hidden_NE.device
         lengths = [len(completion) for completion in trained.completions]
         weight_N = position_weights(lengths, self.reduction, denominator)
+        if self.recipe.distill.side_weights == "growing":
+            factor_C = side_factors(trained.by_student_C, self.share_done)
+            weight_N = weight_N * torch.repeat_interleave(factor_C, torch.tensor(lengths))
         positions = bridged = None
         if self.bridge is not None:
             aligned = self._aligned(trained.completions)
@@ -268,13 +298,35 @@ class WindowTrainer:
             positions = positions_of(trained, reading.token_logp_N, hard_below, device)
         return Distillation(
             reading.hidden_NE,
-            self.engines.teacher.head(),
+            self.teacher.head,
             self.divergence,
             weight_N.to(device),
             self.recipe.distill.temperature,
             positions,
             bridged,
         )
+
+    def _skewed(
+        self,
+        trained: Trained,
+        reading: Reading | None,
+        hidden_ND: Tensor,
+        distillation: Distillation,
+        result: WindowLoss,
+    ) -> Distillation:
+        """With the skew that each completion has from the curriculum."""
+        assert self.curriculum is not None
+        assert reading is not None
+        assert reading.token_logp_N is not None
+        assert distillation.positions is not None
+        lengths = [len(completion) for completion in trained.completions]
+        student_logp_N = self._token_logps(self.engines.student.head(), hidden_ND, trained.branches())
+        skew_C, found = self.curriculum.skews(
+            reading.token_logp_N.cpu(), student_logp_N.cpu(), lengths, trained.by_student_C
+        )
+        result.sides += found
+        skew_N = torch.repeat_interleave(skew_C, torch.tensor(lengths)).to(hidden_ND.device, torch.float32)
+        return replace(distillation, positions=replace(distillation.positions, skew_N=skew_N))
 
     def _aligned(self, completions: Sequence[Completion]) -> list[AlignedSpans]:
         assert self.engines.translator is not None
@@ -308,7 +360,7 @@ class WindowTrainer:
         assert reading is not None
         assert reading.token_logp_N is not None
         assert distillation is not None
-        student_logp_N = self._token_logps(self.engines.student, hidden_ND, trained.branches())
+        student_logp_N = self._token_logps(self.engines.student.head(), hidden_ND, trained.branches())
         factors = self.source.weigh(trained, reading.token_logp_N, student_logp_N)
         likelihood = self._likelihood(trained.completions, 1.0, denominators.trained)
         return (

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from distilsql.files import lines_of
 
@@ -62,11 +63,18 @@ class Answers:
         self, messages: Sequence[Message], *, samples: int = 1, temperature: float = 0.0
     ) -> tuple[str, ...]:
         """Raises BudgetSpent, and ModelError as the asker does."""
-        request = _identify(self._asker.name, messages, samples, temperature)
+        asked = [self._asker.name, [dict(message) for message in messages], samples, temperature]
+        ask = partial(self._asker.ask, messages, samples=samples, temperature=temperature)
+        return self.once(asked, ask, cost=estimated(messages, samples))
+
+    def once(self, asked: Any, ask: Callable[[], Reply], *, cost: int) -> tuple[str, ...]:
+        """What `ask` replies, or replied when the same (`asked`, as JSON) was asked before. `cost` is what it may take,
+        in tokens. Raises BudgetSpent, and what `ask` raises."""
+        request = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         if request not in self._known:
-            if self._budget is not None and self.spent + estimated(messages, samples) > self._budget:
+            if self._budget is not None and self.spent + cost > self._budget:
                 raise BudgetSpent
-            reply = self._asker.ask(messages, samples=samples, temperature=temperature)
+            reply = ask()
             line = json.dumps(
                 {"request": request, "texts": reply.texts, "tokens": reply.tokens}, ensure_ascii=False
             )
@@ -84,8 +92,3 @@ class Answers:
 def estimated(messages: Sequence[Message], samples: int) -> int:
     """Tokens of a request and of answers of a few dozen tokens each."""
     return sum(len(message["content"]) for message in messages) // CHARACTERS_PER_TOKEN + 60 * samples
-
-
-def _identify(name: str, messages: Sequence[Message], samples: int, temperature: float) -> str:
-    asked = json.dumps([name, [dict(message) for message in messages], samples, temperature], sort_keys=True)
-    return hashlib.sha256(asked.encode()).hexdigest()

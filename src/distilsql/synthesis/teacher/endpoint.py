@@ -4,7 +4,8 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
@@ -21,6 +22,8 @@ LONGEST_WAIT_S = 60.0
 TIMEOUT_S = 120.0
 MAX_ANSWER_TOKENS = 400
 _WORTH_ANOTHER = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+
+_Read = TypeVar("_Read")
 
 
 class _Unanswered(Exception):
@@ -55,11 +58,10 @@ class Endpoint:
         key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), "")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx2.Client(timeout=timeout_s, headers=headers)
-        self._address = url.rstrip("/") + "/chat/completions"
+        self._base = url.rstrip("/")
 
     def ask(self, messages: Sequence[Message], *, samples: int, temperature: float) -> Reply:
-        """Up to `ATTEMPTS` times, waiting longer each time. Raises ModelError then, or at once for what no other
-        attempt would change (no permission, no such model)."""
+        """Raises ModelError where no attempt gives an answer."""
         body = {
             "model": self.name,
             "messages": [dict(message) for message in messages],
@@ -67,10 +69,34 @@ class Endpoint:
             "temperature": temperature,
             "max_tokens": MAX_ANSWER_TOKENS,
         }
+        return self._answered("/chat/completions", body, partial(_texts, messages=messages, samples=samples))
+
+    def top_logprobs(self, tokens: Sequence[int], k: int) -> list[dict[str, Any] | None]:
+        """Of each token of a prompt what the model gave the k most likely ones there, as vLLM has it: by token id, each
+        with `logprob` and `decoded_token`, the token that stands there among them; None for the first. Raises
+        ModelError as `ask` does, and where the endpoint leaves it out."""
+        body = {
+            "model": self.name,
+            "prompt": list(tokens),
+            "max_tokens": 1,
+            "temperature": 0,
+            "prompt_logprobs": k,
+        }
+        given = self._answered("/completions", body, _prompt_logprobs)
+        if given is None or len(given) != len(tokens):
+            raise ModelError(
+                f"{self._place} gives no prompt_logprobs for the tokens that it is sent, as vLLM's server does (with "
+                f"--max-logprobs of at least {k}): serve '{self.name}' so, or {self._instead}."
+            )
+        return given
+
+    def _answered(self, path: str, body: dict[str, Any], read: Callable[[Any], _Read]) -> _Read:
+        """Up to `ATTEMPTS` times, waiting longer each time. Raises ModelError then, or at once for what no other
+        attempt would change (no permission, no such model)."""
         why = ""
         for attempt in range(ATTEMPTS):
             try:
-                return self._attempt(body, messages, samples)
+                return self._attempt(path, body, read)
             except _Unanswered as error:
                 why = str(error)
                 wait_s = FIRST_WAIT_S * 2**attempt if error.wait_s is None else error.wait_s
@@ -82,9 +108,9 @@ class Endpoint:
             f"same command again when it is well, or {self._instead}."
         )
 
-    def _attempt(self, body: dict[str, Any], messages: Sequence[Message], samples: int) -> Reply:
+    def _attempt(self, path: str, body: dict[str, Any], read: Callable[[Any], _Read]) -> _Read:
         try:
-            response = self._client.post(self._address, json=body)
+            response = self._client.post(self._base + path, json=body)
         except httpx2.TimeoutException as error:
             raise _Unanswered("no answer in time") from error
         except httpx2.HTTPError as error:
@@ -99,15 +125,23 @@ class Endpoint:
                 f"the address, the model's name, and the key in {KEY_VARIABLES[0]}."
             )
         try:
-            answer = response.json()
-            texts = tuple(choice["message"]["content"] for choice in answer["choices"])
-            if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-                raise ValueError("no text")
+            return read(response.json())
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise _Unanswered("an answer that is not this API's") from error
-        usage = answer.get("usage") if isinstance(answer, dict) else None
-        counted = usage.get("total_tokens") if isinstance(usage, dict) else None
-        return Reply(texts, counted if isinstance(counted, int) else estimated(messages, samples))
+
+
+def _texts(answer: Any, *, messages: Sequence[Message], samples: int) -> Reply:
+    texts = tuple(choice["message"]["content"] for choice in answer["choices"])
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise ValueError("no text")
+    usage = answer.get("usage")
+    counted = usage.get("total_tokens") if isinstance(usage, dict) else None
+    return Reply(texts, counted if isinstance(counted, int) else estimated(messages, samples))
+
+
+def _prompt_logprobs(answer: Any) -> list[dict[str, Any] | None] | None:
+    given: list[dict[str, Any] | None] | None = answer["choices"][0].get("prompt_logprobs")
+    return given
 
 
 def _retry_after(header: str | None) -> float | None:

@@ -6,7 +6,8 @@ Every answer is kept in the user's cache as it arrives, so a run that was killed
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,19 @@ def answers_file(recipe: Recipe) -> Path:
     folder = default_cache_folder() / "teacher-answers"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{hashlib.sha256(asked.encode()).hexdigest()[:32]}.jsonl"
+
+
+@contextmanager
+def within_budget(budget: int | None) -> Iterator[None]:
+    """Raises ModelError where the budget of tokens is spent."""
+    try:
+        yield
+    except BudgetSpent as error:
+        raise ModelError(
+            f"teacher.endpoint_budget = {budget:,} tokens is spent before all is answered. What was answered is kept: "
+            "start again with a larger budget (--overwrite, for it is another recipe), or train on fewer questions "
+            "(data.train_limit)."
+        ) from error
 
 
 class EndpointTeacher:
@@ -103,14 +117,8 @@ class EndpointTeacher:
         }
 
     def _answer(self, example: TokenizedExample) -> str:
-        try:
+        with within_budget(self._budget):
             (text,) = self._answers.ask(self._messages(example), temperature=self._temperature)[:1]
-        except BudgetSpent as error:
-            raise ModelError(
-                f"teacher.endpoint_budget = {self._budget:,} tokens is spent before all questions are answered. What "
-                "was answered is kept: start again with a larger budget (--overwrite, for it is another recipe), or "
-                "train on fewer questions (data.train_limit)."
-            ) from error
         if not isinstance(self._benchmark, SqlBenchmark):
             return text.strip()
         engine = self._prepared.engine_of(example)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from distilsql.data.benchmark import Benchmark
@@ -46,6 +47,11 @@ class Trained:
             return as_branches(self.completions)
         pairs = zip(self.questions, self.completions, strict=True)
         return [Branch(question, completion) for question, completion in pairs]
+
+    @property
+    def by_student_C(self) -> Tensor:
+        """Whether the student wrote each completion."""
+        return torch.tensor(self.by_student or [False] * len(self.completions), dtype=torch.bool)
 
     def to_json(self) -> dict[str, Any]:
         """For a checkpoint; `from_json` takes it back. What is None is left out."""
