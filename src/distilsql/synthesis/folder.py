@@ -17,7 +17,7 @@ from distilsql.synthesis.splits import SPLITS
 SYNTH_FILE = "synth.json"
 QUERIES_FILE = "queries.jsonl"
 # Other grammars and checks make other pairs of the same seed.
-GRAMMAR_VERSION = 2
+GRAMMAR_VERSION = 3
 
 
 @dataclass(frozen=True)
