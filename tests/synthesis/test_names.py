@@ -100,6 +100,14 @@ def test_codes_are_asked_for_and_numbers_are_not(airline_files):
     assert {a.name for a in world.entities["flights"].spoken} == {"airport"}
 
 
+def test_numbers_written_as_text_are_no_codes(tmp_path):
+    rows = [(str(n), f"Pilot {n}") for n in range(30)]
+    path = database(
+        tmp_path / "a.sqlite", "CREATE TABLE pilot (pilot_id TEXT PRIMARY KEY, name TEXT)", pilot=rows
+    )
+    assert {a.name for a in make_world(*named(path)).entities["pilot"].spoken} == {"name"}
+
+
 def test_a_column_called_like_a_table_refers_to_it(airline_files):
     found, _ = named(airline_files)
     key = next(key for key in found.keys if key.parent == "airlines")

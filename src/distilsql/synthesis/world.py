@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from distilsql.databases.job import Cell
 from distilsql.synthesis.identifiers import expanded, is_plural, plural_of, words_of
 from distilsql.synthesis.names import ColumnNames, Names, TableNames
 from distilsql.synthesis.profile import Profile, TableProfile
@@ -15,6 +16,10 @@ _REFERRING_WORDS = frozenset(["link", "links", "to", "fk", "ref", "reference", "
 _PREPOSITIONS = frozenset(["by", "in", "to", "from", "at", "on", "for"])
 # An id of so many characters at most is a code that people say ("AKO"); nobody asks about a longer one.
 _LONGEST_CODE = 8
+
+
+def _is_code(value: Cell) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_CODE and not value.isdigit()
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,7 @@ class Attribute:
     def is_said(self) -> bool:
         """Whether questions speak of it: of ids only where they are codes such as an airport's, not numbers."""
         if self.role is Role.ID:
-            values = self.profile.values
-            return bool(values) and all(isinstance(v, str) and len(v) <= _LONGEST_CODE for v in values)
+            return bool(self.profile.values) and all(map(_is_code, self.profile.values))
         return self.role is not Role.NONE
 
 
