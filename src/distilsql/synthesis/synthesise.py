@@ -109,6 +109,8 @@ def synthesise(
         RunInUse: another process is at work in the folder.
     """
     with hold(folder), _kept(folder), ExecutionPool(workers) as pool:
+        made = SynthFolder(folder)
+        made.refuse_other({"database": source.db_id})  # its names.toml would be refused as this database's
         found, called = named(source, folder, names)
         settings = {
             "database": source.db_id,
@@ -117,7 +119,6 @@ def synthesise(
             "seed": seed,
             "grammar": GRAMMAR_VERSION,
         }
-        made = SynthFolder(folder)
         made.claim(settings)
         world = make_world(found, called)
         if not world.topics:
