@@ -107,8 +107,8 @@ class Topic:
     def outputs(self, avoid: Sequence[Attribute] = ()) -> list[Attribute]:
         """What is asked of each row: mostly its name, at times another column or two, or its number."""
         if self.entity.ids and not self.unsaid and self.dice.chance(_ID_SHARE):
-            found = self.pick(self.entity.ids, avoid)
-            return [found] if found else []
+            number = self.pick(self.entity.ids, avoid)
+            return [number] if number else []
         label = [attribute for attribute in self.entity.label if attribute not in avoid]
         others = [
             a
