@@ -167,7 +167,7 @@ class Maker:
         """What a student learns from, in one file."""
         lines = []
         for world in self.worlds if self.arguments.together else (cell.world,):
-            place = {"database": str(world.database.path.absolute())}
+            place = {"database": str(Path(str(world.database.path)).absolute())}
             own = replace(cell, world=world)
             lines += [json.dumps(pair | place, ensure_ascii=False) + "\n" for pair in self._pairs_of(own)]
         file = self._folder(cell) / "pairs.jsonl"
