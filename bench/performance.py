@@ -329,6 +329,51 @@ def _capability(row: Row, document: dict[str, Any]) -> str:
     )
 
 
+def synth_value(found: dict[str, Any]) -> str:
+    """One line per row: right answers in percent, by database and on average over databases."""
+    rows = found["rows"]
+    worlds = list(rows["start"]["databases"])
+    lines = [
+        f"| row | {' | '.join(world.partition(':')[2] for world in worlds)} | mean |",
+        f"| :--- |{' ---: |' * (len(worlds) + 1)}",
+    ]
+    for name, row in rows.items():
+        right = [row["databases"].get(world) for world in worlds]
+        cells = " | ".join("–" if share is None else f"{share:.1%}".rstrip("%") for share in right)
+        lines.append(f"| {name} | {cells} | **{100 * row['accuracy']:.1f}** |")
+    return "\n".join(lines)
+
+
+def synth_differences(found: dict[str, Any]) -> str:
+    lines = [
+        "| difference | points | 95 % interval | p | questions |",
+        "| :--- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, row in found["differences"].items():
+        low, high = 100 * row["low"], 100 * row["high"]
+        points = f"{100 * row['difference']:+.1f} | {low:+.1f} to {high:+.1f}"
+        chance = f"{row['p']:.3f}" if row["p"] >= 0.001 else "< 0.001"
+        lines.append(f"| {name.replace(' - ', ' − ')} | {points} | {chance} | {row['questions']} |")
+    return "\n".join(lines)
+
+
+def synth_read(pairs: list[dict[str, Any]]) -> str:
+    """Pairs that were read, and the share that agrees, by sample and in the last one by pattern."""
+    lines = ["| sample | databases | agree, of 100 | what did not |", "| ---: | :--- | ---: | :--- |"]
+    for sample in sorted({pair["sample"] for pair in pairs}):
+        own = [pair for pair in pairs if pair["sample"] == sample]
+        databases = ", ".join(dict.fromkeys(sorted(pair["database"] for pair in own)))
+        why = ", ".join(dict.fromkeys(pair["why"] for pair in own if not pair["agrees"]))
+        lines.append(f"| {sample} | {databases} | {sum(pair['agrees'] for pair in own)} | {why} |")
+    by_pattern: dict[str, list[bool]] = defaultdict(list)
+    for pair in pairs:
+        by_pattern[pair["pattern"]].append(pair["agrees"])
+    lines += ["", "| pattern | read | agree |", "| :--- | ---: | ---: |"]
+    for pattern, agree in sorted(by_pattern.items(), key=lambda item: sum(item[1]) / len(item[1])):
+        lines.append(f"| {pattern} | {len(agree)} | {sum(agree)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     processor = json.loads((RESULTS / "processor.json").read_text())
     tables = {
@@ -352,7 +397,18 @@ def main() -> None:
     )
     found = json.loads((RESULTS / "grouping.json").read_text())
     crossed = json.loads((RESULTS / "bridged.json").read_text())
-    put(DOCS / "results.md", {"grouping": grouping(found), "bridged": bridged(crossed)})
+    value = json.loads((RESULTS / "synth_value.json").read_text())
+    read = [json.loads(line) for line in (RESULTS / "synth_read.jsonl").read_text().splitlines()]
+    put(
+        DOCS / "results.md",
+        {
+            "grouping": grouping(found),
+            "bridged": bridged(crossed),
+            "synth_value": synth_value(value),
+            "synth_value differences": synth_differences(value),
+            "synth_read": synth_read(read),
+        },
+    )
     top = json.loads((RESULTS / "top_logprobs.json").read_text())
     put(DOCS / "methods" / "top_tokens.md", {"top_logprobs": top_logprobs(top)})
 

@@ -9,18 +9,19 @@ half are the test of every row, half are what a person could have written. Rows,
     synth           trained on pairs made from the SQLite file alone
     synth-teacher   the same pairs in a local teacher's words (--teacher)
     human           trained on people's half
-    synth+50        trained on the made pairs and fifty of people's
+    synth+50        the student of row synth, trained for --more-steps further on fifty of people's
 
-All trainings have the same number of steps. One cell after another is made and kept in --out, and the same command goes
-on where it was; Ctrl-C ends it after a step. Accuracy with the benchmarks' own rules, every verdict, and differences
-between rows with intervals over questions go to bench/results/synth_value.json after every cell.
+The other trainings have the same number of steps. With --together, a row's student is one of all databases. One cell
+after another is made and kept in --out, and the same command goes on where it was; Ctrl-C ends it after a step.
+Accuracy with the benchmarks' own rules, every verdict, and differences between rows with intervals over questions go to
+bench/results/synth_value.json after every cell.
 """
 
 import argparse
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -48,10 +49,8 @@ from distilsql.synthesis.synthesise import synthesise
 from distilsql.training.train import train
 
 RESULTS = Path(__file__).with_name("results") / "synth_value.json"
-DATABASES = (
-    "spider:car_1 spider:dog_kennels spider:flight_2 spider:cre_Doc_Template_Mgt spider:student_transcripts_tracking "
-    "bird:superhero bird:student_club bird:toxicology"
-)
+# Those whose schemas are short, so that two cores can train on them.
+DATABASES = "spider:flight_2 spider:network_1 bird:toxicology spider:cre_Doc_Template_Mgt spider:pets_1"
 ROWS = ("start", "synth", "synth-teacher", "human", "synth+50")
 COMPARED = (
     ("start", "synth"),
@@ -112,15 +111,19 @@ def cells(worlds: Sequence[World], rows: Sequence[str], seeds: int) -> Iterator[
 @dataclass(frozen=True)
 class Maker:
     arguments: argparse.Namespace
+    worlds: Sequence[World]
 
     def right(self, cell: Cell) -> list[int]:
         """1 for each question of the test that is answered right, else 0."""
-        file = self.arguments.out / cell.name / "right.json"
+        file = self.file(cell)
         if not file.is_file():
-            scores = evaluate(predict(self._model(cell), cell.world.test), cell.world.test)
-            file.parent.mkdir(parents=True, exist_ok=True)
+            answers = predict(self._model(cell), cell.world.test, file.with_name("predictions.jsonl"))
+            scores = evaluate(answers, cell.world.test)
             write_json(file, [int(verdict.is_correct) for verdict in scores.verdicts])
         return list(read_json(file))
+
+    def file(self, cell: Cell) -> Path:
+        return Path(self.arguments.out / cell.name / "right.json")
 
     def _model(self, cell: Cell) -> Model:
         if cell.row == "start":
@@ -129,42 +132,56 @@ class Maker:
 
     def _trained(self, cell: Cell) -> RunFolder:
         given = self.arguments
-        human = self._written(cell.world)
-        data = {"train": str(human), "database": str(cell.world.database.path)}
-        if cell.row != "human":
-            data["train"] = str(self._made(cell) / "train.jsonl")
+        start, steps = given.model, given.steps
         if cell.row == "synth+50":
-            data["extra"] = str(self._written(cell.world, FEW))
+            start, steps = str(self._trained(replace(cell, row="synth")).model), given.more_steps
         recipe = make_recipe(
             {
                 "method": "sft",
                 "seed": cell.seed,
-                "student": {"path": given.model, "tuning": given.tuning},
-                "data": data,
+                "student": {"path": start, "tuning": given.tuning, "lora_rank": given.lora_rank},
+                "data": {"train": str(self._pairs(cell))},
                 "prompt": PROMPT.model_dump(),
                 "train": {
-                    "steps": given.steps,
+                    "steps": steps,
                     "learning_rate": given.learning_rate,
                     "questions_per_tree": given.questions,
                     "trees_per_step": 1,
                     "save_every_steps": 50,
+                    "share_prefix": "on",
                     "calibration_windows": 0,
                 },
             }
         )
-        run = train(recipe, given.out / cell.name / "run")
+        run = train(recipe, self._folder(cell) / "run")
         if not run.model.exists():  # stopped by the user after a step
             raise KeyboardInterrupt
         return run
 
-    def _written(self, world: World, most: int | None = None) -> Path:
-        """People's pairs to learn from; up to `most` of them, drawn once."""
-        chosen = Dice(f"synth_value/{world.name}/few").shuffled(list(world.learnt))[:most]
-        file = self.arguments.out / world.name.replace(":", "-") / f"human-{most or 'all'}.jsonl"
-        pairs = [{"question": e.question, "sql": e.gold_sql, "evidence": e.evidence} for e in chosen]
+    def _folder(self, cell: Cell) -> Path:
+        """Of a student: one of each database, or one of all."""
+        world = "together" if self.arguments.together else cell.world.name.replace(":", "-")
+        return Path(self.arguments.out / world / f"{cell.row}-{cell.seed}")
+
+    def _pairs(self, cell: Cell) -> Path:
+        """What a student learns from, in one file."""
+        lines = []
+        for world in self.worlds if self.arguments.together else (cell.world,):
+            place = {"database": str(Path(str(world.database.path)).absolute())}
+            own = replace(cell, world=world)
+            lines += [json.dumps(pair | place, ensure_ascii=False) + "\n" for pair in self._pairs_of(own)]
+        file = self._folder(cell) / "pairs.jsonl"
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs))
+        write_text(file, "".join(lines))
         return file
+
+    def _pairs_of(self, cell: Cell) -> list[dict[str, Any]]:
+        if cell.row in ("human", "synth+50"):
+            most = FEW if cell.row == "synth+50" else None
+            chosen = Dice(f"synth_value/{cell.world.name}/few").shuffled(list(cell.world.learnt))[:most]
+            return [{"question": e.question, "sql": e.gold_sql, "evidence": e.evidence} for e in chosen]
+        made = (self._made(cell) / "train.jsonl").read_text(encoding="utf-8")
+        return [json.loads(line) for line in made.splitlines()]
 
     def _made(self, cell: Cell) -> Path:
         """The folder of made pairs. Raises ModelError for a teacher that cannot check its own words."""
@@ -226,31 +243,39 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder of runs and pairs, to be gone on with"
     )
+    parser.add_argument("--together", action="store_true", help="one student of all databases in each row")
+    parser.add_argument("--rows", default=" ".join(ROWS))
     parser.add_argument("--teacher", help="a transformers folder; without it there is no row synth-teacher")
     parser.add_argument("--databases", default=DATABASES)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--pairs", type=int, default=1000, help="made of each database, all splits together")
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--questions", type=int, default=16, help="of a step")
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
-    parser.add_argument("--tuning", choices=("full", "lora"), default="full")
-    parser.add_argument("--test-limit", type=int, help="questions of the test, to try it out")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--pairs", type=int, default=300, help="made of each database, all splits together")
+    parser.add_argument("--steps", type=int, default=84)
+    parser.add_argument("--more-steps", type=int, default=16, help="of row synth+50")
+    parser.add_argument("--questions", type=int, default=10, help="of a step")
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--tuning", choices=("full", "lora"), default="lora")
+    parser.add_argument("--lora-rank", type=int, default=16)
+    parser.add_argument(
+        "--test-limit", type=int, default=40, help="questions of each database's test, at most"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     logging.basicConfig(level="WARNING")
-    rows = [row for row in ROWS if row != "synth-teacher" or given.teacher]
+    rows = [row for row in given.rows.split() if row != "synth-teacher" or given.teacher]
     worlds = [world_of(name, given.data) for name in given.databases.split()]
-    if given.test_limit:
-        worlds = [World(w.name, w.database, w.learnt, w.test.take(given.test_limit, seed=0)) for w in worlds]
-    right: dict[Cell, list[int]] = {}
+    worlds = [World(w.name, w.database, w.learnt, w.test.take(given.test_limit, seed=0)) for w in worlds]
+    maker = Maker(given, worlds)
+    asked = list(cells(worlds, rows, given.seeds))
+    # What was made before is in the table from the start.
+    right = {cell: maker.right(cell) for cell in asked if maker.file(cell).is_file()}
     left_out: dict[str, str] = {}
     settings = {
         name: str(value) for name, value in vars(given).items() if name not in ("data", "out", "results")
     }
     settings |= {name: Path(settings[name]).name for name in ("model", "teacher")}
-    for cell in cells(worlds, rows, given.seeds):
+    for cell in asked:
         try:
-            right[cell] = Maker(given).right(cell)
+            right[cell] = maker.right(cell)
         except ModelError as error:
             if cell.row != "synth-teacher":
                 raise

@@ -88,6 +88,8 @@ def test_bare_columns_where_one_table_is_read_and_qualified_ones_where_two_are(s
         ("How many singers  are there?".replace("  ", " "), "How many singers are there?"),
         ("What are the names of the singers ?", "What are the names of the singers?"),
         ("that has a order of a unit", "that has an order of a unit"),
+        ("the class a and class aa of a school", "the class a and class aa of a school"),
+        ("whose class a is a island", "whose class a is an island"),
     ],
 )
 def test_gaps_are_closed(text, tidied):

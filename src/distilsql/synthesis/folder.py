@@ -17,7 +17,7 @@ from distilsql.synthesis.splits import SPLITS
 SYNTH_FILE = "synth.json"
 QUERIES_FILE = "queries.jsonl"
 # Other grammars and checks make other pairs of the same seed.
-GRAMMAR_VERSION = 2
+GRAMMAR_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -58,17 +58,8 @@ class SynthFolder:
 
     def claim(self, settings: Mapping[str, Any]) -> None:
         """Write what the folder is made from, or check that it is this. Raises DataError if it holds anything else."""
-        file = self.path / SYNTH_FILE
-        if file.is_file():
-            written = read_json(file)
-            made_from = written.get("settings", {}) if isinstance(written, dict) else {}
-            differ = [key for key in settings if made_from.get(key) != settings[key]]
-            if differ:
-                verb = "differs" if len(differ) == 1 else "differ"
-                raise DataError(
-                    f"{self.path} holds another synthesis: its {listed(differ)} {verb}. "
-                    "Choose another folder with --out, or delete this one."
-                )
+        self.refuse_other(settings)
+        if (self.path / SYNTH_FILE).is_file():
             return
         foreign = [path.name for path in contents(self.path) if path.name != NAMES_FILE]
         if foreign:
@@ -76,7 +67,22 @@ class SynthFolder:
                 f"{self.path} holds other files ({', '.join(sorted(foreign)[:3])}); choose an empty or a new folder "
                 "with --out."
             )
-        write_json(file, {"settings": dict(settings)})
+        write_json(self.path / SYNTH_FILE, {"settings": dict(settings)})
+
+    def refuse_other(self, settings: Mapping[str, Any]) -> None:
+        """Raises DataError if the folder holds a synthesis with other values of these settings."""
+        file = self.path / SYNTH_FILE
+        if not file.is_file():
+            return
+        written = read_json(file)
+        made_from = written.get("settings", {}) if isinstance(written, dict) else {}
+        differ = [key for key in settings if made_from.get(key) != settings[key]]
+        if differ:
+            verb = "differs" if len(differ) == 1 else "differ"
+            raise DataError(
+                f"{self.path} holds another synthesis: its {listed(differ)} {verb}. "
+                "Choose another folder with --out, or delete this one."
+            )
 
     def read(self) -> Progress:
         """What whole batches have left; what an unfinished one wrote is dropped."""

@@ -75,7 +75,7 @@ def _segmented(piece: str, known: frozenset[str]) -> tuple[str, ...]:
 
 def plural_of(noun: str) -> str:
     """ "date of birth" → "dates of birth"; what is plural or has no plural stays."""
-    cut = re.search(r" (of|in) ", noun)
+    cut = re.search(r" (of|in|for) ", noun)
     head, of, rest = (noun[: cut.start()], cut[0], noun[cut.end() :]) if cut else (noun, "", "")
     first, space, last = head.rpartition(" ")
     if last in _SAME or last in _IRREGULAR.values() or last.isdigit():
@@ -95,7 +95,8 @@ def is_plural(word: str) -> bool:
 
 def singular_of(noun: str) -> str:
     """ "customers" → "customer", "categories" → "category"; what is singular stays."""
-    head, of, rest = noun.partition(" of ")
+    cut = re.search(r" (of|for) ", noun)
+    head, of, rest = (noun[: cut.start()], cut[0], noun[cut.end() :]) if cut else (noun, "", "")
     first, space, last = head.rpartition(" ")
     back = {many: one for one, many in _IRREGULAR.items()}
     if last in back and last not in ("data", "media"):

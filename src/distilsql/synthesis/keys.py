@@ -14,7 +14,7 @@ LOOKED_UP = 50
 LOOKED_INTO = 100_000
 # Of the values looked up; a row whose parent was deleted does not make a key none.
 FOUND_SHARE = 0.9
-_KEY_WORDS = frozenset(["id", "code", "key", "number", "no", "nr", "num", "ref"])
+_KEY_WORDS = frozenset(["id", "uid", "code", "key", "number", "no", "nr", "num", "ref"])
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _referring_names(table: str, column: str, entities: set[str]) -> set[str]:
     joined = "".join(own)
     if own[-1] not in _KEY_WORDS:
         return {joined} if len(own) > 1 and noun in joined else set()
-    names = {noun + own[-1], noun + "id"}
+    names = {noun, noun + own[-1], noun + "id"}
     if len(own) > 1:
         names.add(joined)
     last = entity.split()[-1]

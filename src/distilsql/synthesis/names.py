@@ -15,7 +15,7 @@ from distilsql.errors import DataError
 from distilsql.files import read_text, write_text
 from distilsql.synthesis.identifiers import expanded, plural_of, singular_of, word_list, words_of
 from distilsql.synthesis.profile import Profile, TableProfile
-from distilsql.synthesis.roles import ColumnProfile, Role
+from distilsql.synthesis.roles import QUESTION_WORDS, ColumnProfile, Role
 from distilsql.synthesis.source import Source
 
 NAMES_FILE = "names.toml"
@@ -33,6 +33,11 @@ _LONGEST_NAME_WORDS = 4
 _TABLE_PREFIXES = word_list("table_prefix")
 _TABLE_SUFFIXES = word_list("table_suffix")
 _UNITS, _DEGREES = word_list("unit"), word_list("degree")
+_OF_PARTICIPLES = {Role.AMOUNT: "value", Role.YEAR: "year", Role.DATE: "date"}
+_PREPOSITIONS = frozenset(["in", "by", "to", "from", "at", "on", "for", "with"])
+_CONJUNCTIONS = frozenset(["or", "if", "is", "that"])
+_VERBS, _KIND_WORDS = word_list("verb"), word_list("kind") - {"flag"}
+_TIMES = frozenset(["date", "day", "time", "year"])
 
 
 class _Strict(BaseModel):
@@ -112,7 +117,10 @@ def _draft_table(table: TableProfile, entity: list[str], vocabulary: Collection[
     one = singular_of(noun)
     words = {column.name: _column_words(column, table, vocabulary) for column in table.columns}
     columns = {
-        column.name: ColumnNames(name=" ".join(words[column.name]), kind=column.role)
+        column.name: ColumnNames(
+            name=" ".join(words[column.name]),
+            kind=column.role if _is_noun(words[column.name], column.role) else Role.NONE,
+        )
         for column in table.columns
     }
     return TableNames(one=one, many=plural_of(one), label=_label(table, one, words), columns=columns)
@@ -121,7 +129,7 @@ def _draft_table(table: TableProfile, entity: list[str], vocabulary: Collection[
 def _column_words(column: ColumnProfile, table: TableProfile, vocabulary: Collection[str]) -> list[str]:
     if column.comment and len(column.comment.split()) <= _LONGEST_NAME_WORDS:
         return column.comment.lower().split()
-    words = words_of(column.name, vocabulary)
+    words = _without_marks(words_of(column.name, vocabulary), table)
     if len(words) > 1 and words[-1].isdigit():
         siblings = Counter(
             tuple(word for word in words_of(c.name) if not word.isdigit()) for c in table.columns
@@ -129,13 +137,39 @@ def _column_words(column: ColumnProfile, table: TableProfile, vocabulary: Collec
         if siblings[tuple(words[:-1])] == 1:
             words = words[:-1]
     full = expanded(words, vocabulary)
+    if column.role is Role.FLAG and full[0] not in QUESTION_WORDS and not _KIND_WORDS & set(full):
+        return [
+            "is",
+            *(full[:-1] if len(full) > 1 and full[-1] in ("yn", "flag") else full),
+        ]  # active, damaged_yn
     if len(full) == 1 and full[0] in _DEGREES:  # "the highest of the stadium" is no question
         return [*full, "value"]
+    if column.role is Role.DATE and full[-1] in ("on", "at"):  # paid_on, created_at
+        return [*full[:-1], "date"]
+    if len(full) == 1 and full[0].endswith("ed") and column.role in _OF_PARTICIPLES:  # budgeted, founded
+        return [*full, _OF_PARTICIPLES[column.role]]
     if len(full) > 1 and full[-1] in _UNITS:
         return [*full[:-1], "in", full[-1]]
     return (
         [*full[:-1], singular_of(full[-1])] if column.role in (Role.CATEGORY, Role.NAME, Role.CODE) else full
     )
+
+
+def _is_noun(words: Sequence[str], role: Role) -> bool:
+    """Whether "the … of each row" may be asked: not of `took_office`, `in_office`, `popular_in` and `day_or_boarding`.
+    A flag may be a question ("is active"), an id is spoken of by what it refers to."""
+    if role in (Role.FLAG, Role.ID):
+        return True
+    ends_open = words[-1] in _PREPOSITIONS and not _TIMES & set(words)  # "date effective from" is said
+    is_clause = words[0] in _PREPOSITIONS or (len(words) > 1 and words[0] in _VERBS)
+    return not (ends_open or is_clause or _CONJUNCTIONS & set(words))
+
+
+def _without_marks(words: list[str], table: TableProfile) -> list[str]:
+    """g_name of genres is their name, and genre_is a genre."""
+    if len(words) > 1 and words[0] == words_of(table.name)[0][0]:
+        words = words[1:]
+    return words[:-1] if len(words) > 1 and words[-1] in ("is", "are", "was") else words
 
 
 def _label(table: TableProfile, one: str, words: dict[str, list[str]]) -> tuple[str, ...]:

@@ -42,6 +42,8 @@ _FLAG_VALUES = (
     frozenset({"y", "n"}),
     frozenset({"yes", "no"}),
 )
+# A flag of such a name is a question, and no noun.
+QUESTION_WORDS = frozenset(["is", "was", "has", "had", "can"])
 TRUE_VALUES = frozenset({"1", "t", "true", "y", "yes"})
 
 
@@ -126,7 +128,7 @@ def _role(
     texts = [cell for cell in known if isinstance(cell, str)]
     if column.type.startswith("bool") and {0, 1}.issuperset(known):
         return Role.FLAG
-    if distinct == 2 and frozenset(map(written, known)) in _FLAG_VALUES and len(known) > 2:
+    if {written(cell).lower() for cell in known} in _FLAG_VALUES and len(known) > 2:
         return Role.FLAG
     if not texts:
         return _number_role(words, known, distinct)

@@ -1,6 +1,7 @@
 """Synthesis: drafts in batches, checked, worded, split, and kept in a folder from which the same command resumes."""
 
 import hashlib
+import logging
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from distilsql.synthesis.grammar.patterns import PATTERNS, draw_draft, level, wo
 from distilsql.synthesis.grammar.sql import Sql
 from distilsql.synthesis.names import Names, draft_names, read_names, write_names
 from distilsql.synthesis.profile import Profile, profile
+from distilsql.synthesis.roles import Role
 from distilsql.synthesis.source import Source
 from distilsql.synthesis.splits import SPLITS, split_of, structure_of
 from distilsql.synthesis.variants import write_variants
@@ -34,8 +36,12 @@ BATCH = 64
 ASKED_TWICE_SHARE = 0.5
 # So many batches without a new query: the database has no more to ask.
 PATIENCE = 12
-# No pattern has more than so many times its share of the queries, so that simple ones do not fill a small database.
+# No pattern has more than so many times its share of the queries, so that simple ones do not fill a small database. The
+# shares are among the patterns that the database allows: one without amounts has no averages to wait for.
 LARGEST_OVERSHARE = 1.5
+
+_NAMED = 5  # columns in a sentence
+log = logging.getLogger(__name__)
 
 # Takes what was made and gives the pairs of each query as (question, how it was worded).
 Wording = Callable[[Sequence[KeptQuery], Checker, World], Sequence[Sequence[tuple[str, str]]]]
@@ -59,9 +65,27 @@ def named(source: Source, folder: Path, names: Path | None = None) -> tuple[Prof
     drafted = draft_names(source, found)
     file = names or SynthFolder(folder).names
     called = read_names(file, drafted) if names or file.is_file() else drafted
+    if called is drafted:
+        _say_unsaid(found, called, SynthFolder(folder).names)
     if not SynthFolder(folder).names.is_file():
         write_names(called, SynthFolder(folder).names)
     return found, called
+
+
+def _say_unsaid(found: Profile, called: Names, file: Path) -> None:
+    """Columns that the draft leaves out since their names are no nouns."""
+    unsaid = [
+        f"{table.name}.{column.name}"
+        for table in found.tables
+        for column in table.columns
+        if column.role is not Role.NONE and called.tables[table.name].columns[column.name].kind is Role.NONE
+    ]
+    if unsaid:
+        more = f" and {len(unsaid) - _NAMED} more" if unsaid[_NAMED:] else ""
+        log.warning(
+            f"No question is about {', '.join(unsaid[:_NAMED])}{more}: their names are no nouns. Give each a name "
+            f"and a kind in {file}."
+        )
 
 
 def synthesise(
@@ -85,6 +109,8 @@ def synthesise(
         RunInUse: another process is at work in the folder.
     """
     with hold(folder), _kept(folder), ExecutionPool(workers) as pool:
+        made = SynthFolder(folder)
+        made.refuse_other({"database": source.db_id})  # its names.toml would be refused as this database's
         found, called = named(source, folder, names)
         settings = {
             "database": source.db_id,
@@ -93,7 +119,6 @@ def synthesise(
             "seed": seed,
             "grammar": GRAMMAR_VERSION,
         }
-        made = SynthFolder(folder)
         made.claim(settings)
         world = make_world(found, called)
         if not world.topics:
@@ -192,9 +217,9 @@ class _Maker:
         return len(kept)
 
     def _is_frequent(self, draft: Draft) -> bool:
-        base = draft.pattern
-        share = _SHARES.get(base, min(_SHARES.values()))
-        return self.patterns[base] >= 8 + LARGEST_OVERSHARE * share * len(self.keys)
+        allowed = {_FUNCTIONS[pattern]: _SHARES[pattern] for pattern in (draft.pattern, *self.patterns)}
+        share = _SHARES[draft.pattern] / sum(allowed.values())
+        return self.patterns[draft.pattern] >= 8 + LARGEST_OVERSHARE * share * len(self.keys)
 
     def _worded(
         self, number: int, text: str, draft: Draft, columns: tuple[tuple[str, str], ...]
@@ -222,16 +247,6 @@ class _Maker:
             self.patterns[query.pattern] += 1
 
 
-def _shares() -> dict[str, float]:
-    """The share of each pattern function, under its name and its variants' (`top_some` counts beside `top`)."""
-    total = sum(PATTERNS.values())
-    return {
-        name: weight / total
-        for pattern, weight in PATTERNS.items()
-        for name in _VARIANTS.get(pattern.__name__, [pattern.__name__])
-    }
-
-
 _VARIANTS = {
     "list_rows": ["list"],
     "distinct": ["distinct", "count_distinct"],
@@ -248,7 +263,9 @@ _VARIANTS = {
     "parents_of_groups": ["parents_both", "parents_but_not"],
     "shared_values": ["shared_either", "shared_both", "shared_but_not"],
 }
-_SHARES = _shares()
+# Of each pattern: the function that draws it (`top_some` is drawn beside `top`), and how often that one is drawn.
+_FUNCTIONS = {name: p.__name__ for p in PATTERNS for name in _VARIANTS.get(p.__name__, [p.__name__])}
+_SHARES = {name: weight for p, weight in PATTERNS.items() for name in _VARIANTS.get(p.__name__, [p.__name__])}
 
 
 def _first(queries: Sequence[KeptQuery], pairs: int) -> list[KeptQuery]:

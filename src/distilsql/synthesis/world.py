@@ -5,15 +5,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from distilsql.databases.job import Cell
 from distilsql.synthesis.identifiers import expanded, is_plural, plural_of, words_of
 from distilsql.synthesis.names import ColumnNames, Names, TableNames
 from distilsql.synthesis.profile import Profile, TableProfile
-from distilsql.synthesis.roles import ColumnProfile, Role
+from distilsql.synthesis.roles import QUESTION_WORDS, ColumnProfile, Role
 
 _KEY_WORDS = frozenset(["id", "ids", "code", "key", "no", "number", "ref", "fk"])
 _REFERRING_WORDS = frozenset(["link", "links", "to", "fk", "ref", "reference", "related"])
 _PREPOSITIONS = frozenset(["by", "in", "to", "from", "at", "on", "for"])
-_SAID_OF_ALL = (Role.ID, Role.NONE)
+# An id of so many characters at most is a code that people say ("AKO"); nobody asks about a longer one.
+_LONGEST_CODE = 8
+
+
+def _is_code(value: Cell) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_CODE and not value.isdigit()
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,18 @@ class Attribute:
     @property
     def is_question(self) -> bool:
         """ "is male" is no noun: nothing can be listed or grouped by it in words."""
-        return self.role is Role.FLAG and self.noun.split()[0] in ("is", "was", "has", "had", "can")
+        return self.role is Role.FLAG and self.noun.split()[0] in QUESTION_WORDS
 
     @property
     def has_nulls(self) -> bool:
         return self.profile.null_share > 0
+
+    @property
+    def is_said(self) -> bool:
+        """Whether questions speak of it: of ids only where they are codes such as an airport's, not numbers."""
+        if self.role is Role.ID:
+            return bool(self.profile.values) and all(map(_is_code, self.profile.values))
+        return self.role is not Role.NONE
 
 
 @dataclass(frozen=True)
@@ -83,7 +96,12 @@ class Entity:
 
     @cached_property
     def spoken(self) -> list[Attribute]:
-        return [attribute for attribute in self.attributes if attribute.role not in _SAID_OF_ALL]
+        return [attribute for attribute in self.attributes if attribute.is_said]
+
+    @cached_property
+    def ids(self) -> list[Attribute]:
+        """The column of numbers that tells rows apart, if there is one: asked for at times, but nobody says one."""
+        return [a for a in self.attributes if self.key == (a.name,) and a.role is Role.ID and not a.is_said]
 
 
 @dataclass(frozen=True)
@@ -93,8 +111,12 @@ class World:
 
     @cached_property
     def topics(self) -> list[Entity]:
-        """What questions can be about: rows are there, and something can be said of them."""
-        return [entity for entity in self.entities.values() if entity.row_count and entity.spoken]
+        """What questions can be about: rows are there, and something can be said of them, or of what they refer to."""
+        return [
+            entity
+            for entity in self.entities.values()
+            if entity.row_count and (entity.spoken or (not entity.is_link and self.parents(entity)))
+        ]
 
     @cached_property
     def _of_child(self) -> dict[str, list[Relation]]:
@@ -156,10 +178,19 @@ def make_world(profile: Profile, names: Names) -> World:
                 Relation(child, columns, parent, parent_columns, noun, is_only, is_unique, has_nulls)
             )
     for name, entity in entities.items():
-        parents = {relation.parent for relation in relations if relation.child == name}
-        if not entity.spoken and len(parents) > 1:
+        if _is_link(entity, [relation for relation in relations if relation.child == name]):
             entities[name] = replace(entity, is_link=True)
     return World(entities, _with_clear_nouns(relations))
+
+
+def _is_link(entity: Entity, parents: Sequence[Relation]) -> bool:
+    """Nothing is said of its rows but what they refer to; a number of their own within those makes them more."""
+    referring = {column for relation in parents for column in relation.columns}
+    says_more = any(attribute.role is not Role.ID for attribute in entity.spoken)
+    has_number = (
+        len(entity.key) > 1 and bool(set(entity.key) & referring) and not set(entity.key) <= referring
+    )
+    return not says_more and not has_number and len({relation.parent for relation in parents}) > 1
 
 
 def _entity(table: TableProfile, called: TableNames) -> Entity:

@@ -8,7 +8,7 @@ from sqlglot import exp
 
 from distilsql.databases.job import Cell
 from distilsql.synthesis.grammar.draft import Constant, Mentions, Topic, mention
-from distilsql.synthesis.roles import TRUE_VALUES, Role, written
+from distilsql.synthesis.roles import QUESTION_WORDS, TRUE_VALUES, Role, written
 from distilsql.synthesis.world import Attribute
 
 MONTHS = (
@@ -83,7 +83,12 @@ def _equal(topic: Topic, attribute: Attribute) -> Comparison | None:
     text = all(isinstance(value, str) for value in attribute.profile.values)
     if attribute.role in (Role.CATEGORY, Role.CODE) and attribute.profile.distinct > 2:
         kinds |= {"two": 0.8, "other": 0.0 if attribute.has_nulls else 0.8}
-    if text and attribute.role is not Role.CODE and attribute.profile.distinct > 3 and not attribute.means:
+    if (
+        text
+        and attribute.role not in (Role.CODE, Role.ID)
+        and attribute.profile.distinct > 3
+        and not attribute.means
+    ):
         kinds |= {"part": 1.5 if attribute.role is Role.NAME else 0.5}
     kind = topic.dice.weighted(kinds)
     values, column = attribute.profile.values, topic.sql.column(attribute)
@@ -94,7 +99,7 @@ def _equal(topic: Topic, attribute: Attribute) -> Comparison | None:
     if kind == "one":
         limits = said(value, attribute)
         words = _whose(attribute, limits)
-        if attribute.role in (Role.CATEGORY, Role.CODE):
+        if attribute.role in (Role.CATEGORY, Role.CODE, Role.ID):
             words += tuple(f"with {attribute.noun} {limit}" for limit in limits)
         elif attribute.noun in ("name", "title") and text:
             words += tuple(f"{'named' if attribute.noun == 'name' else 'titled'} {limit}" for limit in limits)
@@ -238,7 +243,7 @@ def _flag(topic: Topic, attribute: Attribute) -> Comparison | None:
     value = topic.dice.pick(attribute.profile.values)
     where = exp.EQ(this=topic.sql.column(attribute), expression=topic.sql.literal(value))
     first, _, rest = attribute.noun.partition(" ")
-    if rest and first in ("is", "was", "has", "had", "can") and not attribute.means:
+    if rest and first in QUESTION_WORDS and not attribute.means:
         doing = {"has": "having ", "had": "having had ", "can": "able to "}.get(first, "")
         no = "" if written(value).lower() in TRUE_VALUES else "not "
         return Comparison(attribute, where, (), (f"{no}marked as {doing}{rest}",), ((rest,),))
@@ -256,6 +261,7 @@ def _missing(topic: Topic, attribute: Attribute) -> Comparison:
 
 
 _BY_ROLE: dict[Role, Callable[[Topic, Attribute], Comparison | None]] = {
+    Role.ID: _equal,
     Role.NAME: _equal,
     Role.CATEGORY: _equal,
     Role.CODE: _equal,

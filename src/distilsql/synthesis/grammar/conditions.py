@@ -58,7 +58,7 @@ def of_parent(topic: Topic) -> Condition | None:
     if relation is None:
         return None
     parent = topic.world.entities[relation.parent]
-    comparison = compare(topic.about(parent))
+    comparison = compare(topic.about(parent, relation))
     if comparison is None or not comparison.limits:
         return None
     noun, attribute = relation.noun, comparison.attribute
@@ -93,7 +93,9 @@ def by_children(topic: Topic) -> Condition | None:
     relation, other = found
     named = topic.world.entities[other.parent if other else relation.child]
     lacking = topic.dice.chance(0.5)
-    inner = one(topic.about(named)) if topic.dice.chance(0.6) or not lacking else EVERYTHING
+    inner = (
+        one(topic.about(named, other or relation)) if topic.dice.chance(0.6) or not lacking else EVERYTHING
+    )
     if inner is None or (not lacking and inner.where is None):
         return None
     where = _has(topic, relation, other, named, inner, lacking=lacking)

@@ -12,6 +12,8 @@ from distilsql.synthesis.identifiers import plural_of
 from distilsql.synthesis.roles import Role
 from distilsql.synthesis.world import Attribute, Entity, Relation, World
 
+# Of the lists, where rows have a number.
+_ID_SHARE = 0.12
 Phrases = Mapping[str, tuple[str, ...]]
 
 
@@ -45,7 +47,8 @@ class Draft:
 @dataclass
 class Topic:
     """`uses` counts how often each column was asked about before: rare ones are drawn more often. `picked` are the
-    columns of this draft."""
+    columns of this draft, `unsaid` those by which another row is told apart from this one's side: nobody asks for the
+    bonds whose molecule has the id 5, but for those with molecule id 5."""
 
     world: World
     entity: Entity
@@ -53,17 +56,22 @@ class Topic:
     sql: Sql
     uses: Counter[ColumnName]
     picked: dict[ColumnName, None] = field(default_factory=dict)
+    unsaid: frozenset[ColumnName] = frozenset()
 
-    def about(self, entity: Entity) -> "Topic":
-        """The same draft, speaking of another entity."""
-        return Topic(self.world, entity, self.dice, self.sql, self.uses, self.picked)
+    def about(self, entity: Entity, relation: Relation | None = None) -> "Topic":
+        """The same draft, speaking of another entity, which it reached by `relation`."""
+        keys: list[ColumnName] = []
+        if relation is not None:
+            keys += [(relation.child, column) for column in relation.columns]
+            keys += [(relation.parent, column) for column in relation.parent_columns]
+        return Topic(self.world, entity, self.dice, self.sql, self.uses, self.picked, frozenset(keys))
 
     def pick(self, attributes: Sequence[Attribute], avoid: Sequence[Attribute] = ()) -> Attribute | None:
         """One of them, not one of `avoid`; None where there is none."""
         shares = {
             position: 1 / (1 + self.uses[attribute.table, attribute.name])
             for position, attribute in enumerate(attributes)
-            if attribute not in avoid
+            if attribute not in avoid and (attribute.table, attribute.name) not in self.unsaid
         }
         if not shares:
             return None
@@ -86,14 +94,21 @@ class Topic:
         """What rows are counted by: two values or more, each of several rows on average."""
         kinds = [
             a
-            for a in self.entity.of_role(Role.CATEGORY, Role.CODE, Role.YEAR, Role.FLAG)
+            for a in (*self.entity.of_role(Role.CATEGORY, Role.CODE, Role.YEAR, Role.FLAG), *self.codes())
             if not a.is_question
         ]
         fit = [a for a in kinds if 1 < a.profile.distinct <= max(2, 0.6 * a.profile.count)]
         return self.pick(fit, avoid)
 
+    def codes(self) -> list[Attribute]:
+        """Ids that are said, such as the code of a flight's airport."""
+        return [attribute for attribute in self.entity.spoken if attribute.role is Role.ID]
+
     def outputs(self, avoid: Sequence[Attribute] = ()) -> list[Attribute]:
-        """What is asked of each row: mostly its name, at times another column or two."""
+        """What is asked of each row: mostly its name, at times another column or two, or its number."""
+        if self.entity.ids and not self.unsaid and self.dice.chance(_ID_SHARE):
+            number = self.pick(self.entity.ids, avoid)
+            return [number] if number else []
         label = [attribute for attribute in self.entity.label if attribute not in avoid]
         others = [
             a

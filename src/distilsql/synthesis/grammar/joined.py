@@ -90,7 +90,7 @@ def pair(topic: Topic) -> Draft | None:
     outputs = topic.outputs(family.condition.attributes) if family else []
     if family is None or not outputs:
         return None
-    theirs = topic.about(family.parent).outputs()[:2]
+    theirs = topic.about(family.parent, family.relation).outputs()[:2]
     if not theirs:
         return None
     query = _joined(topic, family, *map(topic.sql.column, [*outputs, *theirs]))
@@ -174,7 +174,7 @@ def parent_of_top(topic: Topic) -> Draft | None:
     """The row that the first row in an order refers to."""
     family = _with_parent(topic, 0.25)
     by = topic.sortable(family.condition.attributes) if family else None
-    theirs = topic.about(family.parent).outputs()[:2] if family else []
+    theirs = topic.about(family.parent, family.relation).outputs()[:2] if family else []
     if family is None or by is None or not theirs or family.relation.has_nulls:
         return None
     descending = topic.dice.chance(0.6)
@@ -188,7 +188,7 @@ def parent_of_top(topic: Topic) -> Draft | None:
 def by_parent_group(topic: Topic) -> Draft | None:
     """How many rows there are, or what an amount of theirs is, for each value of a column of their parents."""
     family = _with_parent(topic, 0.35)
-    column = topic.about(family.parent).group() if family else None
+    column = topic.about(family.parent, family.relation).group() if family else None
     if family is None or column is None or column.has_nulls:
         return None
     words = {**family.words, "cat": (column.noun,)}
@@ -218,14 +218,14 @@ def chain(topic: Topic) -> Draft | None:
     words: dict[str, tuple[str, ...]] = {**family.words, **said_of(outputs), "grand": (relation.noun,)}
     mentions = (*family.mentions, (relation.noun,), *map(mention, outputs))
     if topic.dice.chance(0.5):
-        comparison = compare(topic.about(grand))
+        comparison = compare(topic.about(grand, relation))
         if comparison is None or not comparison.limits:
             return None
         query = _joined(topic, family, *map(topic.sql.column, outputs))
         query = topic.sql.joined(query, relation, to=grand.name).where(comparison.where, copy=False)
         words["limit"] = tuple(f"{comparison.attribute.noun} {limit}" for limit in comparison.limits)
         return Draft("chain_condition", query, words, (*mentions, *comparison.mentions))
-    theirs = topic.about(grand).outputs()[:2]
+    theirs = topic.about(grand, relation).outputs()[:2]
     if not theirs:
         return None
     query = _joined(topic, family, *map(topic.sql.column, [*outputs, *theirs]))
@@ -242,7 +242,7 @@ def _linked(topic: Topic) -> tuple[Relation, Relation, Entity, Condition, Phrase
         return None
     mine, other = topic.dice.pick(links)
     far = topic.world.entities[other.parent]
-    comparison = compare(topic.about(far)) if topic.dice.chance(0.4) else None
+    comparison = compare(topic.about(far, other)) if topic.dice.chance(0.4) else None
     condition = of(comparison) if comparison else EVERYTHING
     words = {
         "thing": (topic.entity.one,),
@@ -273,7 +273,7 @@ def _through_link(
 
 def link_list(topic: Topic) -> Draft | None:
     found = _linked(topic)
-    theirs = topic.about(found[2]).outputs()[:1] if found else []
+    theirs = topic.about(found[2], found[1]).outputs()[:1] if found else []
     if found is None or not theirs:
         return None
     mine, other, far, condition, words, mentions = found

@@ -54,6 +54,8 @@ PATTERNS: dict[Pattern, float] = {
     sets.parents_of_groups: 0.9,
     sets.shared_values: 0.4,
 }
+# "class A and class B": the A is no article.
+_AFTER_A_NAME = r"(and|or|is|are|of|in|at|above|on|equal|either|each|other|as)\b"
 LEVELS = ("easy", "medium", "hard", "extra")
 
 
@@ -62,7 +64,8 @@ def draw_draft(
 ) -> tuple[Draft, tuple[ColumnName, ...]] | None:
     """A draft and the columns it asks about, or None where the entity that was drawn allows none of the pattern.
 
-    Entities are drawn by how much can be said of them, and less often the more was asked about them.
+    Entities are drawn by how much can be said of them, and less often the more was asked about them. One that has
+    nothing but what it refers to counts as asked about as often as the others are on average.
     """
     if not world.topics:
         return None
@@ -71,6 +74,8 @@ def draw_draft(
         asked[table] += times
     shares = {
         position: len(entity.spoken) / (1 + asked[entity.name] / len(entity.spoken))
+        if entity.spoken
+        else 1 / (1 + asked.total() / len(world.topics))
         for position, entity in enumerate(world.topics)
     }
     topic = Topic(world, world.topics[dice.weighted(shares)], dice, sql, uses)
@@ -99,7 +104,7 @@ def says_everything(question: str, draft: Draft) -> bool:
 def tidy(text: str) -> str:
     """Close the gap that an empty condition leaves, and let "a" stand before no vowel."""
     text = re.sub(r" (?=[ ,.?;:])", "", text)
-    return re.sub(r"\b([Aa]) (?=(?!uni|use|euro|one\b)[aeiou])", r"\1n ", text)
+    return re.sub(rf"\b([Aa]) (?=(?!uni|use|euro|one\b|{_AFTER_A_NAME})[aeiou])", r"\1n ", text)
 
 
 def level(query: exp.Expr) -> str:

@@ -101,7 +101,7 @@ def spread(topic: Topic) -> Draft | None:
 
 def distinct(topic: Topic) -> Draft | None:
     condition = draw(topic, {**SIMPLE, of_parent: 1.5})
-    kinds = topic.entity.of_role(Role.CATEGORY, Role.CODE, Role.YEAR)
+    kinds = [*topic.entity.of_role(Role.CATEGORY, Role.CODE, Role.YEAR), *topic.codes()]
     column = topic.pick(kinds, condition.attributes) if condition else None
     if condition is None or column is None or column.has_nulls:
         return None
