@@ -3,6 +3,7 @@
 python bench/performance.py
 """
 
+import gzip
 import json
 import re
 from collections import defaultdict
@@ -398,7 +399,10 @@ def main() -> None:
     found = json.loads((RESULTS / "grouping.json").read_text())
     crossed = json.loads((RESULTS / "bridged.json").read_text())
     value = json.loads((RESULTS / "synth_value.json").read_text())
-    read = [json.loads(line) for line in (RESULTS / "synth_read.jsonl").read_text().splitlines()]
+    read = [
+        json.loads(line)
+        for line in gzip.decompress((RESULTS / "synth_read.jsonl.gz").read_bytes()).splitlines()
+    ]
     put(
         DOCS / "results.md",
         {

@@ -52,7 +52,7 @@ def odd_cases():
         yield pytest.param(method, student, reduction, marks=[] if is_fast else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("method", "student", "reduction"), odd_cases())
+@pytest.mark.parametrize(("method", "student", "reduction"), list(odd_cases()))
 def test_an_odd_student_stops_nothing(recipe, tmp_path, monkeypatch, method, student, reduction):
     always(monkeypatch, ODD_STUDENTS[student])
     keys = ("train.steps=2", f"distill.reduction={reduction}", "train.calibration_windows=1")

@@ -157,7 +157,7 @@ class _ChunkedLoss(torch.autograd.Function):
             if grad_hidden_ND is not None:
                 torch.mm(grad_logits_RV, weight_VD[:vocabulary_size], out=grad_hidden_ND[rows])
             if grad_weight_VD is not None:
-                grad_weight_VD[:vocabulary_size] += torch.mm(grad_logits_RV.T, hidden_ND[rows])
+                _add_product(grad_weight_VD[:vocabulary_size], grad_logits_RV.T, hidden_ND[rows])
         ctx.save_for_backward(grad_hidden_ND, grad_weight_VD, grad_bias_V)
         ctx.dtypes = (weight_VD.dtype, None if bias_V is None else bias_V.dtype)
         ctx.mark_non_differentiable(divergence_N, nll_N)
@@ -226,6 +226,15 @@ def _chunk(
             likelihood_RV.scatter_add_(-1, target_R1, -weight_R1)
             gradient_RV = likelihood_RV if gradient_RV is None else gradient_RV.add_(likelihood_RV)
     return gradient_RV
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right. The product of one chunk is as large as the output layer, so it is not made by itself
+    where the sum has its type."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total += torch.mm(left, right)
 
 
 def _chunks(
