@@ -31,7 +31,10 @@ def models(name: str, kind: str = "Llama") -> tuple[Models, list[Row]]:
 
 
 @pytest.mark.parametrize("kind", ["Llama", pytest.param("Qwen2", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", COMPARED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name.startswith("trl") else []) for name in COMPARED],
+)
 def test_every_program_has_the_gradient_of_the_padded_loop(name, kind):
     needs_library(name)
     reference, gradients = step_of("hf-loop", *models("hf-loop", kind))
@@ -81,6 +84,7 @@ def test_programs_that_sample_train_on_every_example(name):
         assert count <= done.trained_tokens <= count * OPTIONS.max_new_tokens
 
 
+@pytest.mark.slow
 def test_a_plain_sampler_makes_trl_train_on_one_micro_batch():
     needs_library("trl-distillation-plain-sampler")
     given, rows = models("trl-distillation-plain-sampler")

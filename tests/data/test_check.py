@@ -22,6 +22,7 @@ def test_a_sound_benchmark_has_no_problem(data_folder: Path) -> None:
     assert (dev.examples, dev.databases, dev.gold_runs, dev.gold_empty) == (3, 2, 3, 0)
 
 
+@pytest.mark.slow
 def test_the_demo_is_checked_like_any_benchmark(tmp_path: Path) -> None:
     (test,) = check("demo:test", tmp_path).benchmarks
     (unseen,) = check("demo:test-unseen", tmp_path).benchmarks
@@ -120,10 +121,8 @@ def test_progress_reaches_the_number_of_different_golds(data_folder: Path) -> No
 
 
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="needs the real benchmarks in ../shared/data")
-@pytest.mark.parametrize(
-    "spec",
-    ["spider:dev", *(pytest.param(name, marks=pytest.mark.slow) for name in ("spider-dk:dev", "bird:dev"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", ["spider:dev", "spider-dk:dev", "bird:dev"])
 def test_the_golds_that_fail_are_those_on_record(spec: str) -> None:
     (checked,) = check(spec, SHARED_DATA).benchmarks
     family = spec.split(":")[0]

@@ -113,6 +113,7 @@ def test_training_never_sees_the_unseen_databases(splits: dict[str, Benchmark]) 
     assert not asked["test-unseen"] & asked["train"]
 
 
+@pytest.mark.slow
 def test_no_query_is_on_two_sides(splits: dict[str, Benchmark]) -> None:
     def queries(split: str) -> set[str]:
         return {canonical(example.gold_sql) for example in splits[split].examples}
@@ -272,6 +273,7 @@ def test_the_text_is_the_pinned_one(splits: dict[str, Benchmark], root: Path) ->
     assert found == PINNED
 
 
+@pytest.mark.slow
 def test_two_generations_are_the_same(splits: dict[str, Benchmark], tmp_path: Path) -> None:
     again = load_demo("test", tmp_path)
     assert again.examples == splits["test"].examples
@@ -292,6 +294,7 @@ def test_a_second_load_reads_what_the_first_one_wrote(
     assert load_demo("train", root).examples == splits["train"].examples
 
 
+@pytest.mark.slow
 def test_a_generation_that_was_cut_short_leaves_nothing_to_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,7 @@ def test_aliases_and_spacing_do_not_make_another_query() -> None:
     assert query_key("SELECT a FROM x WHERE b = 1") != query_key("SELECT a FROM x WHERE b = 11")
 
 
+@pytest.mark.slow
 @needs_shared
 def test_spider_is_divided_about_80_10_10_within_each_database() -> None:
     examples = read_layout(spider_layout("spider:train_spider", SHARED_DATA)).examples

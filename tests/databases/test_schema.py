@@ -232,6 +232,7 @@ MORE_FOREIGN_KEYS = {
 }
 
 
+@pytest.mark.slow
 @needs_shared
 def test_both_readers_agree_on_every_database_of_spider() -> None:
     compared = 0

@@ -203,6 +203,7 @@ def test_a_writer_that_is_soon_done_is_waited_for(file, pool):
         assert pool.run(make_job(file, COUNT)).rows == ((10,),)
 
 
+@pytest.mark.slow
 def test_what_reads_for_itself_says_so_too(file):
     schema = introspect(file)
     with closing(sqlite3.connect(file, isolation_level=None)) as writer:

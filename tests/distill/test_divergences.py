@@ -73,9 +73,10 @@ def formula(name: str, p: np.ndarray, q: np.ndarray) -> np.ndarray:
 def adaptive_teaching_by_hand(p: np.ndarray, q: np.ndarray, row: int, easy_weight: float = 0.2) -> float:
     """ATKD at one position (Zhong et al. 2024), from its two distributions over the tokens but one."""
     token, is_hard = int(POSITIONS.token_N[row]), bool(POSITIONS.is_hard_N[row])
-    others = np.delete(p, token) / (1 - p[token]), np.delete(q, token) / (1 - q[token])
-    diversity = sum(a * math.log(a / b) for a, b in zip(*others, strict=True))
-    binary = ((p[token], q[token]), (1 - p[token], 1 - q[token]))
+    others = np.delete(p, token), np.delete(q, token)
+    rest = others[0].sum(), others[1].sum()  # 1 less the token's would have few digits where that is near 1
+    diversity = sum(a / rest[0] * math.log(a / rest[0] / (b / rest[1])) for a, b in zip(*others, strict=True))
+    binary = ((p[token], q[token]), rest)
     target = sum(a * math.log(a / b) for a, b in binary)
     return (1 - easy_weight) * (target + diversity) if is_hard else easy_weight * diversity
 

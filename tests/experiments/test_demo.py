@@ -74,6 +74,7 @@ def test_a_damaged_teacher_is_said_before_anything_is_made(tmp_path, monkeypatch
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_task_survives_its_way_to_another_process():
     task = DemoTask("demo:teacher", method="kid", steps=3, questions=5)
     assert DemoTask.from_json(task.to_json()) == task

@@ -49,6 +49,7 @@ def test_base_recipes_are_recipes_of_their_own(scale):
             assert load_recipe(path).method == "sft"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", BOOK.scales())
 def test_one_training_has_one_name_and_two_trainings_have_two(scale):
     runs = plan_of(*BOOK.names_at(scale), scale=scale).runs

@@ -16,6 +16,7 @@ from distilsql.runs.records import Environment, Exposure, Summary, read_record
 
 ROOT = Path(__file__).parents[2]
 TABLES = sorted((ROOT / "results").glob("*/report/*.md"))
+FAST = ("table3", "figure1")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,15 @@ def unpacked(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("table", TABLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "table",
+    [
+        pytest.param(
+            path, marks=[] if path.stem in FAST else pytest.mark.slow, id=f"{path.parts[-3]}-{path.stem}"
+        )
+        for path in TABLES
+    ],
+)
 def test_a_published_table_is_what_its_runs_say(table, tmp_path, unpacked, monkeypatch):
     monkeypatch.setattr(rendering, "png", lambda *args: b"")  # pictures are not compared
     scale = table.parents[1].name

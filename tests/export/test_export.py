@@ -61,6 +61,7 @@ def test_llama_cpp_answers_as_the_original_does(exported, teacher, questions):
         assert proof.only_original + proof.only_exported <= 1
 
 
+@pytest.mark.slow
 def test_a_file_with_its_rows_in_the_wrong_order_is_found_out(teacher, questions, tmp_path, monkeypatch):
     pytest.importorskip("xllamacpp")
     from distilsql.export import gguf_file

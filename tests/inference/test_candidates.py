@@ -117,6 +117,7 @@ def test_one_candidate_is_the_greedy_answer(teacher, shop):
         assert chosen.answer.sql == sql or chosen.retried
 
 
+@pytest.mark.slow
 def test_candidates_are_the_same_in_a_batch_alone_and_in_a_file(teacher, shop, tmp_path):
     choosing = Choosing(4, retry=True, temperature=WARM)
     chosen = {example.example_id: found for example, found in choose_all(teacher, shop, choosing)}

@@ -88,6 +88,7 @@ def test_an_interrupted_prediction_goes_on(recipe, tmp_path, benchmark, monkeypa
     assert not (tmp_path / "cut.jsonl.unfinished").exists()
 
 
+@pytest.mark.slow
 def test_predictions_of_another_model_or_decoding_are_not_resumed(recipe, tmp_path, benchmark):
     first, second = (train(recipe("sft", "train.steps=2", f"seed={n}"), tmp_path / f"run{n}") for n in (0, 1))
 
@@ -180,6 +181,7 @@ def test_exposure_to_a_teacher_that_is_the_student_is_refused(recipe, tmp_path, 
         expose_run(run, benchmark, ExposureOptions(length=5), teacher=str(run.model))
 
 
+@pytest.mark.slow
 def test_the_samples_of_a_prompt_are_resampled_together(tiny_models, benchmark, recipe, monkeypatch):
     """Where the samples of a prompt are all the same, three of them tell no more than one."""
 

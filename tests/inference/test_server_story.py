@@ -22,7 +22,7 @@ SINGERS = (
 )
 
 
-@pytest.fixture(params=["postgresql", pytest.param("mysql", marks=pytest.mark.slow)])
+@pytest.fixture(params=["postgresql", "mysql"])
 def url(request, monkeypatch):
     """Of the tiny world's singers, with a variable for the password."""
     monkeypatch.setenv("SINGERS_PASSWORD", PASSWORD)
@@ -42,6 +42,7 @@ def url(request, monkeypatch):
     server.run(base, *drop)
 
 
+@pytest.mark.slow
 def test_trained_asked_and_judged_by_a_url(recipe, world, tmp_path, url, commands):
     def output(*words):
         done = commands.run(*map(str, words), cwd=tmp_path)

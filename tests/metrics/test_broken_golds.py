@@ -146,6 +146,7 @@ class StarvedPool(ExecutionPool):
         return super().run(job)
 
 
+@pytest.mark.slow
 def test_a_query_that_was_held_up_once_is_run_again(shop):
     benchmark = with_golds(shop, "SELECT count(*) FROM shop")
     golds = GoldResults()
@@ -157,6 +158,7 @@ def test_a_query_that_was_held_up_once_is_run_again(shop):
     assert scores.correct == 1
 
 
+@pytest.mark.slow
 def test_a_query_that_is_always_held_up_is_not_called_wrong(shop, monkeypatch):
     monkeypatch.setattr("distilsql.data.golds.PATIENCE_S", 0.0)
     benchmark = with_golds(shop, "SELECT count(*) FROM shop")

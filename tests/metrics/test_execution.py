@@ -200,6 +200,7 @@ def test_a_query_that_sqlparse_refuses_runs_nothing():
     assert first_statement_without_distinct("SELECT " + "(" * 300 + "1" + ")" * 300) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [1, 2, 400, 1500])
 def test_any_number_of_columns_is_compared(columns):
     """In the opposite order, all of them different, and with one cell changed."""

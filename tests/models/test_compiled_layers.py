@@ -38,16 +38,17 @@ def counter(monkeypatch):
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.compiled
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize(
     ("family", "lora"),
-    [("qwen2", False)] + [pytest.param(family, True, marks=pytest.mark.slow) for family in BLOCK_FAMILIES],
+    [("qwen2", False), *((family, True) for family in BLOCK_FAMILIES)],
 )
 def test_each_kind_of_pass_is_compiled_once_and_gives_the_same(family, lora, counter):
     network = make_model(family)
     if lora:
-        network = with_lora(network)
+        network = with_lora(network, spread=0.1)
     model = TreeModel(network, attention="flex")
     compile_layers(model.causal_lm)
     counts = []

@@ -80,7 +80,8 @@ def test_loading_checks_the_files(copy, monkeypatch):
     embedded._checked_folder.cache_clear()
 
 
-@pytest.mark.parametrize("spec", [pytest.param("demo:test-seen", marks=pytest.mark.slow), "demo:test-unseen"])
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", ["demo:test-seen", "demo:test-unseen"])
 def test_its_score_is_what_the_record_says(spec, tmp_path):
     """On a fifth of the questions, hence the margin: three standard errors of a proportion."""
     record = json.loads((embedded_folder(DEMO_TEACHER) / "record.json").read_text())["scores"][spec]

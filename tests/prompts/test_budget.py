@@ -4,6 +4,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -80,6 +81,7 @@ def test_a_prompt_keeps_to_its_budget(
     assert prompt.suffix.endswith(question + "\n")
 
 
+@pytest.mark.slow
 @quick
 @given(scripts(), questions, budgets)
 def test_the_next_relevant_column_would_not_have_fitted(

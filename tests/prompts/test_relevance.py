@@ -110,6 +110,7 @@ def test_a_table_used_without_a_column_gives_its_key() -> None:
     assert gold_columns(Schema((table("t", "a", "b"),)), "SELECT * FROM t") == {("t", "a")}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="needs the real benchmarks in ../shared/data")
 def test_the_filter_keeps_what_spiders_golds_use(cache: Path) -> None:
     benchmark = load_benchmark("spider:dev", root=SHARED_DATA).take(400, seed=0)

@@ -37,7 +37,7 @@ def labels(figure: Figure) -> list[Annotation]:
 @pytest.mark.parametrize(
     "places", [CLOSE, PAPER, {"sft": (0.5, 1.0)}, {"sft": (1.0, 1.0), "kid": (0.0, 2.0)}]
 )
-@pytest.mark.parametrize("of_teacher", [None, 0.64])
+@pytest.mark.parametrize("of_teacher", [None, pytest.param(0.64, marks=pytest.mark.slow)])
 def test_labels_cover_neither_each_other_nor_points_and_stay_inside(make_run, places, of_teacher) -> None:
     reference = teacher(of_teacher) if of_teacher else None
     figure = accuracy_against_cost(entries_of(make_run, places), "demo:test", teacher=reference)

@@ -1,5 +1,6 @@
 """SWITCH along the sequence, from summary to figure, page and table."""
 
+import pytest
 from PIL import Image
 
 from distilsql.report import comparison_table, group_runs, load_runs, write_report
@@ -31,6 +32,7 @@ def test_seeds_share_a_name_and_runs_without_a_trace_are_left_out(make_run):
     assert len(figure.legends[0].get_texts()) == 1
 
 
+@pytest.mark.slow
 def test_the_report_shows_it_where_a_run_has_it(make_run, tmp_path):
     """Where none has, see test_write.py."""
     runs = load_runs([make_run("sft"), make_run("switch", method="switch", switch=TRACE)])

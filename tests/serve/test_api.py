@@ -166,6 +166,7 @@ def test_a_database_that_is_deleted_is_said_and_one_that_returns_is_read(
         assert client.post("/api/ask", json=question).json()["sql"] == before["sql"]
 
 
+@pytest.mark.slow
 def test_answers_go_on_while_somebody_writes(model, copied, app_of, examples):
     with closing(sqlite3.connect(copied.path, isolation_level=None)) as writer:
         writer.execute("CREATE TABLE log (n INTEGER)")

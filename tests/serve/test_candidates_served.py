@@ -48,6 +48,7 @@ def test_an_answer_is_the_one_that_ask_gives(client_of, exact, database, example
     assert all(answer["completion_tokens"] > 4 for answer in answers)
 
 
+@pytest.mark.slow
 def test_where_all_fail_others_are_written_and_the_first_that_runs_is_the_answer(client_of, examples):
     tried = Counter()
     first = []

@@ -42,6 +42,7 @@ def post(url, body, **headers):
         return error.code, json.load(error)
 
 
+@pytest.mark.slow
 def test_a_second_signal_stops_it_at_once_without_a_traceback(start, tmp_path, database):
     process = start("serve", "demo:teacher", "--database", str(database.path), "--port", "0")
     url_when_ready(process, tmp_path)

@@ -43,6 +43,7 @@ def test_whatever_is_drawn_runs_and_is_said_in_full(database, request):
             assert "  " not in question
 
 
+@pytest.mark.slow
 def test_every_wording_of_every_pattern_can_be_filled(shop):
     seen = set()
     for draft, _ in drafts(shop, 4000):

@@ -130,6 +130,7 @@ def test_flights_are_asked_about(airline_files, tmp_path):
     assert "WHERE airports.code" not in pairs
 
 
+@pytest.mark.slow
 def test_a_database_that_allows_few_patterns_is_asked_all_the_same(tmp_path):
     """Without amounts, dates and keys there are lists and counts: no share is kept for what cannot come."""
     rows = [(f"Name {n}", f"Town {n * n % 37}", f"Street {n}") for n in range(90)]

@@ -40,7 +40,14 @@ def statements(engine):
     ]
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+# A file and a server; on the others it takes long.
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(each, marks=[pytest.mark.slow] if each in ("duckdb", "mysql") else [])
+        for each in ENGINES
+    ],
+)
 def large(request, tmp_path_factory):
     engine, folder = request.param, tmp_path_factory.mktemp("large")
     if engine == "sqlite":

@@ -58,6 +58,7 @@ def test_the_same_seed_gives_the_same_pairs_on_any_number_of_workers(made, shop,
         ).read_bytes()
 
 
+@pytest.mark.slow
 def test_another_seed_gives_others(made, shop, tmp_path):
     synthesise(open_source(shop), tmp_path / "other", pairs=150, seed=4, workers=2)
     assert lines(tmp_path / "other", "train") != lines(made.folder, "train")
@@ -119,6 +120,7 @@ def test_edited_names_are_what_questions_say(shop, tmp_path):
     assert all("patron" in pair["question"] and "customers" in pair["sql"] for pair in pairs)
 
 
+@pytest.mark.slow
 def test_a_database_that_has_no_more_to_ask_says_so(tmp_path):
     path = tmp_path / "tiny.sqlite"
     with closing(sqlite3.connect(path)) as connection:

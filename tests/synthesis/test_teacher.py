@@ -156,6 +156,7 @@ def test_no_value_of_the_database_is_sent_unless_it_may_be(api, shop, known, tmp
     assert not any("VALUE_" in pair["question"] for pair in pairs)
 
 
+@pytest.mark.slow
 def test_a_spent_budget_leaves_the_rest_to_the_templates(api, shop, known, tmp_path):
     api.sql_for = lambda question: known.get(question.removeprefix("Tell me: "), "SELECT 1")
     wording, pairs = worded(api, shop, tmp_path / "out", shares_values=True, budget=6000)

@@ -53,6 +53,7 @@ def locking(place, server, *, locked):
     return lambda: server.run(HOMES[place.engine], statement)
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_halfway_costs_nothing(served, tmp_path, monkeypatch):
     place, server = served
     source = open_source(place)
@@ -72,6 +73,7 @@ def test_a_server_that_goes_away_halfway_costs_nothing(served, tmp_path, monkeyp
         assert cut.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_locked_file_is_no_querys_fault(shop, tmp_path, monkeypatch):
     path = tmp_path / "shop.sqlite"
     path.write_bytes(shop.read_bytes())
@@ -90,6 +92,7 @@ def test_one_who_may_do_more_than_read_is_refused(served):
         open_source(server.url("owner", place.name))
 
 
+@pytest.mark.slow
 def test_another_databases_names_and_another_synthesis_are_refused(served, tmp_path):
     place, server = served
     names = tmp_path / "names.toml"
@@ -161,6 +164,7 @@ def test_what_may_not_or_cannot_be_read_is_left_out_and_named(request, shop, tmp
         )
 
 
+@pytest.mark.slow
 def test_several_schemas_by_the_search_path(request, shop, tmp_path):
     made = [
         "CREATE SCHEMA sales",

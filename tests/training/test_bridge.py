@@ -158,6 +158,7 @@ def test_what_the_teacher_writes_comes_as_the_students_tokens(bridged, tmp_path)
             assert written[: len(expected)] == expected
 
 
+@pytest.mark.slow
 def test_states_on_disk_are_those_of_the_teachers_own_tokens(bridged, tmp_path):
     found = []
     for kept in ("on", "off"):

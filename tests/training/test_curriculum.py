@@ -79,6 +79,7 @@ def test_the_losses_are_the_papers(recipe, tmp_path, windows):
         assert told[name]["reference_gap"] == pytest.approx(reference[side], rel=1e-2)
 
 
+@pytest.mark.slow
 def test_the_losses_do_not_depend_on_the_trees(recipe, tmp_path):
     keys = (
         "distillm-2",
@@ -122,6 +123,7 @@ def test_weights_grow_on_the_students_side(done, factors):
     assert side_factors(torch.tensor([False, True]), done).tolist() == pytest.approx(list(factors))
 
 
+@pytest.mark.slow
 def test_weights_move_the_loss_from_one_side_to_the_other(recipe, tmp_path, windows):
     """In the second of two steps half of the training is done: β = 1.5."""
     settings = recipe("distillm-2", "distill.side_weights=growing", *STILL, "train.steps=2")

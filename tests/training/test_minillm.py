@@ -144,6 +144,7 @@ def test_the_gradient_is_that_of_equation_7(recipe, tmp_path, monkeypatch):
     assert line["negative_log_likelihood"] is None, "rewards are no likelihood"
 
 
+@pytest.mark.slow
 def test_weights_follow_the_student_in_later_steps_of_a_round(recipe, tmp_path):
     """Replay: w is that of the student as it stands, and what a token was drawn with goes through checkpoints."""
     settings = recipe("minillm", "generation.rollout_window=4", "minillm.teacher_share=0")

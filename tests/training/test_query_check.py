@@ -92,6 +92,7 @@ def test_the_check_is_made_once_and_kept_in_the_log(benchmark, tmp_path, monkeyp
     assert len(run.log.read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_f_distill_says_logs_and_sums_up_what_its_teacher_wrote(recipe, tmp_path, caplog):
     run = train(recipe("f-distill"), tmp_path / "run")
     found = [line["teacher_completions"] for line in log_lines(run) if line["step"] == 0]
@@ -113,7 +114,8 @@ def test_the_teacher_writes_for_the_examples_that_training_sees_and_no_others(re
     assert len(written) == len(set(written)) == seen == 3
 
 
-@pytest.mark.parametrize("cut_off", [pytest.param(0, marks=pytest.mark.slow), 7])
+@pytest.mark.slow
+@pytest.mark.parametrize("cut_off", [0, 7])
 def test_writing_that_was_interrupted_goes_on_to_the_same_completions(recipe, tmp_path, monkeypatch, cut_off):
     settings = recipe("f-distill", "train.steps=2", "generation.max_batch_rows=3", "train.precision=bfloat16")
     whole = train(settings, tmp_path / "whole")

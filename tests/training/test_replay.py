@@ -88,6 +88,7 @@ def test_without_validation_the_share_stays_and_that_is_said(recipe, tmp_path, c
 REPLAYING = ("replay.initial_share=1", "replay.capacity=4", "train.steps=8", "train.save_every_steps=2")
 
 
+@pytest.mark.slow
 def test_what_was_written_is_replayed_about_its_own_questions(recipe, tmp_path, trees):
     """Nothing is replayed that was not written before, each completion under the question that it answers."""
     run = train(recipe("distillm", *REPLAYING), tmp_path / "run")
@@ -102,7 +103,8 @@ def test_what_was_written_is_replayed_about_its_own_questions(recipe, tmp_path, 
     assert all(line["loss"] > 0 for line in step_lines(run))
 
 
-@pytest.mark.parametrize("rounds", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("rounds", [1, 4])
 def test_a_killed_run_goes_on_with_its_buffer(recipe, tmp_path, rounds):
     settings = recipe("distillm", *REPLAYING, f"generation.rollout_window={rounds}")
     whole = train(settings, tmp_path / "whole")

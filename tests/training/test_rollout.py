@@ -68,6 +68,7 @@ def test_a_round_serves_its_steps_and_the_last_one_ends_with_the_training(recipe
     assert rounds == [(0, 20), (4, 10)]  # windows of 6, 4, 6, 4 and 6, 4 examples
 
 
+@pytest.mark.slow
 def test_later_windows_of_a_round_are_written_by_an_older_student(recipe, tmp_path):
     on_policy = losses(train(recipe("gkd-rkl"), tmp_path / "one"))
     replayed = losses(train(recipe("gkd-rkl", "generation.rollout_window=4"), tmp_path / "four"))

@@ -46,6 +46,7 @@ def test_the_loss_is_the_mean_negative_log_likelihood_of_what_the_teacher_wrote(
     assert line["divergence"] is None
 
 
+@pytest.mark.slow
 def test_one_beam_samples(recipe, tmp_path):
     keys = ("train.steps=1", "train.trees_per_step=4", "generation.teacher_beams=1")
     one, same, other = (

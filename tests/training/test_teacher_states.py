@@ -177,6 +177,7 @@ def test_entries_that_vanish_during_training_are_computed_again_to_the_same_bits
     assert len(entries(folder)) == 4
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_filling_and_while_training_resumes_to_the_same_bits(
     recipe, tmp_path, folder, monkeypatch
 ):

@@ -63,6 +63,7 @@ def test_all_tokens_give_the_ordinary_losses(recipe, tmp_path):
         assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_killed_run_still_tells_its_first_step(recipe, tmp_path):
     settings = recipe("imitkd", "teacher.top_k=3", "train.save_every_steps=2")
     whole = train(settings, tmp_path / "whole")

@@ -14,6 +14,7 @@ from distilsql.training.window import WindowLoss
 from run_folders import assert_same_weights, weights
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_written_costs_no_training(recipe, tmp_path, monkeypatch):
     """What safetensors says of a full disk is an error type of its own. The folder may move before the next start."""
 

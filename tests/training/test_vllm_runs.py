@@ -11,13 +11,8 @@ from run_folders import losses
 GREEDY = ("generation.temperature=0", "train.steps=3")
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ("student.tuning=lora", "generation.rollout_window=2"),
-        pytest.param((), marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", [("student.tuning=lora", "generation.rollout_window=2"), ()])
 def test_on_policy_training_is_the_same_with_either_writer(recipe, tmp_path, vllm, overrides):
     built_in = train(recipe("gkd-rkl", *GREEDY, *overrides), tmp_path / "built-in")
     by_vllm = train(recipe("gkd-rkl", *GREEDY, *overrides, "generation.engine=vllm"), tmp_path / "vllm")

@@ -17,7 +17,8 @@ from run_folders import log_lines
 
 
 @pytest.mark.usefixtures("no_figures")
-@pytest.mark.parametrize("finishes", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("finishes", [True, False])
 def test_runs_of_another_process_are_skipped_and_dependent_ones_wait(
     book, world, plan_of, trained, held_elsewhere, monkeypatch, finishes, caplog
 ):

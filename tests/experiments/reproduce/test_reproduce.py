@@ -27,6 +27,7 @@ ALL = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_everything_is_made_once_judged_and_rendered(book, world, plan_of, trained, capsys):
     plan = plan_of(book, world)
     assert [standing.state for standing in standings(plan.runs).values()] == [State.MISSING] * 6
