@@ -117,7 +117,7 @@ def main() -> None:
         "attacks": results,
     }
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(document) + "\n")
     print(table(results))
 
 

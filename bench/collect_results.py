@@ -4,9 +4,9 @@
     python bench/collect_results.py --unpack NAME FOLDER  take them out into FOLDER, to render or go on from
 
 Questions, gold queries and reference responses belong to the benchmarks and are left out; example ids stand for them.
-How long a query took is kept to one digit. Of scale `lab`, whose many runs anyone can repeat from the package alone,
-logs and predicted queries are left out, too. All runs share one archive, since they say nearly the same of the same
-questions: a tenth of the size of one file a run. The same runs make the same bytes.
+How long a query took is kept to one digit, other seconds and soft F1 to four. Of scale `lab`, whose runs anyone can
+repeat from the package alone, logs and predicted queries are left out, too. All runs share one archive, since they say
+nearly the same of the same questions: a tenth of the size of one file a run. The same runs make the same bytes.
 """
 
 import io
@@ -65,14 +65,33 @@ def unpack(name: str, folder: Path) -> Path:
 def _members(run: Path, is_lean: bool) -> Iterator[tuple[str, str]]:
     for name in KEPT:
         if (run / name).exists() and not (is_lean and name == "log.jsonl"):
-            yield name, (run / name).read_text(encoding="utf-8")
+            text = (run / name).read_text(encoding="utf-8")
+            yield name, _with_short_times(text) if name == "log.jsonl" else text
     for scores in sorted((run / "scores").glob("*.json")):
         document = _without_the_benchmarks_texts(json.loads(scores.read_text(encoding="utf-8")))
         for verdict in document.get("verdicts", ()):
             verdict["seconds"] = float(f"{verdict['seconds']:.0e}")
+            verdict["soft_f1"] = verdict["soft_f1"] and round(verdict["soft_f1"], 4)
             if is_lean:
                 verdict["predicted_sql"] = verdict["message"] = ""
         yield f"scores/{scores.name}", json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def _with_short_times(log: str) -> str:
+    """Losses and norms stay as they are, to the last digit; seconds keep four."""
+    return "".join(json.dumps(_shortened(line)) + "\n" for line in map(json.loads, log.splitlines()))
+
+
+def _shortened(line: dict, is_time: bool = False) -> dict:
+    short = {}
+    for key, value in line.items():
+        counts_seconds = is_time or "seconds" in key
+        if isinstance(value, dict):
+            value = _shortened(value, counts_seconds)
+        elif isinstance(value, float) and counts_seconds:
+            value = float(f"{value:.4g}")
+        short[key] = value
+    return short
 
 
 def _without_the_benchmarks_texts(document: dict) -> dict:

@@ -473,7 +473,7 @@ def main() -> None:
         document["check"] = check(arguments)
     else:
         document["predict"] = predict(document["tokens"])
-    RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(document) + "\n")
 
 
 if __name__ == "__main__":
