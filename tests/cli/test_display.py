@@ -11,7 +11,9 @@ import pytest
 from rich.console import Console
 
 from distilsql.cli.display import Bars, Lines
+from distilsql.cli.training import train as train_command
 from distilsql.progress import progress, reporting_to
+from distilsql.runs.folder import RunFolder
 
 
 class Clock:
@@ -171,6 +173,16 @@ def test_of_several_processes_the_first_alone_speaks():
             check=True,
         )
         assert bool(result.stderr) == speaks
+
+
+@pytest.mark.parametrize(("rank", "speaks"), [("0", True), ("3", False)])
+def test_the_last_line_is_the_first_processs_too(rank, speaks, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr("distilsql.training.train.train", lambda recipe, out, overwrite: RunFolder(out))
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('method = "sft"\nstudent.path = "s"\ndata.train = "spider:train"\ntrain.steps = 1\n')
+    train_command(recipe)
+    assert ("Finished" in capsys.readouterr().out) == speaks
 
 
 def test_a_reader_who_has_gone_stops_nothing():

@@ -156,10 +156,15 @@ class Sentences(logging.Handler):
         self._write(f"Warning: {said}" if record.levelno >= logging.WARNING else said)
 
 
+def is_first_process() -> bool:
+    """Whether this process, of those that a launcher such as torchrun started, is the one that speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def displaying() -> Iterator[None]:
     """Show messages and progress of the code in the block. If several processes train together, only the first does."""
-    is_silent = os.environ.get("RANK", "0") != "0"
+    is_silent = not is_first_process()
     console = Console(stderr=True)
     is_terminal = sys.stderr.isatty() and not console.is_dumb_terminal
     write = _writer(console if is_terminal else None)

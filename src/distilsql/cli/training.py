@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from distilsql.cli.display import is_first_process
 from distilsql.cli.options import Settings
 from distilsql.progress import progress
 
@@ -39,9 +40,10 @@ def train(
         from distilsql.training.train import train as run_training
 
     run = run_training(resolved, folder, overwrite=overwrite)
-    print(
-        f"Finished: {run.path}. Next: distilsql predict {run.path} --on {resolved.data.valid or 'QUESTIONS'}"
-    )
+    if is_first_process():
+        print(
+            f"Finished: {run.path}. Next: distilsql predict {run.path} --on {resolved.data.valid or 'QUESTIONS'}"
+        )
 
 
 def reproduce(
