@@ -25,13 +25,9 @@ from distilsql.threads import wait_briefly
 wait_briefly()  # before torch is loaded
 
 from distilsql.allocator import keep_freed_memory
-from distilsql.data.load import load_sql_benchmark
-from distilsql.inference.predict import load_student, predict
-from distilsql.metrics.evaluate import evaluate
-from distilsql.runs.folder import RunFolder
 from distilsql.runs.recipe import Recipe, make_recipe
 from distilsql.training.train import train
-from grouping import PROMPT, compared, gold_nll, only_databases
+from grouping import PROMPT, compared, judged, only_databases
 
 RESULTS = Path(__file__).with_name("results") / "bridged.json"
 # Settings of each arm beside those that all have.
@@ -93,17 +89,7 @@ def make_arm(arm: str, seed: int, data: Path, arguments: argparse.Namespace) -> 
         folder,
         on_step=lambda line: print(name, line["step"], line["loss"], line["train_seconds"], flush=True),
     )
-    student = load_student(RunFolder(folder))
-    test = load_sql_benchmark("spider:indomain-test", root=data, missing_databases="skip")
-    predicted = predict(student, test, folder / "predictions.jsonl")
-    nll = gold_nll(student, test)
-    summary = json.loads((folder / "summary.json").read_text())
-    found = {
-        "correct": [float(verdict.is_correct) for verdict in evaluate(predicted, test).verdicts],
-        "nll": [nll[example.example_id] for example in test.examples],
-        **{key: summary[key] for key in ("examples_seen", "train_seconds", "counts")},
-    }
-    scores.write_text(json.dumps(found))
+    scores.write_text(json.dumps(judged(folder, data, ("examples_seen", "train_seconds", "counts"))))
 
 
 def results(out: Path) -> dict[str, dict[int, dict[str, Any]]]:

@@ -16,7 +16,7 @@ there, and name its seeds.
 
 import argparse
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -148,17 +148,22 @@ def make_arm(arm: str, seed: int, data: Path, model: str, out: Path, steps: int)
         folder,
         on_step=lambda line: print(arm, seed, line["step"], line["loss"], flush=True),
     )
+    scores.write_text(json.dumps(judged(folder, data, ("examples_seen", "train_seconds"))))
+
+
+def judged(folder: Path, data: Path, of_summary: Sequence[str]) -> dict[str, Any]:
+    """What a finished run's student makes of the in-domain test: per example whether the answer is right, and gold's
+    NLL; and what its summary says of training."""
     student = load_student(RunFolder(folder))
     test = load_sql_benchmark("spider:indomain-test", root=data, missing_databases="skip")
     predicted = predict(student, test, folder / "predictions.jsonl")
     nll = gold_nll(student, test)
     summary = json.loads((folder / "summary.json").read_text())
-    found = {
+    return {
         "correct": [float(verdict.is_correct) for verdict in evaluate(predicted, test).verdicts],
         "nll": [nll[example.example_id] for example in test.examples],
-        **{key: summary[key] for key in ("examples_seen", "train_seconds")},
+        **{key: summary[key] for key in of_summary},
     }
-    scores.write_text(json.dumps(found))
 
 
 def results(out: Path) -> dict[str, dict[int, dict[str, Any]]]:

@@ -179,14 +179,21 @@ def grouping(document: dict[str, Any]) -> str:
         "| arm | examples seen | EX % | difference | gold NLL, nats a token | difference |",
         "| :--- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    accuracy, nll = document["execution_accuracy"], document["gold_negative_log_likelihood"]
     for arm, training in document["training"].items():
-        lines.append(
-            f"| {arm} | {median(training['examples_seen']):.0f} "
-            f"| {_estimate(accuracy[arm], 100, 1)} | {_difference(accuracy[arm], 100, 1)} "
-            f"| {_estimate(nll[arm], 1, 3)} | {_difference(nll[arm], 1, 3)} |"
-        )
+        lines.append(f"| {arm} | {median(training['examples_seen']):.0f} | {_scores_of_arm(document, arm)} |")
     return "\n".join(lines)
+
+
+def _scores_of_arm(document: dict[str, Any], arm: str) -> str:
+    """Four cells: accuracy and likelihood, each with its paired difference."""
+    accuracy, nll = (document[name][arm] for name in ("execution_accuracy", "gold_negative_log_likelihood"))
+    cells = (
+        _estimate(accuracy, 100, 1),
+        _difference(accuracy, 100, 1),
+        _estimate(nll, 1, 3),
+        _difference(nll, 1, 3),
+    )
+    return " | ".join(cells)
 
 
 def bridged(document: dict[str, Any]) -> str:
@@ -195,11 +202,9 @@ def bridged(document: dict[str, Any]) -> str:
         "| arm | EX % | difference | gold NLL, nats a token | difference | training, s |",
         "| :--- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    accuracy, nll = document["execution_accuracy"], document["gold_negative_log_likelihood"]
     for arm, training in document["training"].items():
         lines.append(
-            f"| {arm} | {_estimate(accuracy[arm], 100, 1)} | {_difference(accuracy[arm], 100, 1)} "
-            f"| {_estimate(nll[arm], 1, 3)} | {_difference(nll[arm], 1, 3)} "
+            f"| {arm} | {_scores_of_arm(document, arm)} "
             f"| {', '.join(f'{seconds:.0f}' for seconds in training['train_seconds'])} |"
         )
     return "\n".join(lines)

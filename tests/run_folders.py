@@ -1,11 +1,13 @@
 """What tests do with run folders: stop a training on its way, and read what a run left."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from distilsql.runs.folder import RunFolder
 from distilsql.training.train import train
 
 
@@ -50,3 +52,12 @@ def assert_equal(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor])
 
 def assert_same_weights(one, other) -> None:
     assert_equal(weights(one), weights(other))
+
+
+def whole_and_resumed(settings, folder: Path, *, killed_at: int) -> tuple[RunFolder, RunFolder]:
+    """The run of `settings`, and one that was killed at a step and resumed, whose weights are the same to the bit."""
+    whole = train(settings, folder / "whole")
+    train_killed_at(killed_at, settings, folder / "killed")
+    resumed = train(settings, folder / "killed")
+    assert_same_weights(whole, resumed)
+    return whole, resumed

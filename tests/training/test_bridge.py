@@ -13,7 +13,7 @@ from distilsql.models.tiny import save_tiny_llama, train_tokenizer
 from distilsql.runs.method_sections import READS_TOKENS
 from distilsql.training.train import train
 from references import alone
-from run_folders import assert_same_weights, losses, step_lines, train_killed_at
+from run_folders import losses, step_lines, whole_and_resumed
 
 STILL = "train.learning_rate=1e-30"
 
@@ -137,10 +137,7 @@ def test_methods_train_and_resume_to_the_same_bits(bridged, tmp_path, method, br
     settings = bridged(
         method, bridge, "train.steps=4", "train.save_every_steps=2", "generation.teacher_beams=1"
     )
-    whole = train(settings, tmp_path / "whole")
-    train_killed_at(3, settings, tmp_path / "killed")
-    resumed = train(settings, tmp_path / "killed")
-    assert_same_weights(whole, resumed)
+    whole, resumed = whole_and_resumed(settings, tmp_path, killed_at=3)
     assert losses(resumed) == losses(whole)
     assert all(line["loss"] >= 0 and line["gradient_norm"] > 0 for line in step_lines(whole))
 

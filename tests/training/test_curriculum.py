@@ -11,7 +11,7 @@ from distilsql.training import rollout as rollout_module
 from distilsql.training.curriculum import Sides, SkewCurriculum, side_factors
 from distilsql.training.train import train
 from references import alone
-from run_folders import assert_same_weights, losses, step_lines, train_killed_at
+from run_folders import losses, step_lines, whole_and_resumed
 
 ADAPTIVE = "distill.skew_schedule=adaptive"
 STILL = ("train.trees_per_step=4", "train.learning_rate=1e-30")
@@ -98,10 +98,7 @@ def test_a_killed_run_goes_on_with_its_reference(recipe, tmp_path):
     settings = recipe(
         "distillm-2", ADAPTIVE, "distill.side_weights=growing", "train.steps=5", "train.save_every_steps=2"
     )
-    whole = train(settings, tmp_path / "whole")
-    train_killed_at(3, settings, tmp_path / "killed")
-    resumed = train(settings, tmp_path / "killed")
-    assert_same_weights(whole, resumed)
+    whole, resumed = whole_and_resumed(settings, tmp_path, killed_at=3)
     assert losses(resumed) == losses(whole)
     told = [json.loads(run.summary.read_text())["skew"] for run in (whole, resumed)]
     assert told[0] == told[1]

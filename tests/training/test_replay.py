@@ -12,7 +12,7 @@ from distilsql.training.sources.replay import Replay
 from distilsql.training.train import train
 from distilsql.training.validation import validation_loss
 from references import alone
-from run_folders import assert_same_weights, step_lines, train_killed_at
+from run_folders import step_lines, whole_and_resumed
 
 ALL = ("train.steps=1", "train.trees_per_step=4", "train.learning_rate=1e-30")
 
@@ -107,10 +107,7 @@ def test_what_was_written_is_replayed_about_its_own_questions(recipe, tmp_path, 
 @pytest.mark.parametrize("rounds", [1, 4])
 def test_a_killed_run_goes_on_with_its_buffer(recipe, tmp_path, rounds):
     settings = recipe("distillm", *REPLAYING, f"generation.rollout_window={rounds}")
-    whole = train(settings, tmp_path / "whole")
-    train_killed_at(7, settings, tmp_path / "killed")
-    resumed = train(settings, tmp_path / "killed")
-    assert_same_weights(whole, resumed)
+    whole, resumed = whole_and_resumed(settings, tmp_path, killed_at=7)
     replays = [json.loads(run.summary.read_text())["replay"] for run in (whole, resumed)]
     assert replays[0] == replays[1]
     assert replays[0]["replayed"] > 0

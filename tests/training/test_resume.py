@@ -15,7 +15,7 @@ from distilsql.errors import RunError
 from distilsql.runs.folder import RunFolder
 from distilsql.training import finished_model
 from distilsql.training.train import train
-from run_folders import assert_same_weights, losses, step_lines, train_killed_at
+from run_folders import assert_same_weights, losses, step_lines, whole_and_resumed
 
 # The others are slow tests. test_rollout.py and test_replay.py stop runs inside what a round or a buffer holds.
 FAST = ("kid", "gkd-rkl")
@@ -26,11 +26,7 @@ FAST = ("kid", "gkd-rkl")
 )
 def test_a_killed_run_resumes_to_the_same_bits(recipe, tmp_path, method):
     settings = recipe(method, "train.steps=4", "train.save_every_steps=2", "train.precision=bfloat16")
-    whole = train(settings, tmp_path / "whole")
-
-    train_killed_at(3, settings, tmp_path / "killed")
-    resumed = train(settings, tmp_path / "killed")
-    assert_same_weights(whole, resumed)
+    whole, resumed = whole_and_resumed(settings, tmp_path, killed_at=3)
     assert [line["step"] for line in step_lines(resumed)] == [1, 2, 3, 4]
     assert losses(resumed) == losses(whole)
 

@@ -23,7 +23,7 @@ from distilsql.training.sources.student import Student
 from distilsql.training.train import train
 from distilsql.training.window import WindowTrainer
 from distilsql.training.window_tree import WindowTree
-from run_folders import assert_same_weights, losses, train_killed_at
+from run_folders import losses, whole_and_resumed
 
 RESUMED = [("switch", 1), ("gkd-rkl", 2), ("imitkd", 1), ("imitkd", 2), ("f-distill", 2)]
 
@@ -90,11 +90,7 @@ def test_a_run_stopped_inside_a_round_resumes_to_the_same_bits(recipe, tmp_path,
         f"train.save_every_steps={saved_after}",
         "train.precision=bfloat16",
     )
-    whole = train(settings, tmp_path / "whole")
-
-    train_killed_at(3, settings, tmp_path / "stopped")
-    resumed = train(settings, tmp_path / "stopped")
-    assert_same_weights(whole, resumed)
+    whole, resumed = whole_and_resumed(settings, tmp_path, killed_at=3)
     assert losses(resumed) == losses(whole)
     counts = [json.loads(run.summary.read_text())["counts"] for run in (whole, resumed)]
     assert counts[0] == counts[1]

@@ -13,7 +13,7 @@ from distilsql.synthesis.teacher import endpoint as endpoint_module
 from distilsql.training.train import train
 from fake_api import FakeApi
 from references import alone
-from run_folders import assert_same_weights, step_lines, train_killed_at
+from run_folders import step_lines, train_killed_at, whole_and_resumed
 
 STILL = ("train.steps=1", "train.trees_per_step=4", "train.learning_rate=1e-30", "distill.gold_weight=0")
 
@@ -66,10 +66,7 @@ def test_all_tokens_give_the_ordinary_losses(recipe, tmp_path):
 @pytest.mark.slow
 def test_a_killed_run_still_tells_its_first_step(recipe, tmp_path):
     settings = recipe("imitkd", "teacher.top_k=3", "train.save_every_steps=2")
-    whole = train(settings, tmp_path / "whole")
-    train_killed_at(3, settings, tmp_path / "killed")
-    resumed = train(settings, tmp_path / "killed")
-    assert_same_weights(whole, resumed)
+    whole, resumed = whole_and_resumed(settings, tmp_path, killed_at=3)
     told = [json.loads(run.summary.read_text())["teacher_top_k"] for run in (whole, resumed)]
     assert told[0] == told[1]
 
@@ -87,8 +84,8 @@ def test_what_top_tokens_are_not_enough_for_is_refused(recipe):
         recipe("fkd", "teacher.top_k=20", "distill.temperature=2")
     with pytest.raises(RecipeError, match="two ways"):
         recipe("fkd", "teacher.top_k=20", "teacher.bridge=hybrid")
-    assert recipe("kid", "teacher.top_k=20", "distill.divergence=forward-kl").is_truncated
-    assert not recipe("sft", "teacher.top_k=20").is_truncated, "it has no teacher"
+    assert recipe("kid", "teacher.top_k=20", "distill.divergence=forward-kl").top_k == 20
+    assert recipe("sft", "teacher.top_k=20").top_k is None, "it has no teacher"
 
 
 @pytest.fixture

@@ -243,9 +243,10 @@ class Recipe(Section):
         return None if row.divergence is None else self.distill.divergence or row.divergence
 
     @property
-    def is_truncated(self) -> bool:
-        """Whether the divergence is approximated from the teacher's most likely tokens (`teacher.top_k`)."""
-        return self.divergence is not None and self.teacher is not None and self.teacher.top_k is not None
+    def top_k(self) -> int | None:
+        """How many of the teacher's most likely tokens the divergence is approximated from (`teacher.top_k`); None
+        where it is taken over all tokens, or there is none."""
+        return None if self.divergence is None or self.teacher is None else self.teacher.top_k
 
     @property
     def gold_weight(self) -> float:

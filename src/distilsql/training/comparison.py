@@ -22,9 +22,7 @@ def resolve_divergence(recipe: Recipe) -> Divergence | None:
     """The method's divergence, or the one that the recipe sets instead; on the teacher's top tokens where only they are
     known."""
     whole = whole_divergence(recipe)
-    if whole is None or not recipe.is_truncated or recipe.teacher is None or recipe.teacher.top_k is None:
-        return whole
-    return on_top_tokens(whole, recipe.teacher.top_k)
+    return whole if whole is None or recipe.top_k is None else on_top_tokens(whole, recipe.top_k)
 
 
 def whole_divergence(recipe: Recipe) -> Divergence | None:
@@ -61,9 +59,9 @@ class Truncation:
     @classmethod
     def of(cls, recipe: Recipe) -> "Truncation | None":
         """None where the teacher is known whole."""
-        if not recipe.is_truncated or recipe.teacher is None or recipe.teacher.top_k is None:
+        if recipe.top_k is None:
             return None
-        return cls(recipe.teacher.top_k, whole_divergence(recipe) if recipe.loads_teacher else None)
+        return cls(recipe.top_k, whole_divergence(recipe) if recipe.loads_teacher else None)
 
     @torch.no_grad()
     def measure(

@@ -27,8 +27,8 @@ class RemoteTeacher:
 
     def __init__(self, recipe: Recipe, tokenizer: Any, vocabulary_size: int, endpoint: Endpoint) -> None:
         assert recipe.teacher is not None
-        assert recipe.teacher.top_k is not None
-        self.head = TopTokens(recipe.teacher.top_k)
+        assert recipe.top_k is not None
+        self.head = TopTokens(recipe.top_k)
         self._tokenizer, self._vocabulary_size, self._endpoint = tokenizer, vocabulary_size, endpoint
         self._budget = recipe.teacher.endpoint_budget
         self._answers = Answers(answers_file(recipe), endpoint, self._budget)
@@ -37,7 +37,7 @@ class RemoteTeacher:
     @classmethod
     def of(cls, recipe: Recipe, tokenizer: Any, vocabulary_size: int) -> "RemoteTeacher | None":
         """None where no endpoint is asked to read. Raises ModelError for an address that is none."""
-        if not recipe.is_truncated or recipe.teacher is None or recipe.teacher.endpoint is None:
+        if recipe.top_k is None or recipe.teacher is None or recipe.teacher.endpoint is None:
             return None
         return cls(recipe, tokenizer, vocabulary_size, open_endpoint(recipe))
 
