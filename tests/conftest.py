@@ -60,6 +60,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if len(chosen) < len(items):
         config.hook.pytest_deselected(items=list(set(items) - set(chosen)))
         items[:] = chosen
+    # At the end, a worker without work takes tests of another's: with half a file it would launch all that serves it.
+    items.sort(key=lambda item: item.get_closest_marker("launch") is None)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -125,6 +125,7 @@ def loaded_by(statement: str) -> set[str]:
     return set(result.stdout.split())
 
 
+@pytest.mark.slow
 def test_light_rooms_load_no_torch():
     light = [
         module for module in modules() if room_of(module) in (*LIGHT, "") and not module.endswith("__main__")
@@ -132,6 +133,7 @@ def test_light_rooms_load_no_torch():
     assert loaded_by("import " + ", ".join(light)) == set()
 
 
+@pytest.mark.slow
 def test_the_science_knows_nothing_of_hugging_face():
     science = [module for module in modules() if room_of(module) == "distill"]
     assert loaded_by("import " + ", ".join(science)) <= {"torch"}

@@ -14,6 +14,7 @@ from distilsql.threads import (
     THREAD_VARIABLES,
     WAIT_VARIABLES,
     fit_threads,
+    one_thread,
     threads_for,
 )
 
@@ -68,6 +69,7 @@ def seen_by_torch(looks_only=False, **settings):
     return json.loads(result.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_the_command_line_sets_how_threads_wait_before_torch_is_loaded():
     seen, _, fitted = seen_by_torch()
     assert seen == {"GOMP_SPINCOUNT": "2000"}
@@ -142,3 +144,16 @@ def test_threads_are_left_alone_where_users_set_them_and_off_the_cpu():
     for models, environment in (([Counted(9)], {"OMP_NUM_THREADS": "2"}), ([Counted(9, "meta")], {})):
         assert fit_threads(*models, environment=environment) == 2
         assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("three_cores")
+def test_one_thread_is_for_the_time_being():
+    def fails():
+        with one_thread():
+            assert torch.get_num_threads() == 1
+            raise KeyError
+
+    torch.set_num_threads(2)
+    with pytest.raises(KeyError):
+        fails()
+    assert torch.get_num_threads() == 2

@@ -153,7 +153,8 @@ def test_two_signals_that_one_call_of_the_handler_stands_for_are_two():
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
 
 
-@pytest.mark.parametrize("number", [SIGNALS[0], pytest.param(SIGNALS[1], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", SIGNALS)
 def test_evaluate_ends_and_takes_its_endless_queries_along(start, tmp_path, number):
     """A worker is in a session of its own, where no signal to the command reaches it, and its query ends by itself no
     sooner than in half a minute."""

@@ -87,6 +87,7 @@ def test_a_damaged_database_is_named(data_folder: Path) -> None:
     assert damaged in {problem.file for problem in problems if problem.kind == "unreadable"}
 
 
+@pytest.mark.slow
 def test_a_gold_that_never_ends_is_stopped_and_named(data_folder: Path) -> None:
     endless = "WITH RECURSIVE n AS (SELECT 1 UNION ALL SELECT 1 FROM n) SELECT count(*) FROM n"
     add(data_folder / "spider/dev.json", {"db_id": "zoo", "question": "?", "query": endless})

@@ -1,5 +1,6 @@
-"""bm25s is there, and JAX stays out of it."""
+"""bm25s is there; JAX and its messages stay out."""
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -37,3 +38,7 @@ def test_a_module_that_was_there_is_there_again():
     with without("no_such_package"):
         pass
     assert "no_such_package" not in sys.modules
+
+
+def test_a_program_sees_of_its_messages_what_it_wants_to_see():
+    assert logging.getLogger("bm25s").level == logging.NOTSET

@@ -64,6 +64,7 @@ def test_a_teacher_is_trained_packed_and_recorded(tmp_path, monkeypatch):
     assert (packed / "record.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_damaged_teacher_is_said_before_anything_is_made(tmp_path, monkeypatch):
     def damaged(name: str) -> str:
         raise ModelError("The model is not as it was shipped.")

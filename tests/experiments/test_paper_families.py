@@ -138,7 +138,7 @@ def shrunk(recipe: Recipe, models: dict[tuple[str, str], Path], family: str, wor
 
 def cases():
     """All of them, most marked slow: the fast ones are each family's own method and what generates online."""
-    fast = {("qwen2", "kid"), ("codegen", "kid"), ("llama", "gkd-rkl"), ("gpt2", "switch"), ("opt", "switch")}
+    fast = {("qwen2", "kid"), ("llama", "gkd-rkl"), ("gpt2", "switch")}
     return [pytest.param(*case, marks=[] if case in fast else pytest.mark.slow) for case in sorted(RECIPES)]
 
 

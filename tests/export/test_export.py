@@ -46,6 +46,7 @@ def test_nothing_is_overwritten_and_a_refusal_leaves_nothing(exported, teacher, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_llama_cpp_answers_as_the_original_does(exported, teacher, questions):
     pytest.importorskip("xllamacpp")
     original = Original(teacher, questions)

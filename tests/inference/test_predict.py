@@ -114,6 +114,7 @@ def test_predictions_of_another_model_or_decoding_are_not_resumed(recipe, tmp_pa
     assert asked(student) == 10, "an answer to another question is none, though the ids are the same"
 
 
+@pytest.mark.slow
 def test_a_model_with_a_short_window_is_asked_as_transformers_would_and_says_so(
     recipe, tmp_path, benchmark, tiny_models, caplog
 ):

@@ -126,6 +126,7 @@ def test_the_parts_of_the_variance_are_what_the_data_were_made_of(parts):
     assert 0.8 * ten < np.mean([one.with_seeds(10) for one in found]) < 1.35 * ten
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", PARTS)
 def test_ninety_five_percent_intervals_of_crossed_data_hold_the_truth_as_often(parts):
     rng, held, tries = np.random.default_rng(1), 0, 600

@@ -124,10 +124,7 @@ def test_lengths_come_from_a_short_list():
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize(
     "family",
-    [
-        name if name in ("llama", "gpt2") else pytest.param(name, marks=pytest.mark.slow)
-        for name in BLOCK_FAMILIES
-    ],
+    [name if name == "llama" else pytest.param(name, marks=pytest.mark.slow) for name in BLOCK_FAMILIES],
 )
 def test_torchs_flex_attention_gives_what_padded_rows_give(family, monkeypatch):
     calls = []
@@ -159,7 +156,8 @@ def test_filling_leaves_no_keys_behind():
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize(("count", "limit"), [(4, 2), pytest.param(12, 8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "limit"), [(4, 2), (12, 8)])
 def test_one_compilation_per_bucket_not_per_tree(monkeypatch, count, limit):
     """Trees of every length share a few compiled shapes, and torch's limit, which is eight, is not in the way."""
     counter = CompileCounter()

@@ -52,7 +52,10 @@ def test_greedy_and_beams_equal_transformers(family, beams):
     assert mine == theirs
 
 
-@pytest.mark.parametrize("options", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(GREEDY, id="greedy", marks=pytest.mark.slow), pytest.param(SAMPLED, id="sampled")],
+)
 def test_batched_equals_one_by_one(family, options):
     model = TreeModel(make_model(family, seed=2, spread=3.0))
     tree, _ = random_tree(8, questions=5)
@@ -67,10 +70,10 @@ def test_batched_equals_one_by_one(family, options):
 @pytest.mark.parametrize(
     ("options", "attention"),
     [
-        pytest.param(GREEDY, None, id="greedy"),
-        pytest.param(SAMPLED, "dense", id="sampled-dense"),
+        pytest.param(SAMPLED, None, id="sampled"),
+        pytest.param(GREEDY, None, id="greedy", marks=pytest.mark.slow),
+        pytest.param(SAMPLED, "dense", id="sampled-dense", marks=pytest.mark.slow),
         pytest.param(GREEDY, "dense", id="greedy-dense", marks=pytest.mark.slow),
-        pytest.param(SAMPLED, None, id="sampled", marks=pytest.mark.slow),
     ],
 )
 def test_trees_written_together_equal_each_alone(family, options, attention):

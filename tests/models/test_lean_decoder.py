@@ -62,3 +62,21 @@ def test_what_is_computed_otherwise_does_not_fit():
     sliding = make_model("qwen2")
     sliding.config.layer_types = ["full_attention", "sliding_attention", "full_attention"]
     assert not fits_lean(sliding)
+
+
+@pytest.mark.parametrize(("tokens", "threads"), [(1, 1), (15, 1), (16, 2)])
+def test_few_tokens_wake_no_other_thread(tokens, threads):
+    """A sleeping thread wakes more slowly than this one computes."""
+    before, seen = torch.get_num_threads(), set()
+
+    def attend(number, query, key, value, scale):
+        seen.add(torch.get_num_threads())
+        return query
+
+    decoder = LeanDecoder(make_model("llama").base_model, PlainWeight)
+    torch.set_num_threads(2)
+    try:
+        decoder(torch.arange(tokens), torch.arange(tokens), attend)
+        assert (seen, torch.get_num_threads()) == ({threads}, 2)
+    finally:
+        torch.set_num_threads(before)

@@ -104,6 +104,7 @@ def test_the_next_relevant_column_would_not_have_fitted(
             break
 
 
+@pytest.mark.slow
 @quick
 @given(scripts(), st.lists(questions, min_size=2, max_size=3), budgets)
 def test_a_fixed_cut_depends_on_no_question_and_uses_its_room(

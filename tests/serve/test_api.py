@@ -14,6 +14,7 @@ from distilsql.databases.database import Database, open_database
 from distilsql.databases.execute import execute, shared_pool
 from distilsql.inference.ask import ask
 from distilsql.serve.service import Limits, Service
+from killed import kill_workers
 
 
 def test_a_question_is_answered_with_sql_and_its_rows(client, model, database, examples):
@@ -189,11 +190,7 @@ def test_answers_go_on_while_somebody_writes(model, copied, app_of, examples):
 
 def test_a_worker_that_is_killed_is_replaced(client):
     assert client.post("/api/run", json={"sql": "SELECT 1"}).json()["rows"] == [[1]]
-    import psutil
-
-    for process_id in shared_pool().process_ids():
-        psutil.Process(process_id).kill()
-        psutil.Process(process_id).parent()
+    kill_workers(shared_pool().process_ids())
     assert client.post("/api/run", json={"sql": "SELECT 2"}).json()["rows"] == [[2]]
 
 

@@ -31,6 +31,7 @@ def client_of(exact, database, app_of):
     return make
 
 
+@pytest.mark.slow
 def test_an_answer_is_the_one_that_ask_gives(client_of, exact, database, examples):
     choosing = Choosing(4, retry=True, temperature=1.2)
     service, client = client_of(choosing)

@@ -70,6 +70,7 @@ def test_a_database_that_is_gone_is_said_and_read_again_when_it_is_back(model, o
     assert "visit" in tables_of(live_database.current())
 
 
+@pytest.mark.slow
 def test_the_page_shows_it_while_questions_are_asked(model, own, app_of, examples):
     with Service(model, own, name="teacher") as service:
         service._live = LiveDatabase(model, own, read_again_s=0)

@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 schemathesis = pytest.importorskip("schemathesis")
 
 
-@pytest.mark.parametrize("examples", [10, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [5, pytest.param(100, marks=pytest.mark.slow)])
 def test_no_request_that_the_description_allows_or_forbids_is_a_fault_of_ours(service, app_of, examples):
     app = app_of(service)
     description = app._app.openapi()

@@ -153,7 +153,11 @@ def test_a_database_without_rows_is_refused(tmp_path):
         ("SELECT status FROM orders ORDER BY status LIMIT 3", Verdict.KEPT),
         ("SELECT order_id FROM orders ORDER BY status LIMIT 3", Verdict.TIED),
         ("SELECT a.name FROM customers AS a, orders AS b, orders AS c", Verdict.LARGE),
-        ("SELECT count(*) FROM orders a, orders b, orders c, orders d, orders e", Verdict.SLOW),
+        pytest.param(
+            "SELECT count(*) FROM orders a, orders b, orders c, orders d, orders e",
+            Verdict.SLOW,
+            marks=pytest.mark.slow,
+        ),
         ("SELECT DISTINCT customer_id FROM customers WHERE age > 40", Verdict.AMBIGUOUS),
     ],
 )

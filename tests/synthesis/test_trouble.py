@@ -131,7 +131,7 @@ def test_the_command_takes_a_url_and_never_shows_its_password(served, tmp_path):
     assert "p@ss" not in shown
 
 
-@pytest.mark.parametrize("engine", SERVERS)
+@pytest.mark.parametrize("engine", ["postgresql", pytest.param("mysql", marks=pytest.mark.slow)])
 def test_databases_without_tables_or_rows(request, engine, tmp_path):
     with at_server("bare", engine, request, []) as (place, server):
         with pytest.raises(DataError, match=r"no table.*check the URL"):

@@ -46,7 +46,7 @@ def student_wrote(monkeypatch) -> dict:
     return seen
 
 
-@pytest.mark.parametrize("method", SIDES)
+@pytest.mark.parametrize("method", ["distillm-2", pytest.param("f-distill", marks=pytest.mark.slow)])
 def test_the_loss_is_the_mean_of_both_sides(recipe, tmp_path, student_wrote, method):
     """½ on the teacher's completion and ½ on the student's, each the mean over its tokens."""
     settings = recipe(method, *ALL, "distill.mixture=both", "distill.skew=0.3")
@@ -69,6 +69,7 @@ def test_the_loss_is_the_mean_of_both_sides(recipe, tmp_path, student_wrote, met
     assert line["loss"] == pytest.approx(np.mean(values), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_drawn_sides_take_one_completion_each(recipe, tmp_path, monkeypatch):
     counts = []
     window = rollout_module.Rollout.window

@@ -94,6 +94,7 @@ def test_the_losses_do_not_depend_on_the_trees(recipe, tmp_path):
     assert losses(parts) == pytest.approx(losses(whole), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_its_reference(recipe, tmp_path):
     settings = recipe(
         "distillm-2", ADAPTIVE, "distill.side_weights=growing", "train.steps=5", "train.save_every_steps=2"

@@ -42,7 +42,7 @@ def things(tiny_models, world):
             marks=pytest.mark.slow,
         ),
         pytest.param("f-distill", ("student.keep_layers=1", "data.train_limit=7"), marks=pytest.mark.slow),
-        ("sft", ("prompt.max_prompt_tokens=auto",)),
+        pytest.param("sft", ("prompt.max_prompt_tokens=auto",), marks=pytest.mark.slow),
     ],
 )
 def test_training_in_memory_equals_training_from_paths(recipe, things, tmp_path, method, overrides):
@@ -53,6 +53,7 @@ def test_training_in_memory_equals_training_from_paths(recipe, things, tmp_path,
     assert load_recipe(in_memory.recipe).prompt == load_recipe(from_paths.recipe).prompt
 
 
+@pytest.mark.slow
 def test_pairs_as_records_and_validation_in_memory_train_the_same(recipe, things, tmp_path, world):
     each = ("train.evaluate_every_steps=2", "data.valid_limit=3")
     spec = str(world / "pairs.jsonl")

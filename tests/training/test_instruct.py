@@ -98,6 +98,7 @@ def test_every_method_trains_on_instructions(instruct, tmp_path, method):
     assert losses[0] != losses[1]
 
 
+@pytest.mark.slow
 def test_a_run_learns_its_instructions_and_is_judged_by_rouge(instruct, file, tmp_path):
     run = train(instruct("sft", "train.steps=120", "train.calibration_windows=0"), tmp_path / "run")
     benchmark = benchmark_for(instruct("sft"), str(file), None, None)

@@ -74,7 +74,9 @@ def test_the_two_parts_make_up_the_gradient_of_the_sequences_reverse_kl():
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize(("share", "writer"), [(0.0, "student"), (1.0, "teacher")])
+@pytest.mark.parametrize(
+    ("share", "writer"), [(0.0, "student"), pytest.param(1.0, "teacher", marks=pytest.mark.slow)]
+)
 def test_at_the_ends_one_model_writes_alone(recipe, share, writer):
     settings = recipe("minillm")
     engines = load_engines(settings, torch.device("cpu"))

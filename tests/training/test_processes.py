@@ -25,6 +25,8 @@ from processes import Job, do, environment, job, recording_steps, run_jobs, step
 from run_folders import assert_same_weights, losses, step_lines, weights
 from tiny_world import make_tiny_recipe, make_world
 
+pytestmark = pytest.mark.launch
+
 
 @pytest.fixture(scope="module", autouse=True)
 def rounded_alike(request):
@@ -43,9 +45,10 @@ STILL = (
     "generation.temperature=0",
 )
 LORA = ("student.tuning=lora", "student.lora_rank=4")
-VARIANTS = {name: (name,) for name in METHODS} | {"kid-lora": ("kid", *LORA)}
+VARIANTS = {name: (name,) for name in ("sft", "kid")}
 # Slow tests.
-MORE = {
+MORE = {name: (name,) for name in METHODS if name not in VARIANTS} | {
+    "kid-lora": ("kid", *LORA),
     "gkd-rkl-lora": ("gkd-rkl", *LORA),
     # One process pads two batches of rows where the other has one row.
     "kid-padded": ("kid", "train.share_prefix=off", "train.questions_per_tree=9"),
@@ -75,17 +78,13 @@ def pair(make, tmp_path_factory) -> Path:
     """The folder of all runs of two processes."""
     folder = tmp_path_factory.mktemp("pair")
     jobs = [job(still(make, name), folder / name) for name in VARIANTS]
-    on_policy, sft = make("gkd-rkl", *LEARNING, "generation.rollout_window=2"), make("sft", *LEARNING)
+    on_policy = make("gkd-rkl", *LEARNING, "generation.rollout_window=2")
     jobs += [
         job(on_policy, folder / "whole"),
         job(on_policy, folder / "killed", stop_after=4),
         job(on_policy, folder / "killed"),
-        job(sft, folder / "for-one", stop_after=4),
-        job(sft, folder / "full", full_after=4),
     ]
-    of_one = job(sft, folder / "of-one", stop_after=4)
-    do(of_one)
-    run_jobs([*jobs, Job(of_one.recipe, of_one.out)], folder, processes=2)
+    run_jobs(jobs, folder, processes=2)
     return folder
 
 
@@ -100,7 +99,11 @@ def more(make, tmp_path_factory) -> Path:
         "adapter": (*LORA, "student.save_merged=false"),
     }.items():
         jobs.append(job(make("sft", *LEARNING, *options), folder / name))
-    run_jobs(jobs, folder, processes=2)
+    sft = make("sft", *LEARNING)
+    jobs += [job(sft, folder / "full", full_after=4), job(sft, folder / "for-one", stop_after=4)]
+    of_one = job(sft, folder / "of-one", stop_after=4)
+    do(of_one)
+    run_jobs([*jobs, Job(of_one.recipe, of_one.out)], folder, processes=2)
     return folder
 
 
@@ -193,27 +196,29 @@ def test_two_killed_processes_resume_to_the_same_bits(pair):
     assert losses(RunFolder(pair / "whole")) == losses(RunFolder(pair / "killed"))
 
 
-def test_one_process_goes_on_with_the_checkpoint_of_two_and_two_with_that_of_one(pair, make, tmp_path):
+@pytest.mark.slow
+def test_one_process_goes_on_with_the_checkpoint_of_two_and_two_with_that_of_one(more, make, tmp_path):
     settings = make("sft", *LEARNING)
     alone = train(settings, tmp_path / "alone")
-    shutil.copytree(pair / "for-one", tmp_path / "for-one")
+    shutil.copytree(more / "for-one", tmp_path / "for-one")
     steps: list[int] = []
     resumed = train(settings, tmp_path / "for-one", on_step=lambda line: steps.append(line["step"]))
     assert steps == [4, 5]
-    for run in (resumed, RunFolder(pair / "of-one")):
+    for run in (resumed, RunFolder(more / "of-one")):
         assert losses(run) == pytest.approx(losses(alone), rel=1e-3)
         assert AutoModelForCausalLM.from_pretrained(run.model)
 
 
-def test_a_process_whose_disk_is_full_ends_all_and_nothing_is_lost(pair, make, tmp_path):
-    errors = [(pair / f"full.error.{rank}").read_text() for rank in range(2)]
+@pytest.mark.slow
+def test_a_process_whose_disk_is_full_ends_all_and_nothing_is_lost(more, make, tmp_path):
+    errors = [(more / f"full.error.{rank}").read_text() for rank in range(2)]
     assert errors[0] == errors[1]
     assert "could not be written" in errors[0]
     assert "previous checkpoint is kept" in errors[0]
-    state = json.loads((pair / "full" / "checkpoints" / "last" / "state.json").read_text())
+    state = json.loads((more / "full" / "checkpoints" / "last" / "state.json").read_text())
     assert state["step"] == 3
-    assert not (pair / "full" / "checkpoints" / "last.part").exists()
-    shutil.copytree(pair / "full", tmp_path / "full")
+    assert not (more / "full" / "checkpoints" / "last.part").exists()
+    shutil.copytree(more / "full", tmp_path / "full")
     assert train(make("sft", *LEARNING), tmp_path / "full").is_finished()
 
 

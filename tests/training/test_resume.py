@@ -18,7 +18,7 @@ from distilsql.training.train import train
 from run_folders import assert_same_weights, losses, step_lines, whole_and_resumed
 
 # The others are slow tests. test_rollout.py and test_replay.py stop runs inside what a round or a buffer holds.
-FAST = ("kid", "gkd-rkl")
+FAST = ("gkd-rkl",)
 
 
 @pytest.mark.parametrize(

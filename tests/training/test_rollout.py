@@ -81,6 +81,7 @@ def test_a_method_that_generates_nothing_has_no_rounds(recipe):
     assert recipe("switch", "generation.rollout_window=4").steps_per_round == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "saved_after"), [("switch", 2), *slowly(RESUMED)])
 def test_a_run_stopped_inside_a_round_resumes_to_the_same_bits(recipe, tmp_path, method, saved_after):
     settings = recipe(
@@ -167,7 +168,7 @@ def _tick(clock: list[float]) -> float:
 
 
 @pytest.mark.parametrize("method", ["gkd-rkl", "switch"])
-@pytest.mark.parametrize("processes_after", [1, 3])
+@pytest.mark.parametrize("processes_after", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_pending_completions_survive_a_checkpoint_and_another_number_of_processes(
     make_rollout, method, processes_after
 ):

@@ -19,6 +19,7 @@ def written(run) -> dict[str, tuple[int, ...]]:
     return {record["example_id"]: tuple(record["tokens"]) for record in records}
 
 
+@pytest.mark.slow
 def test_the_teacher_writes_by_beam_search_as_published(recipe, tmp_path):
     settings = recipe("seqkd", "train.steps=2", "generation.max_batch_rows=16")
     run = train(settings, tmp_path / "run")

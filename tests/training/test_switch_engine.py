@@ -97,6 +97,7 @@ def test_greedy_equals_the_sequential_definition(family_name, block):
     assert 0 < sum(shares) / len(shares) < 1, "the case must have both student and teacher tokens"
 
 
+@pytest.mark.slow
 @settings(max_examples=5)
 @given(
     seed=st.integers(0, 10_000),
@@ -121,7 +122,7 @@ def test_block_length_changes_nothing_but_the_cost(seed, block, threshold, decay
         assert other.teacher_passes <= len(other.tokens)
 
 
-@pytest.mark.parametrize("count", [1_500, pytest.param(6_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [1_000, pytest.param(6_000, marks=pytest.mark.slow)])
 def test_sampled_blocks_follow_the_definition_s_distribution(count):
     """Pairs of first tokens: as far from their exact distribution as chance explains, and no further."""
     student, teacher = models("llama", seed=8, spread=2.0)
@@ -205,6 +206,7 @@ def test_eos_first_and_a_single_token():
     assert [len(each.tokens) for each in one] == [1] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("family_name", ["llama", "gpt2"])
 def test_trees_written_together_equal_each_alone(family_name, options):
@@ -229,6 +231,7 @@ def test_padded_layout_writes_the_same():
     assert [each.tokens for each in apart] == [each.tokens for each in together]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [None, 5])
 def test_models_that_run_no_tree_follow_the_definition(block):
     student, teacher = models("mistral", layout="padded")

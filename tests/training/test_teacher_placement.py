@@ -13,6 +13,7 @@ from distilsql.training.train import train
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["kid", "switch"])
 def test_a_run_with_a_placed_teacher_is_the_same_run(recipe, tmp_path, method):
     whole = train(recipe(method, "train.steps=2"), tmp_path / "whole")

@@ -277,6 +277,7 @@ def test_states_are_kept_where_it_pays(recipe, folder, method, settings, cached,
     assert ("teacher_hidden_mb = 0" in caplog.text) == ("train.teacher_hidden_mb=0" in settings)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_the_teacher_runs_instead(recipe, tmp_path, monkeypatch, caplog):
     real, calls = hidden_store.write_bytes, []
 

@@ -126,7 +126,7 @@ def remote(recipe, api, method, *overrides):
     return recipe(method, *keys)
 
 
-@pytest.mark.parametrize("method", ["fkd", "gkd-jsd"])
+@pytest.mark.parametrize("method", ["fkd", pytest.param("gkd-jsd", marks=pytest.mark.slow)])
 def test_an_endpoints_top_tokens_train_as_those_of_a_loaded_teacher(recipe, api, tmp_path, method):
     keys = ("train.steps=3", "train.learning_rate=1e-30")
     local = train(recipe(method, "teacher.top_k=4", *keys), tmp_path / "local")
