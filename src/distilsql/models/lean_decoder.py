@@ -8,6 +8,7 @@ Shapes: N tokens of all rows side by side, D hidden size, H query heads, K key/v
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,10 +17,13 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM, Qwen2ForCausalLM
 
 from distilsql.models.packed_linear import PackedWeight
+from distilsql.threads import one_thread
 
 # Called with a layer's number, query (1, H, N, S), key and value (1, K, N, S), and the scale; returns (1, H, N, S).
 Attend = Callable[[int, Tensor, Tensor, Tensor, float], Tensor]
 
+# With fewer tokens, a layer's products take less time than a second thread takes to wake.
+_FEW_TOKENS = 16
 _LINEARS = (
     *(f"self_attn.{name}_proj" for name in ("q", "k", "v", "o")),
     *(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
@@ -53,6 +57,10 @@ class LeanDecoder:
     @torch.no_grad()
     def __call__(self, token_ids_N: Tensor, position_ids_N: Tensor, attend: Attend) -> Tensor:
         """Hidden states (N, D) that predict the token after each."""
+        with one_thread() if len(token_ids_N) < _FEW_TOKENS else nullcontext():
+            return self._hidden(token_ids_N, position_ids_N, attend)
+
+    def _hidden(self, token_ids_N: Tensor, position_ids_N: Tensor, attend: Attend) -> Tensor:
         hidden_ND = self._decoder.embed_tokens(token_ids_N)
         cos_1NS, sin_1NS = self._decoder.rotary_emb(hidden_ND, position_ids_N[None])
         cos_N1S, sin_N1S = cos_1NS[0, :, None], sin_1NS[0, :, None].clone()

@@ -16,6 +16,7 @@ from transformers import AutoConfig, PretrainedConfig
 
 from distilsql.models.embedded import resolve
 from distilsql.models.load import DTYPES, Precision
+from distilsql.threads import one_thread
 
 log = logging.getLogger(__name__)
 
@@ -101,15 +102,12 @@ def product_seconds(precision: Precision, shape: Shape) -> float:
     input_XI, weight_OI = (
         torch.randn(count, inputs, generator=generator).to(DTYPES[precision]) for count in (rows, outputs)
     )
-    threads, seconds = torch.get_num_threads(), []
-    torch.set_num_threads(1)
-    try:
+    seconds = []
+    with one_thread():
         for _ in range(_REPEATS):
             start = time.perf_counter()
             torch.nn.functional.linear(input_XI, weight_OI)
             seconds.append(time.perf_counter() - start)
-    finally:
-        torch.set_num_threads(threads)
     return min(seconds)
 
 
