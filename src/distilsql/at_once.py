@@ -17,11 +17,11 @@ def each(
     """
     answers: list[Any] = [None] * count
     todo = iter(range(count))
-    lock, stop = threading.Lock(), stop or threading.Event()
+    lock, ending = threading.Lock(), stop or threading.Event()
     errors: list[BaseException] = []
 
     def go_on() -> None:
-        while not stop.is_set():
+        while not ending.is_set():
             with lock:
                 index = next(todo, None)
             if index is None:
@@ -30,7 +30,7 @@ def each(
                 answers[index] = work(index)
             except BaseException as error:
                 errors.append(error)
-                stop.set()
+                ending.set()
 
     threads = [threading.Thread(target=go_on, daemon=True) for _ in range(min(at_once, count))]
     try:
@@ -39,7 +39,7 @@ def each(
         for thread in threads:
             thread.join()
     except BaseException:
-        stop.set()
+        ending.set()
         raise
     if errors:
         raise errors[0]
