@@ -6,11 +6,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class FakeApi:
-    """Answers rewordings by a prefix and questions by `sql_for`; `faults` are given out first, one a request."""
+    """Answers rewordings by a prefix and questions by `sql_for`; `faults` are given out first, one a request. What
+    `before` does, it does before each answer, in a thread of that request."""
 
     def __init__(self):
         self.requests, self.faults, self.keys = [], [], []
         self.sql_for = lambda question: "SELECT 1"
+        self.before = lambda body: None
         self.reword = lambda question: "Tell me: " + question
         self.release = threading.Event()
         api = self
@@ -20,7 +22,7 @@ class FakeApi:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 api.requests.append(body)
                 api.keys.append(self.headers.get("Authorization"))
-                fault = api.faults.pop(0) if api.faults else None
+                fault = api.faults.pop(0) if api.faults else api.before(body)
                 if fault == "late":
                     api.release.wait(30)
                     return
@@ -43,7 +45,7 @@ class FakeApi:
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
 
     def answer(self, body):
-        asked = body["messages"][-1]["content"]
+        asked = body["messages"][-1]["content"].removeprefix("Reword this question: ")
         question = asked.rpartition("Question: ")[2]
         text = self.reword(question) if question == asked else self.sql_for(question)
         return {"choices": [{"message": {"content": text}}] * body["n"], "usage": {"total_tokens": 100}}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distilsql.databases.written_sql import query_in
+from distilsql.databases.written_sql import is_complete, query_in
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 Q = "SELECT name FROM singer WHERE note = 'a; b'\nORDER BY age"
@@ -142,3 +142,21 @@ def test_golds_come_out_as_they_are_from_every_wrapping(name):
             query_in(f"<think>It's easy.</think>Here it is:\n```sql\n{gold}\n```\nThat's it.").sql.strip()
             == gold.strip()
         )
+
+
+@pytest.mark.parametrize(
+    ("text", "complete"),
+    [
+        (Q, False),
+        (f"{Q};", True),
+        (f"{Q};\nIt", True),
+        ("SELECT ';", False),  # in a string, so far
+        (f"Sure; here it is:\n{Q}", False),
+        (f"<think>{Q};", False),
+        (f"```sql\n{Q}", False),
+        (f"```sql\n{Q};\n```", True),
+        ("```bash\nsqlite3 x\n```\n", False),
+    ],
+)
+def test_whether_an_answer_has_its_whole_query(text, complete):
+    assert is_complete(text) is complete

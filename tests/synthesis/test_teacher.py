@@ -8,10 +8,10 @@ import pytest
 from distilsql.errors import ModelError
 from distilsql.synthesis.source import open_source
 from distilsql.synthesis.synthesise import synthesise
-from distilsql.synthesis.teacher.asker import ANSWERS_FILE, Answers, BudgetSpent
+from distilsql.synthesis.teacher.asker import ANSWERS_FILE, Answers, BudgetSpent, Request
 from distilsql.synthesis.teacher.endpoint import ATTEMPTS, Endpoint
 from distilsql.synthesis.teacher.masking import mask
-from distilsql.synthesis.teacher.wording import TeacherWording
+from distilsql.synthesis.teacher.wording import TeacherWording, question_in
 from fake_api import FakeApi
 
 
@@ -38,13 +38,22 @@ def waits(endpoint_waits):
     return lambda seconds: endpoint_waits.append(seconds)
 
 
-ASK = [{"role": "user", "content": "hello"}]
+ASK = [Request([{"role": "user", "content": "hello"}])]
+
+
+def asked(endpoint, **options):
+    """The reply to one request."""
+    replies = []
+    request = Request(ASK[0].messages, **options)
+    endpoint.ask([request], lambda number, reply: replies.append(reply))
+    (reply,) = replies
+    return reply
 
 
 def test_busy_broken_and_nonsense_answers_are_asked_again(api):
     waited = []
     api.faults = [429, 500, "not json", '{"choices": []}']
-    reply = Endpoint(api.url, "m", wait=waits(waited)).ask(ASK, samples=2, temperature=0.5)
+    reply = asked(Endpoint(api.url, "m", wait=waits(waited)), samples=2, temperature=0.5)
     assert reply.texts == ("Tell me: hello",) * 2
     assert reply.tokens == 100
     assert waited == [7.0, 7.0, 4.0, 8.0]  # as the endpoint says, else longer each time
@@ -54,21 +63,21 @@ def test_an_endpoint_that_is_late_every_time_is_given_up(api):
     api.faults = ["late"] * ATTEMPTS
     endpoint = Endpoint(api.url, "m", timeout_s=0.2, wait=waits([]))
     with pytest.raises(ModelError, match=r"no answer in time.*same command again"):
-        endpoint.ask(ASK, samples=1, temperature=0)
+        asked(endpoint)
     assert len(api.requests) == ATTEMPTS
 
 
 def test_what_another_attempt_would_not_change_is_said_at_once(api):
     api.faults = [401]
     with pytest.raises(ModelError, match=r"status 401.*DISTILSQL_API_KEY"):
-        Endpoint(api.url, "m", wait=waits([])).ask(ASK, samples=1, temperature=0)
+        asked(Endpoint(api.url, "m", wait=waits([])))
     assert len(api.requests) == 1
 
 
 def test_no_server_and_no_address():
     endpoint = Endpoint("http://bob:secret@127.0.0.1:9/v1", "m", wait=waits([]))
     with pytest.raises(ModelError, match="no connection") as raised:
-        endpoint.ask(ASK, samples=1, temperature=0)
+        asked(endpoint)
     assert "secret" not in str(raised.value)
     with pytest.raises(ModelError, match="no http"):
         Endpoint("localhost:8000", "m")
@@ -88,9 +97,9 @@ def test_what_was_asked_once_is_not_asked_again_even_after_a_kill(api, tmp_path)
     with file.open("a") as opened:
         opened.write('{"request": "cut o')
     again = Answers(file, Endpoint(api.url, "m"))
-    assert again.ask(ASK) == ("Tell me: hello",)
+    assert again.ask(ASK) == [("Tell me: hello",)]
     assert (len(api.requests), again.spent) == (1, 100)
-    again.ask([{"role": "user", "content": "other"}])
+    again.ask([Request([{"role": "user", "content": "other"}])])
     assert Answers(file, Endpoint(api.url, "m")).spent == 200
 
 
@@ -98,7 +107,7 @@ def test_the_budget_counts_what_was_spent_before(api, tmp_path):
     answers = Answers(tmp_path / "a.jsonl", Endpoint(api.url, "m"), budget=150)
     answers.ask(ASK)
     with pytest.raises(BudgetSpent):
-        answers.ask([{"role": "user", "content": "x" * 400}])
+        answers.ask([Request([{"role": "user", "content": "x" * 400}])])
     assert len(api.requests) == 1
 
 
@@ -190,12 +199,22 @@ def test_a_value_that_cannot_be_hidden_is_not_sent():
     assert mask("above thirty", [("30", ("30",))]) is None
 
 
-def test_a_local_model_answers(tiny_models):
-    from distilsql.inference.writer import LocalWriter
+@pytest.mark.parametrize(
+    "written",
+    [
+        'Which "new" shops are open?',
+        '"Which "new" shops are open?"',
+        '**Question:** Which "new" shops are open?',
+        '**Reworded question: Which "new" shops are open?**',
+        'Here is the reworded question:\n\nWhich "new" shops are open?\n\nIt keeps the meaning.',
+        '```\nWhich "new" shops are open?\n```',
+        '<think>New, hm.\nSo:</think>\nQuestion: “Which "new" shops are open?”',
+    ],
+)
+def test_the_question_is_found_in_what_a_teacher_wrote(written):
+    assert question_in(written) == 'Which "new" shops are open?'
 
-    writer = LocalWriter(str(tiny_models["student"]))
-    reply = writer.ask(ASK, samples=3, temperature=0.7)
-    assert len(reply.texts) == 3
-    assert reply == writer.ask(ASK, samples=3, temperature=0.7)
-    with pytest.raises(ModelError, match="cannot be loaded"):
-        LocalWriter("/nowhere/at/all")
+
+def test_a_constant_at_the_end_keeps_its_quotes():
+    assert question_in("Whose name is 'Al'") == "Whose name is 'Al'"
+    assert question_in("Question:\n") == question_in("<think>never ends\nWhich?") == ""

@@ -32,6 +32,7 @@ def synth(
         typer.Option(help="Base URL of an OpenAI-compatible API to use as the teacher [DISTILSQL_API_KEY]"),
     ] = None,
     model: Annotated[str, typer.Option(help="Name of the model at the endpoint")] = "",
+    at_once: Annotated[int, typer.Option(min=1, help="Most requests that the endpoint gets at once")] = 8,
     budget: Annotated[int | None, typer.Option(min=1, help="Limit on the teacher's tokens")] = None,
     share_values: Annotated[
         bool,
@@ -53,14 +54,16 @@ def synth(
         command = shlex.join(["distilsql", "synth", shown, "--out", str(out), "--pairs", str(pairs)])
         print(f"Wrote {out / 'names.toml'}. Edit what is wrong in it, then: {command}")
         return
-    asker = _asker(teacher, endpoint, model)
+    asker = _asker(teacher, endpoint, model, at_once)
     wording = None
     if asker is not None:
         from distilsql.synthesis.teacher.asker import ANSWERS_FILE, Answers
-        from distilsql.synthesis.teacher.wording import TeacherWording
+        from distilsql.synthesis.teacher.wording import GROUP, TeacherWording
 
         answers = Answers(out / ANSWERS_FILE, asker, budget)
-        wording = TeacherWording(answers, shares_values=share_values or not asker.is_remote)
+        wording = TeacherWording(
+            answers, shares_values=share_values or not asker.is_remote, group=max(GROUP, 4 * at_once)
+        )
         say_kept(f"What whole batches have made, and what the teacher answered, is kept in {out}.")
     made = synthesise(source, out, pairs=pairs, seed=seed, names=names, wording=wording)
     if wording is not None:
@@ -76,7 +79,7 @@ def synth(
     )
 
 
-def _asker(teacher: str | None, endpoint: str | None, model: str) -> "Asker | None":
+def _asker(teacher: str | None, endpoint: str | None, model: str, at_once: int) -> "Asker | None":
     if teacher and endpoint:
         raise ModelError("A teacher is local or behind an endpoint; give one of --teacher and --endpoint.")
     if teacher:
@@ -88,5 +91,5 @@ def _asker(teacher: str | None, endpoint: str | None, model: str) -> "Asker | No
 
         if not model:
             raise ModelError("An endpoint serves several models; say which: --model NAME")
-        return Endpoint(endpoint, model)
+        return Endpoint(endpoint, model, at_once=at_once)
     return None

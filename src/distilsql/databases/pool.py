@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 
+from distilsql.at_once import Answer, each
 from distilsql.databases.job import Execution, Job, Outcome
 from distilsql.databases.url import HIDDEN, Engine, require_driver
 from distilsql.errors import DatabaseUnavailable, RunError
@@ -34,7 +35,6 @@ TRANSFER_S = 60.0
 # How long a server may take to let us in, which is not part of a statement's time.
 CONNECT_S = 10.0
 KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-Answer = TypeVar("Answer")
 
 
 class ExecutionPool:
@@ -88,36 +88,11 @@ class ExecutionPool:
         It runs in threads, as many as there are workers. The first exception it raises, and Ctrl-C, stop all of it and
         are raised here.
         """
-        answers: list[Any] = [None] * count
-        todo = iter(range(count))
-        lock, stop = threading.Lock(), threading.Event()
-        errors: list[BaseException] = []
-
-        def go_on() -> None:
-            while not stop.is_set():
-                with lock:
-                    index = next(todo, None)
-                if index is None:
-                    return
-                try:
-                    answers[index] = work(index)
-                except BaseException as error:
-                    errors.append(error)
-                    stop.set()
-
-        threads = [threading.Thread(target=go_on, daemon=True) for _ in range(min(self.workers, count))]
         try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        except BaseException:
-            stop.set()
+            return each(count, work, at_once=self.workers)
+        except KeyboardInterrupt:
             self.close()
             raise
-        if errors:
-            raise errors[0]
-        return answers
 
     @contextlib.contextmanager
     def _worker(self, kind: "_Kind") -> "Iterator[WorkerProcess]":

@@ -50,11 +50,9 @@ class WrittenSql:
 def query_in(text: str) -> WrittenSql:
     """The query in `text`; `text` itself where nothing in it is known for one, '' where a model only thought."""
     stripped: list[Wrapping] = []
-    if not _begins_as_statement(text):
-        *thoughts, rest = _THOUGHTS_END.split(text)
-        if thoughts or _THOUGHTS_BEGIN.match(text):
-            text = rest if thoughts else ""
-            stripped.append("thoughts")
+    if not _begins_as_statement(text) and (said := without_thoughts(text)) != text:
+        text = said
+        stripped.append("thoughts")
     blocks = [block for block in map(str, _FENCE.findall(text)) if _begins_as_query(block)]
     if blocks and not (_begins_as_statement(text) and _parses(text)):
         return WrittenSql(_without_tail(blocks[-1])[0], (*stripped, "fence"))
@@ -67,6 +65,20 @@ def query_in(text: str) -> WrittenSql:
         stripped.append("prose")
     sql, tail = _without_tail(text)
     return WrittenSql(sql, tuple(dict.fromkeys([*stripped, *tail])))
+
+
+def without_thoughts(text: str) -> str:
+    """What a model said after it thought; '' where its thoughts have no end."""
+    *thoughts, rest = _THOUGHTS_END.split(text)
+    return rest if thoughts else "" if _THOUGHTS_BEGIN.match(text) else text
+
+
+def is_complete(text: str) -> bool:
+    """Whether an answer that begins so has its whole query: it begins with it, and has its semicolon; or with a fence
+    around it, which is closed."""
+    if text.lstrip().startswith("```"):
+        return text.count("```") > 1 and any(map(_begins_as_query, map(str, _FENCE.findall(text))))
+    return ";" in text and _begins_as_query(text) and any(token.text == ";" for token in tokens_of(text))
 
 
 def _begins_as_statement(text: str) -> bool:

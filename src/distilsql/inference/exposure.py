@@ -59,7 +59,7 @@ def expose_run(
         vocabulary_size = shared_vocabulary_size(
             student.model.causal_lm, other.causal_lm, student.tokenizer, source.path
         )
-        check_asked_model(other, vocabulary_size, recipe.prompt, source.path)
+        check_asked_model(other, vocabulary_size, recipe.prompt.longest_tokens, source.path)
     measured = measure_exposure(
         student.model,
         other,

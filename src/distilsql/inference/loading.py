@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch.distributed.device_mesh import DeviceMesh
 
 from distilsql.errors import ModelError
@@ -27,15 +28,16 @@ from distilsql.models.load import (
     load_tokenizer,
     shared_vocabulary_size,
 )
-from distilsql.models.precision import settled_precision
+from distilsql.models.precision import AskedPrecision, settled_precision
 from distilsql.models.prefix_cache import PrefixCache
 from distilsql.models.recompute import recompute_activations
 from distilsql.models.sharding import Sharded, reshard
 from distilsql.models.tensor_parallel import TensorParallel, mesh_of_machine, prefix_cache_of
 from distilsql.models.translation import Translator
 from distilsql.models.tree_model import TreeModel, base_model
+from distilsql.progress import progress
 from distilsql.runs.recipe import Recipe
-from distilsql.runs.sections import PromptSettings, TeacherOptions
+from distilsql.runs.sections import TeacherOptions
 from distilsql.threads import fit_threads
 
 log = logging.getLogger(__name__)
@@ -178,15 +180,34 @@ def _check_model(model: TreeModel, vocabulary_size: int, longest_tokens: int, pa
     check_head(model, vocabulary_size, path)
 
 
-def check_asked_model(model: TreeModel, vocabulary_size: int, prompt: PromptSettings, path: str) -> None:
+def load_asked(
+    path: str, precision: AskedPrecision, *, longest_tokens: int, adapter: str | None = None
+) -> tuple[TreeModel, Any, int]:
+    """A model that only answers, its tokenizer, and how many tokens that has.
+
+    Raises:
+        ModelError: nothing loadable at the path, or as `check_asked_model` has it.
+    """
+    with progress(f"loading {path}"):
+        tokenizer = load_tokenizer(path)
+        device = Accelerator().device
+        model = load_model(path, settled_precision(precision, path, device), adapter=adapter).to(device)
+        fit_threads(model)
+        size = shared_vocabulary_size(model, None, tokenizer)
+        tree_model = TreeModel(model)
+        check_asked_model(tree_model, size, longest_tokens, path)
+    return tree_model, tokenizer, size
+
+
+def check_asked_model(model: TreeModel, vocabulary_size: int, longest_tokens: int, path: str) -> None:
     """Check a model that only answers questions; run it padded if it is not exact on trees.
 
     Raises:
         ModelError: distilsql would compute a different distribution, or it has too few positions.
     """
-    _check_model(model, vocabulary_size, prompt.longest_tokens, path)
+    _check_model(model, vocabulary_size, longest_tokens, path)
     tree = small_tree(vocabulary_size)
-    if not tree_is_exact(model, *tree, vocabulary_size, longest_tokens=prompt.longest_tokens):
+    if not tree_is_exact(model, *tree, vocabulary_size, longest_tokens=longest_tokens):
         model.layout = "padded"
         log.warning(
             f"{path} does not give the same result on a tree, so it answers one question at a time (slower)."

@@ -16,20 +16,17 @@ from distilsql.errors import RunError
 from distilsql.files import lines_of, write_text
 from distilsql.inference.candidates import GREEDY, Choosing, choose_all
 from distilsql.inference.decoder import DecodedAnswer, Decoder, answer_all
-from distilsql.inference.loading import check_asked_model
+from distilsql.inference.loading import load_asked
 from distilsql.inference.model import Model
 from distilsql.inference.prepare import prepare
 from distilsql.interrupt import say_kept
 from distilsql.metrics.predictions import ANSWER_FIELDS
 from distilsql.models.embedded import resolve
-from distilsql.models.load import load_model, load_tokenizer, shared_vocabulary_size
-from distilsql.models.precision import AskedPrecision, choose_precision, settled_precision
-from distilsql.models.tree_model import TreeModel
+from distilsql.models.precision import AskedPrecision, choose_precision
 from distilsql.progress import progress
 from distilsql.runs.folder import RunFolder, existing_run
 from distilsql.runs.recipe import Recipe, load_recipe
 from distilsql.runs.sections import PromptSettings
-from distilsql.threads import fit_threads
 
 log = logging.getLogger(__name__)
 
@@ -89,14 +86,9 @@ def load_any(
         raise RunError(
             f"Beam search cannot sample: give either {beams} beams or temperature {temperature:g}."
         )
-    with progress(f"loading {path}"):
-        tokenizer = load_tokenizer(path)
-        device = Accelerator().device
-        model = load_model(path, settled_precision(precision, path, device), adapter=adapter).to(device)
-        fit_threads(model)
-        size = shared_vocabulary_size(model, None, tokenizer)
-        tree_model = TreeModel(model)
-        check_asked_model(tree_model, size, prompt, path)
+    tree_model, tokenizer, size = load_asked(
+        path, precision, longest_tokens=prompt.longest_tokens, adapter=adapter
+    )
     decoder = Decoder(
         tree_model,
         tokenizer,

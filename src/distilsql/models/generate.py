@@ -5,12 +5,13 @@ Used by on-policy training, prediction and serving. A completion ends with EOS, 
 questions share a batch by rounding only.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from distilsql.models.decoding import Decoding, StockDecoding, run_all_prompts, start_decoding, start_writing
 from distilsql.models.graph_writing import can_record, write_by_graph
@@ -81,22 +82,73 @@ def generate_trees(
         decoding, hidden_BD = start_decoding(model, states, options.max_new_tokens)
     else:
         decoding, hidden_BD = start_writing(model, trees, prefixes, options.max_new_tokens)
-    written: list[list[int]] = [[] for _ in range(count)]
-    alive = list(range(count))
+    written = dict(_rows_as_they_end(decoding, hidden_BD, options, uniforms))
+    return split([written[row] for row in range(count)], counts)
+
+
+# Whether a completion is over with these tokens, though its last is not the end token.
+IsOver = Callable[[Sequence[int]], bool]
+
+
+@torch.no_grad()
+def generate_as_they_end(
+    model: TreeModel,
+    tree: PromptTree,
+    options: GenerationOptions,
+    *,
+    streams: Sequence[Sequence[Stream]],
+    prefix: PrefixState | None = None,
+    is_over: IsOver = lambda tokens: False,
+) -> Iterator[tuple[int, int, Completion]]:
+    """(question, number, completion) of completions as they end, those of all questions decoded together.
+
+    A question, which is run once, has as many completions as `streams`; samples draw from these. `prefix` is one
+    already run.
+    """
+    first = 0
+    for part in one_by_one(tree) if model.layout == "padded" else [tree]:
+        own = streams[first : first + len(part.questions)]
+        rows = [(question, number) for question, each in enumerate(own) for number in range(len(each))]
+        uniforms = draw_uniforms(own, len(rows), options)
+        decoding, hidden_BD = start_writing(model, [part], [prefix], options.max_new_tokens)
+        questions_B = torch.tensor([question for question, _ in rows], device=model.device)
+        decoding.keep(questions_B)
+        for row, completion in _rows_as_they_end(
+            decoding, hidden_BD[questions_B], options, uniforms, is_over
+        ):
+            yield first + rows[row][0], rows[row][1], completion
+        first += len(part.questions)
+
+
+def _rows_as_they_end(
+    decoding: Decoding | StockDecoding,
+    hidden_BD: Tensor,
+    options: GenerationOptions,
+    uniforms: np.ndarray,
+    is_over: IsOver = lambda tokens: False,
+) -> Iterator[tuple[int, Completion]]:
+    """Each row's number and completion, as it ends. `hidden_BD` predict the first tokens."""
+    written: list[list[int]] = [[] for _ in range(len(hidden_BD))]
+    alive = list(range(len(hidden_BD)))
     for position in range(options.max_new_tokens):
         logp_BV = decoding.log_probs(hidden_BD, options.vocabulary_size)
         tokens_B = choose_tokens(logp_BV, options.temperature, uniforms[alive, position])
-        for row, token in zip(alive, tokens_B.tolist(), strict=True):
+        is_last = position + 1 == options.max_new_tokens
+        going_on: list[int] = []
+        for place, (row, token) in enumerate(zip(alive, tokens_B.tolist(), strict=True)):
             written[row].append(token)
-        going_on = (tokens_B != options.eos_token_id).nonzero().squeeze(-1)
-        if len(going_on) == 0 or position + 1 == options.max_new_tokens:
-            break
+            if token == options.eos_token_id or is_last or is_over(written[row]):
+                yield row, tuple(written[row])
+            else:
+                going_on.append(place)
+        if not going_on:
+            return
         if len(going_on) < len(alive):
-            alive = [alive[row] for row in going_on.tolist()]
-            decoding.keep(going_on)
-            tokens_B = tokens_B[going_on]
+            alive = [alive[place] for place in going_on]
+            kept_B = torch.tensor(going_on, device=tokens_B.device)
+            decoding.keep(kept_B)
+            tokens_B = tokens_B[kept_B]
         hidden_BD = decoding.step(tokens_B)
-    return split([tuple(tokens) for tokens in written], counts)
 
 
 def question_counts(trees: Sequence[PromptTree]) -> list[int]:

@@ -8,6 +8,7 @@ Answers are kept in the user's cache as they arrive, so a run that was killed, a
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
+from threading import Event
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from distilsql.distill.top_tokens import TopTokens
 from distilsql.errors import ModelError
 from distilsql.models.tree import Branch, PromptTree
 from distilsql.runs.recipe import Recipe
-from distilsql.synthesis.teacher.asker import Answers, Reply
+from distilsql.synthesis.teacher.asker import Answers, Cost, Replied, Reply
 from distilsql.synthesis.teacher.endpoint import Endpoint
 from distilsql.training.sources.endpoint import answers_file, open_endpoint, within_budget
 
@@ -48,25 +49,24 @@ class RemoteTeacher:
             ModelError: the endpoint gives no answer, or not what is asked; its tokenizer is another one; or the budget
                 is spent.
         """
-        rows = [
-            row
-            for branch in branches
-            for row in self._rows((*tree.prefix, *tree.questions[branch.question]), branch.tokens)
+        prompts = [(*tree.prefix, *tree.questions[branch.question]) for branch in branches]
+        tokens = [[*prompt, *branch.tokens] for prompt, branch in zip(prompts, branches, strict=True)]
+        lengths = [len(branch.tokens) for branch in branches]
+        asked = [
+            ["top_logprobs", self.head.k, each, length] for each, length in zip(tokens, lengths, strict=True)
         ]
+
+        def ask(numbers: Sequence[int], replied: Replied) -> None:
+            asking = [partial(self._ask, tokens[number], lengths[number]) for number in numbers]
+            self._endpoint.ask_each(asking, lambda place, reply: replied(numbers[place], reply))
+
+        with within_budget(self._budget):
+            texts = self._answers.once(asked, ask, [Cost(len(each) + 1, len(each) + 1) for each in tokens])
+        rows = [row for (text,) in texts for row in json.loads(text)]
         return torch.tensor(rows, dtype=torch.float32)
 
-    def _rows(self, prompt: Sequence[int], completion: Sequence[int]) -> list[list[float]]:
-        tokens, length = [*prompt, *completion], len(completion)
-        ask = partial(self._ask, tokens, length)
-        with within_budget(self._budget):
-            (text,) = self._answers.once(
-                ["top_logprobs", self.head.k, tokens, length], ask, cost=len(tokens) + 1
-            )
-        rows: list[list[float]] = json.loads(text)
-        return rows
-
-    def _ask(self, tokens: Sequence[int], completion_tokens: int) -> Reply:
-        given = self._endpoint.top_logprobs(tokens, self.head.k)
+    def _ask(self, tokens: Sequence[int], completion_tokens: int, stop: Event) -> Reply:
+        given = self._endpoint.top_logprobs(tokens, self.head.k, stop)
         if not self._is_checked:
             self._check_tokenizer(tokens, given)
         rows = [self._row(one) for one in given[len(tokens) - completion_tokens :]]

@@ -21,7 +21,7 @@ from distilsql.files import default_cache_folder
 from distilsql.inference.prepare import Prepared, PromptTokens, TokenizedExample
 from distilsql.metrics.query_check import queries_that_run
 from distilsql.runs.recipe import Recipe
-from distilsql.synthesis.teacher.asker import Answers, Asker, BudgetSpent, Message
+from distilsql.synthesis.teacher.asker import Answers, Asker, BudgetSpent, Request
 from distilsql.synthesis.teacher.endpoint import Endpoint
 from distilsql.training.window_tree import WindowTree
 
@@ -76,7 +76,7 @@ class EndpointTeacher:
             benchmark,
             prepared,
         )
-        self._text = PromptTokens(tokenizer)
+        self._tokens = PromptTokens(tokenizer)
         self._budget = recipe.teacher.endpoint_budget
         self._answers = Answers(answers_file(recipe), asker, self._budget)
 
@@ -94,7 +94,12 @@ class EndpointTeacher:
         """
         start = time.perf_counter()
         examples = [example for batch in batches for item in batch for example in item.examples]
-        texts = {example.example.example_id: self._answer(example) for example in examples}
+        with within_budget(self._budget):
+            answers = self._answers.ask([self._request(example) for example in examples])
+        texts = {
+            example.example.example_id: self._text_of(example, answer[0])
+            for example, answer in zip(examples, answers, strict=True)
+        }
         run = set(texts)
         if isinstance(self._benchmark, SqlBenchmark):
             with ExecutionPool() as pool:
@@ -106,7 +111,7 @@ class EndpointTeacher:
         self, example: TokenizedExample, texts: dict[str, str], run: set[str], seconds: float
     ) -> dict[str, Any]:
         name = example.example.example_id
-        tokens = (*self._text.plain(texts[name]), int(self._tokenizer.eos_token_id))
+        tokens = (*self._tokens.plain(texts[name]), int(self._tokenizer.eos_token_id))
         fits = len(tokens) <= self._recipe.prompt.max_completion_tokens
         return {
             "example_id": name,
@@ -116,18 +121,17 @@ class EndpointTeacher:
             "is_kept": fits and name in run,
         }
 
-    def _answer(self, example: TokenizedExample) -> str:
-        with within_budget(self._budget):
-            (text,) = self._answers.ask(self._messages(example), temperature=self._temperature)[:1]
+    def _text_of(self, example: TokenizedExample, answer: str) -> str:
         if not isinstance(self._benchmark, SqlBenchmark):
-            return text.strip()
+            return answer.strip()
         engine = self._prepared.engine_of(example)
-        return normalise_sql(without_comments(query_in(text).sql, engine), engine)
+        return normalise_sql(without_comments(query_in(answer).sql, engine), engine)
 
-    def _messages(self, example: TokenizedExample) -> list[Message]:
+    def _request(self, example: TokenizedExample) -> Request:
         prompt = (*self._prepared.prefixes[example.prefix_key], *example.question)
         task = _ANSWER
         if isinstance(self._benchmark, SqlBenchmark):
             task = _WRITE.format(dialect=DIALECTS[self._prepared.engine_of(example)])
         text = self._tokenizer.decode(prompt, skip_special_tokens=True)
-        return [{"role": "system", "content": task}, {"role": "user", "content": text}]
+        messages = ({"role": "system", "content": task}, {"role": "user", "content": text})
+        return Request(messages, temperature=self._temperature)
