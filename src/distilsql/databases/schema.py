@@ -22,8 +22,9 @@ that it gives as number.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,16 @@ def introspect(path: Place) -> Schema:
 
 def _from_catalogue(url: DatabaseUrl) -> Schema:
     found = read_catalogue(url)
-    denied = found["denied"]
+    denied, hidden = found["denied"], found.get("hidden", ())
     if denied:
-        names = ", ".join(denied[:_NAMED]) + (f" and {len(denied) - _NAMED} more" if denied[_NAMED:] else "")
-        log.warning(
-            f"{url}: its user may not read {names}, so questions cannot be about them; to change that: GRANT SELECT."
+        _warn_once(
+            f"{url}: its user may not read {_listed(denied)}: no question can be about that. "
+            "To change it: GRANT SELECT."
+        )
+    if hidden:
+        _warn_once(
+            f"{url}: no question can be about {_listed(hidden)}: the bare name means the table of an earlier schema "
+            "of the search path."
         )
     if not found["tables"]:
         cure = "check the URL"
@@ -139,6 +145,16 @@ def _from_catalogue(url: DatabaseUrl) -> Schema:
             if {(key.table, key.column), (key.referred_table, key.referred_column)} <= shown
         ),
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if names[_NAMED:] else "")
+
+
+@lru_cache(maxsize=64)
+def _warn_once(warning: str) -> None:
+    """A schema is read many times over, by a server every few seconds."""
+    log.warning(warning)
 
 
 def _from_file(path: Path) -> Schema:
