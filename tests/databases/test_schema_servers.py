@@ -31,10 +31,10 @@ CREATE TABLE sales.deal (person_id int, line int, amount double precision, PRIMA
 CREATE TABLE sales.part (person_id int, line int,
   FOREIGN KEY (person_id, line) REFERENCES sales.deal (person_id, line));
 CREATE TABLE sales.country (other int);
-CREATE SCHEMA old;
-CREATE TABLE old.country (code char(2) PRIMARY KEY);
-CREATE TABLE old.town (id int, code char(2) REFERENCES old.country);
-CREATE TABLE old.closed (code int);
+CREATE SCHEMA past;
+CREATE TABLE past.country (code char(2) PRIMARY KEY);
+CREATE TABLE past.town (id int, code char(2) REFERENCES past.country);
+CREATE TABLE past.closed (code int);
 CREATE VIEW glad AS SELECT id, country FROM person WHERE mood = 'glad';
 CREATE VIEW of_glad AS SELECT count(*) AS n FROM glad;
 CREATE MATERIALIZED VIEW kept AS SELECT 1 AS one;
@@ -46,8 +46,8 @@ INSERT INTO country VALUES ('FR', 'France'), ('ES', 'Spain');
 INSERT INTO person (mood, tags, country, note) VALUES ('glad', ARRAY['a b', 'c'], 'FR', 'tall'),
   ('sad', NULL, NULL, NULL);
 CREATE ROLE looker LOGIN PASSWORD '{PASSWORD}';
-GRANT USAGE ON SCHEMA sales, old TO looker;
-GRANT SELECT ON ALL TABLES IN SCHEMA public, sales, old TO looker;
+GRANT USAGE ON SCHEMA sales, past TO looker;
+GRANT SELECT ON ALL TABLES IN SCHEMA public, sales, past TO looker;
 REVOKE SELECT ON public.closed, half FROM looker;
 GRANT SELECT (open) ON half TO looker;
 """
@@ -102,13 +102,13 @@ def test_several_schemas_by_the_search_path(people):
 
 def test_a_table_that_its_bare_name_does_not_mean_is_not_shown_and_named(people, caplog):
     with caplog.at_level(logging.WARNING, "distilsql"):
-        schema = open_database(people.url("looker", "people", "&search_path=public,old")).schema
-    assert "no question can be about old.closed, old.country: the bare name means" in caplog.text
+        schema = open_database(people.url("looker", "people", "&search_path=public,past")).schema
+    assert "no question can be about past.closed, past.country: the bare name means" in caplog.text
     names = {table.name for table in schema.tables}
     assert "town" in names
     assert "closed" not in names, "its bare name means one that may not be read"
     assert not [key for key in schema.foreign_keys if key.table == "town"], "it refers to the one not shown"
-    turned = open_database(people.url("looker", "people", "&search_path=old,public")).schema
+    turned = open_database(people.url("looker", "people", "&search_path=past,public")).schema
     assert ForeignKey("town", "code", "country", "code") in turned.foreign_keys
     assert "closed" in {table.name for table in turned.tables}
 
@@ -121,8 +121,23 @@ def test_what_may_not_be_read_is_said_once(people, caplog):
     assert caplog.text.count("may not read") == 1
 
 
+def test_the_schemas_that_have_tables_are_named_as_they_have_to_be_written(people):
+    people.run("people", 'CREATE SCHEMA "Odd, one"', 'CREATE TABLE "Odd, one".thing (id int)')
+    people.run("people", 'GRANT USAGE ON SCHEMA "Odd, one" TO looker')
+    people.run("people", 'GRANT SELECT ON "Odd, one".thing TO looker')
+    try:
+        with pytest.raises(DataError, match=r"\?search_path=\S+") as caught:
+            open_database(people.url("looker", "people", "&search_path=nowhere"))
+        advised = str(caught.value).split("?search_path=")[1].split(" behind")[0]
+        assert advised == '"Odd, one",past,public,sales'
+        tables = open_database(people.url("looker", "people", f"&search_path={advised}")).schema.tables
+        assert "thing" in {table.name for table in tables}
+    finally:
+        people.run("people", 'DROP SCHEMA "Odd, one" CASCADE')
+
+
 def test_a_schema_without_tables_names_those_that_have_some(people):
-    with pytest.raises(DataError, match=r"no table.*search_path=old,public,sales"):
+    with pytest.raises(DataError, match=r"no table.*search_path=past,public,sales"):
         open_database(people.url("looker", "people", "&search_path=nowhere"))
 
 

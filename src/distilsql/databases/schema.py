@@ -28,7 +28,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from distilsql.databases.dialect import common_type
+from distilsql.databases.dialect import common_type, name_in
 from distilsql.databases.job import Outcome
 from distilsql.databases.reading import quoted_name, quoted_text, read, read_catalogue, read_rows
 from distilsql.databases.url import DatabaseUrl, Place
@@ -112,7 +112,8 @@ def _from_catalogue(url: DatabaseUrl) -> Schema:
         if denied:
             cure = "let its user read them: GRANT SELECT"
         elif elsewhere := found.get("elsewhere"):
-            cure = f"other schemas have some: write ?search_path={','.join(elsewhere)} behind the URL"
+            names = ",".join(name_in(name, url.engine) for name in elsewhere)
+            cure = f"other schemas have some: write ?search_path={names} behind the URL"
         raise DataError(f"{url} has no table that can be read, so no question can be asked of it; {cure}.")
     tables = tuple(
         Table(
