@@ -148,6 +148,11 @@ def test_what_is_quick_to_refuse_is_refused_before_torch_is_loaded(tmp_path):
         ),
         (["predict", "nowhere", "--on", "demo:test", "--precision", "half"], 2, ["--precision", "float32"]),
         (["evaluate", "missing.txt", "--on", "demo:test"], 1, ["missing.txt"]),
+        (
+            ["evaluate", "runs/own", "--on", "pairs.jsonl"],
+            1,
+            ["no run folder and no prediction file runs/own"],
+        ),
         (["evaluate", "short.txt", "--on", "demo:test"], 1, ["short.txt", "1040"]),
         (["evaluate", "short.txt", "--on", "spider:nope"], 1, ["spider:nope", "spider:dev"]),
         (["evaluate", "short.txt", "--on", "demo:test", "--limit", "0"], 2, ["--limit"]),

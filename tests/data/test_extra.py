@@ -72,7 +72,7 @@ def test_two_files_by_one_name_are_refused(world, feedback, tmp_path):
     (tmp_path / "other").mkdir()
     shutil.copy(world / "singers.sqlite", tmp_path / "other" / "singers.sqlite")
     other = load_benchmark(str(world / "pairs.jsonl"), database=tmp_path / "other" / "singers.sqlite")
-    with pytest.raises(DataError, match="two files by the database singers"):
+    with pytest.raises(DataError, match="two databases by singers"):
         with_extra(other, load(world, "feedback.jsonl"))
 
 

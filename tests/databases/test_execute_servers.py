@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from distilsql.cli.answering import asked_of
 from distilsql.data.golds import is_held_up
-from distilsql.databases.execute import execute
+from distilsql.databases.execute import execute, refuse_powers
 from distilsql.databases.job import MIB, Outcome, make_job
 from distilsql.databases.pool import ExecutionPool
+from distilsql.databases.url import place_of
+from distilsql.errors import DataError
 from servers import PASSWORD
 
 ATTACKS = json.loads(Path(__file__).with_name("attacks_servers.json").read_text())
@@ -266,3 +269,12 @@ def test_a_server_that_is_not_there(pool, tmp_path):
         absent = pool.run(job(url, "SELECT 1"))
         assert absent.outcome is Outcome.UNAVAILABLE
         assert "cannot connect" in absent.message
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mariadb"])
+def test_who_may_do_more_than_read_is_refused_before_a_model_is_loaded(engine, request):
+    url = request.getfixturevalue(engine)
+    refuse_powers(place_of(url("reader")))
+    with pytest.raises(DataError, match="connect as one that can only SELECT") as caught:
+        asked_of("demo:no-such-model", url("owner"))
+    assert PASSWORD not in str(caught.value)

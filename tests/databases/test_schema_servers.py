@@ -1,6 +1,7 @@
 """Schemas, samples and values of PostgreSQL, MariaDB and DuckDB: what their catalogues say, within bounds."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -9,10 +10,11 @@ from distilsql.databases.database import open_database
 from distilsql.databases.dialect import common_type, name_in
 from distilsql.databases.execute import execute
 from distilsql.databases.job import Outcome, require_available
-from distilsql.databases.schema import ForeignKey
+from distilsql.databases.schema import ForeignKey, Schema
 from distilsql.databases.url import place_of
 from distilsql.databases.values import load_value_index, matched_values, sample_values
 from distilsql.errors import DatabaseUnavailable, DataError
+from distilsql.prompts.relevance import restrict
 from servers import PASSWORD
 
 POSTGRESQL = f"""
@@ -29,6 +31,10 @@ CREATE TABLE sales.deal (person_id int, line int, amount double precision, PRIMA
 CREATE TABLE sales.part (person_id int, line int,
   FOREIGN KEY (person_id, line) REFERENCES sales.deal (person_id, line));
 CREATE TABLE sales.country (other int);
+CREATE SCHEMA past;
+CREATE TABLE past.country (code char(2) PRIMARY KEY);
+CREATE TABLE past.town (id int, code char(2) REFERENCES past.country);
+CREATE TABLE past.closed (code int);
 CREATE VIEW glad AS SELECT id, country FROM person WHERE mood = 'glad';
 CREATE VIEW of_glad AS SELECT count(*) AS n FROM glad;
 CREATE MATERIALIZED VIEW kept AS SELECT 1 AS one;
@@ -40,9 +46,9 @@ INSERT INTO country VALUES ('FR', 'France'), ('ES', 'Spain');
 INSERT INTO person (mood, tags, country, note) VALUES ('glad', ARRAY['a b', 'c'], 'FR', 'tall'),
   ('sad', NULL, NULL, NULL);
 CREATE ROLE looker LOGIN PASSWORD '{PASSWORD}';
-GRANT USAGE ON SCHEMA sales TO looker;
-GRANT SELECT ON ALL TABLES IN SCHEMA public, sales TO looker;
-REVOKE SELECT ON closed, half FROM looker;
+GRANT USAGE ON SCHEMA sales, past TO looker;
+GRANT SELECT ON ALL TABLES IN SCHEMA public, sales, past TO looker;
+REVOKE SELECT ON public.closed, half FROM looker;
 GRANT SELECT (open) ON half TO looker;
 """
 
@@ -94,8 +100,44 @@ def test_several_schemas_by_the_search_path(people):
         assert execute(database.path, f"SELECT count(*) FROM {table}").outcome is Outcome.ROWS
 
 
+def test_a_table_that_its_bare_name_does_not_mean_is_not_shown_and_named(people, caplog):
+    with caplog.at_level(logging.WARNING, "distilsql"):
+        schema = open_database(people.url("looker", "people", "&search_path=public,past")).schema
+    assert "no question can be about past.closed, past.country: the bare name means" in caplog.text
+    names = {table.name for table in schema.tables}
+    assert "town" in names
+    assert "closed" not in names, "its bare name means one that may not be read"
+    assert not [key for key in schema.foreign_keys if key.table == "town"], "it refers to the one not shown"
+    turned = open_database(people.url("looker", "people", "&search_path=past,public")).schema
+    assert ForeignKey("town", "code", "country", "code") in turned.foreign_keys
+    assert "closed" in {table.name for table in turned.tables}
+
+
+def test_what_may_not_be_read_is_said_once(people, caplog):
+    url = people.url("looker", "people", "&application_name=twice")
+    with caplog.at_level(logging.WARNING, "distilsql"):
+        open_database(url)
+        open_database(url)
+    assert caplog.text.count("may not read") == 1
+
+
+def test_the_schemas_that_have_tables_are_named_as_they_have_to_be_written(people):
+    people.run("people", 'CREATE SCHEMA "Odd, one"', 'CREATE TABLE "Odd, one".thing (id int)')
+    people.run("people", 'GRANT USAGE ON SCHEMA "Odd, one" TO looker')
+    people.run("people", 'GRANT SELECT ON "Odd, one".thing TO looker')
+    try:
+        with pytest.raises(DataError, match=r"\?search_path=\S+") as caught:
+            open_database(people.url("looker", "people", "&search_path=nowhere"))
+        advised = str(caught.value).split("?search_path=")[1].split(" behind")[0]
+        assert advised == '"Odd, one",past,public,sales'
+        tables = open_database(people.url("looker", "people", f"&search_path={advised}")).schema.tables
+        assert "thing" in {table.name for table in tables}
+    finally:
+        people.run("people", 'DROP SCHEMA "Odd, one" CASCADE')
+
+
 def test_a_schema_without_tables_names_those_that_have_some(people):
-    with pytest.raises(DataError, match=r"no table.*search_path=public,sales"):
+    with pytest.raises(DataError, match=r"no table.*search_path=past,public,sales"):
         open_database(people.url("looker", "people", "&search_path=nowhere"))
 
 
@@ -113,6 +155,27 @@ def test_samples_and_values_of_postgresql(people, tmp_path):
         ("person", "note"): ("tall",),
     }
     assert not any("p@ss" in path.name + path.read_text() for path in tmp_path.rglob("values.json"))
+
+
+def test_a_schema_cut_down_reads_no_table_again(people, monkeypatch):
+    """A prompt is fitted by trying one cut after another."""
+    read = []
+    monkeypatch.setattr(
+        cells, "read", lambda url, sql, **limits: read.append(sql) or real(url, sql, **limits)
+    )
+    database = open_database(people.url("looker", "people", "&application_name=cut"))
+    samples = sample_values(database.path, database.schema, 2)
+    assert len(read) == len(database.schema.tables)
+    assert sample_values(database.path, restrict(database.schema, {("person", "mood")}), 2) == {
+        ("person", "mood"): samples["person", "mood"]
+    }
+    assert len(read) == len(database.schema.tables)
+    (table,) = [table for table in database.schema.tables if table.name == "country"]
+    code = replace(table, columns=table.columns[:1])
+    assert len(sample_values(database.path, Schema((code,)), 3)) == 1
+    assert sample_values(database.path, Schema((table,)), 3)["country", "Name"] == ("France", "Spain")
+    assert "Name" in read[-1]
+    assert "code" not in read[-1], "that column had been read"
 
 
 def test_a_servers_index_is_built_once_a_day(people, tmp_path, monkeypatch):

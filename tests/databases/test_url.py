@@ -8,7 +8,15 @@ import pytest
 
 from distilsql.databases.execute import execute
 from distilsql.databases.job import make_job
-from distilsql.databases.url import DatabaseUrl, engine_of, id_of, place_of, without_passwords
+from distilsql.databases.url import (
+    DatabaseUrl,
+    engine_of,
+    id_of,
+    known_place,
+    place_of,
+    same_database,
+    without_passwords,
+)
 from distilsql.errors import DataError
 
 SECRET = "s3cr3t"
@@ -158,3 +166,43 @@ def test_a_missing_driver_is_named_with_the_cure(monkeypatch, url, package):
     )
     with pytest.raises(DataError, match=rf"{package} is not installed: pip install 'distilsql\["):
         execute(url, "SELECT 1")
+
+
+@pytest.mark.parametrize(
+    ("other", "is_same"),
+    [
+        ("postgresql://reader@127.0.0.1:5432/shop", True),
+        ("postgres://somebody:pw@LOCALHOST/shop?sslmode=disable", True),
+        ("postgresql://reader@/shop", True),
+        ("postgresql://reader@db.example/shop", False),
+        ("postgresql://reader@localhost:5433/shop", False),
+        ("postgresql://reader@localhost/other", False),
+        ("postgresql://reader@localhost/shop?search_path=hr", False),
+        ("postgresql://reader@/shop?host=/run/a", False),
+        ("mysql://reader@localhost/shop", False),
+        ("shop.sqlite", False),
+        ("shop.duckdb", False),
+    ],
+)
+def test_one_database_has_several_urls(other, is_same):
+    place = place_of("postgresql://reader@localhost/shop")
+    assert same_database(place, place_of(other)) is is_same
+    assert same_database(place_of(other), place) is is_same
+
+
+def test_one_file_has_several_paths(tmp_path, monkeypatch):
+    (tmp_path / "shop.sqlite").touch()
+    (tmp_path / "link").symlink_to("shop.sqlite")
+    monkeypatch.chdir(tmp_path)
+    assert same_database(Path("shop.sqlite"), tmp_path / "link")
+    assert same_database(place_of("shop.duckdb"), place_of(f"duckdb:///{tmp_path}/shop.duckdb"))
+    assert not same_database(place_of("shop.duckdb"), Path("shop.sqlite"))
+
+
+def test_a_url_without_its_password_means_the_one_that_is_given(tmp_path):
+    given = place_of(f"mysql://reader:{SECRET}@localhost/shop")
+    assert known_place(str(given), tmp_path, given) is given
+    assert known_place("mysql://reader:***@127.0.0.1/shop", tmp_path, given) is given
+    for other in (place_of(f"mysql://reader:{SECRET}@localhost/other"), tmp_path, None):
+        with pytest.raises(DataError, match="has been left out"):
+            known_place(str(given), tmp_path, other)

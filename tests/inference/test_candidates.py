@@ -8,6 +8,7 @@ from distilsql.data.load import load_benchmark, load_sql_benchmark
 from distilsql.databases.execute import execute
 from distilsql.databases.job import Execution, Outcome
 from distilsql.errors import DatabaseUnavailable, RunError
+from distilsql.inference import candidates
 from distilsql.inference.ask import ask
 from distilsql.inference.asker import Asker
 from distilsql.inference.candidates import Choosing, Tried, choose, choose_all, elect, elect_again, with_error
@@ -53,6 +54,15 @@ def test_the_largest_group_wins_whatever_its_sql_looks_like(tried):
     chosen = elect(candidates, "sqlite")
     assert chosen.answer.sql == "SELECT count(*) FROM singer"
     assert (chosen.votes, chosen.candidates, chosen.fails) == (2, 4, False)
+
+
+def test_where_all_fail_that_is_what_is_said(tried):
+    failing = tried("SELECT nothing FROM singer", "SELECT less FROM singer")
+    first = elect(failing, "sqlite")
+    assert first.sentence() == "It fails, and so did every other query that was tried."
+    assert elect_again(first, failing, "sqlite").sentence() == first.sentence()
+    again = elect_again(first, tried("SELECT min(age) FROM singer"), "sqlite")
+    assert again.sentence() == "Written again, as what was written first fails. 1 of 3 return this."
 
 
 def test_the_greedy_query_breaks_ties_and_failing_ones_have_no_vote(tried):
@@ -159,6 +169,27 @@ def test_a_database_that_is_gone_is_said_and_no_vote_is_held(teacher, shop, tmp_
     database = replace(shop.databases[example.db_id], path=tmp_path / "gone.sqlite")
     with pytest.raises(DatabaseUnavailable):
         choose(teacher, example.question, database, Choosing(2))
+
+
+def test_what_was_answered_before_a_database_went_away_is_kept_and_said(teacher, shop, tmp_path, monkeypatch):
+    whole, batches = candidates._Choice.of, []
+
+    def of(self, questions):
+        batches.append(len(questions))
+        if len(batches) == 2:
+            raise DatabaseUnavailable("It is gone.")
+        return whole(self, questions)
+
+    monkeypatch.setattr(candidates._Choice, "of", of)
+    model = replace(teacher, decoder=replace(teacher.decoder, questions_per_batch=8))
+    few, out = shop.take(6, 0), tmp_path / "p.jsonl"
+    with pytest.raises(
+        DatabaseUnavailable, match=r"gone\. \d of 6 answers are kept in .*\.unfinished\."
+    ) as caught:
+        predict(model, few, out, choosing=Choosing(2))
+    assert f" {batches[0]} of 6" in str(caught.value)
+    assert len(predict(model, few, out, choosing=Choosing(2))) == 6
+    assert batches[0] + sum(batches[2:]) == 6, "nothing is asked twice"
 
 
 def test_what_is_begun_otherwise_is_not_gone_on_with(teacher, shop, tmp_path):

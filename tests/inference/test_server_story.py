@@ -5,12 +5,17 @@ import json
 import pytest
 
 from distilsql.data.load import load_benchmark
+from distilsql.databases.database import open_database
+from distilsql.databases.url import place_of
 from distilsql.errors import RecipeError
 from distilsql.inference.ask import ask
 from distilsql.inference.predict import benchmark_for, load_student, predict
+from distilsql.inference.prepare import load_data
 from distilsql.metrics.scores import Scores
 from distilsql.runs.evaluate import evaluate_run
 from distilsql.runs.recipe import load_recipe
+from distilsql.serve.browse import suggested_questions
+from distilsql.serve.feedback import Feedback
 from distilsql.training.train import train
 from servers import PASSWORD
 from tiny_world import LEARNING
@@ -72,6 +77,23 @@ def test_trained_asked_and_judged_by_a_url(recipe, world, tmp_path, url, command
     for secret in (b"p@ss", b"w/rd", b"w%2Frd"):
         assert not any(secret in text for text in texts)
         assert secret.decode() not in said
+
+
+def test_feedback_to_a_server_by_another_url_is_trained_on(recipe, tmp_path, url, monkeypatch):
+    literal = place_of(url.replace("${SINGERS_PASSWORD}", "p@ss:w%2Frd%3F%25") + "&connect_timeout=9")
+    feedback = Feedback(tmp_path / "feedback.jsonl")
+    said = {"evidence": "", "database": str(literal), "model": "own"}
+    feedback.add("corrected", "Who is new?", "SELECT 1", right="SELECT name FROM singer", **said)
+    assert "p@ss" not in feedback.pairs.read_text()
+    given = recipe("sft", f"data.database={url}", f"data.extra={feedback.pairs}")
+    train_set, _ = load_data(given)
+    assert train_set.examples[-1].question == "Who is new?"
+    assert {str(database.path) for database in train_set.databases.values()} == {url}
+    database = open_database(literal)
+    assert suggested_questions(database, given) == suggested_questions(open_database(url), given)
+    assert set(suggested_questions(database, given)) <= {each.question for each in train_set.examples}
+    monkeypatch.delenv("SINGERS_PASSWORD")
+    assert suggested_questions(database, given), "the recipe's variable is not needed to ask by another URL"
 
 
 def test_a_password_in_a_recipe_is_refused_and_not_shown(recipe, tmp_path):

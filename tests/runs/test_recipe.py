@@ -52,7 +52,6 @@ def test_every_recipe_that_comes_with_the_package_is_one(path):
         ("distil.mask_share=0.1", "did you mean distill"),
         ("student.rank=4", "unknown key student.rank"),
         ("train.steps=zero", "train.steps"),
-        ("train.epochs=2", "exactly one of train.steps and train.epochs"),
         ("distill.mask_share=1.5", "distill.mask_share"),
         ("distill.jsd_beta=1", "distill.jsd_beta"),
         ("method=rkd", "needs a teacher"),
@@ -68,6 +67,16 @@ def test_every_recipe_that_comes_with_the_package_is_one(path):
 def test_bad_values_are_refused_with_the_cure(override, message):
     with pytest.raises(RecipeError, match=message.replace(".", r"\.")):
         make_recipe(MINIMAL, [override])
+
+
+def test_one_length_of_a_training_takes_the_place_of_the_other():
+    assert make_recipe(MINIMAL, ["train.epochs=2"]).train.steps is None
+    by_epochs = {**MINIMAL, "train": {"epochs": 4}}
+    assert make_recipe(by_epochs, ["train.steps=3"]).train.epochs is None
+    for refused in (["train.epochs=2", "train.steps=3"], []):
+        both = {**MINIMAL, "train": {"epochs": 4, "steps": 1}}
+        with pytest.raises(RecipeError, match=r"exactly one of train\.steps and train\.epochs"):
+            make_recipe(both, refused)
 
 
 def test_the_names_of_divergences_are_those_that_exist():

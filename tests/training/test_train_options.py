@@ -10,8 +10,10 @@ from transformers import AutoModelForCausalLM, GPT2Config, HyperCLOVAXConfig
 from distilsql.errors import ModelError, RunError
 from distilsql.inference.loading import load_engines
 from distilsql.inference.predict import load_any
+from distilsql.models.layout_check import tree_is_exact
 from distilsql.models.load import load_tokenizer
 from distilsql.models.tiny import save_tiny_llama, train_tokenizer
+from distilsql.training import setup
 from distilsql.training.setup import load_training_engines
 from distilsql.training.train import train
 from run_folders import log_lines
@@ -41,6 +43,29 @@ def test_evaluation_on_the_way_runs_the_sql_and_is_logged(recipe, world, tmp_pat
     assert "execution accuracy" in caplog.text
     seconds = json.loads(run.summary.read_text())["seconds_by_phase"]
     assert seconds["evaluation"] > 0
+
+
+def test_layouts_are_compared_on_the_longest_questions_of_a_tree(recipe, tmp_path, monkeypatch):
+    """Padded rows run the prefix for every question, which takes minutes where it is long."""
+    compared, trees, few = [], [], setup._few
+
+    def exact(model, tree, branches, *rest, **options):
+        compared.append((tree, branches))
+        return tree_is_exact(model, tree, branches, *rest, **options)
+
+    monkeypatch.setattr(setup, "tree_is_exact", exact)
+    monkeypatch.setattr(setup, "_few", lambda tree, golds: trees.append((tree, golds)) or few(tree, golds))
+    train(recipe("kid", "train.steps=1", "train.questions_per_tree=8"), tmp_path / "run")
+    assert len(compared) == 2, "student and teacher"
+    for (whole, golds), (tree, branches) in zip(trees, compared, strict=True):
+        assert tree.prefix == whole.prefix
+        assert len(whole.questions) > len(tree.questions) == len(branches) == setup.COMPARED_QUESTIONS
+        lengths = sorted(
+            len(question) + len(gold) for question, gold in zip(whole.questions, golds, strict=True)
+        )
+        kept = sorted(len(tree.questions[each.question]) + len(each.tokens) for each in branches)
+        assert kept == lengths[-setup.COMPARED_QUESTIONS :]
+        assert len(branches[0].tokens) == min(len(each.tokens) for each in branches)
 
 
 def test_a_teacher_with_its_adapter_is_another_teacher(recipe, tmp_path, tiny_models):

@@ -133,6 +133,7 @@ def ask(
 def asked_of(run: str, database: str | None) -> "tuple[Model, Recipe, Database]":
     """The model, its recipe and the database: first what is quick to refuse, before torch is loaded."""
     from distilsql.databases.database import open_database
+    from distilsql.databases.execute import refuse_powers
     from distilsql.models.embedded import resolve
     from distilsql.runs.folder import existing_run
     from distilsql.runs.recipe import load_recipe
@@ -144,6 +145,7 @@ def asked_of(run: str, database: str | None) -> "tuple[Model, Recipe, Database]"
             "The run's recipe names no database of its own; give one: --database shop.sqlite, or a URL."
         )
     served = open_database(place)
+    refuse_powers(served.path)
     if folder is None:
         resolve(run)
     with progress("starting"):

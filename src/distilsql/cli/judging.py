@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited, own_place
+from distilsql.cli.options import Limit, On, OwnDatabase, Root, limited, own_place, places
 from distilsql.errors import DataError
 from distilsql.progress import progress
 from distilsql.shown import shown
@@ -15,7 +15,6 @@ from distilsql.shown import shown
 if TYPE_CHECKING:
     from distilsql.data.benchmark import Benchmark
     from distilsql.databases.url import Place
-    from distilsql.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -74,11 +73,13 @@ def evaluate(
     )
     from distilsql.runs.folder import existing_run
 
+    if not target.exists():
+        raise DataError(f"There is no run folder and no prediction file {target}; check the path.")
     _refuse_of_other_kind(target, column if against is None else None, plug_values, temperature)
     run = existing_run(target) if target.is_dir() else None
     if out is not None:
         check_writable(out)
-    whole = _load(on, *_places(run, data, own_place(database)))
+    whole = _load(on, *places(run, data, own_place(database)))
     benchmark = limited(whole, limit)
     of_run = Rules(keep_distinct, suite, tuple(leave_out or ()), timeout, gold_timeout)
     of_file = replace(of_run, plug_values=plug_values, column=column)
@@ -109,18 +110,6 @@ def _refuse_of_other_kind(target: Path, column: str | None, plug_values: bool, t
     else:
         reason = "this option is for a run folder, which records how each file was sampled"
         _refuse(reason, temperature=temperature)
-
-
-def _places(
-    run: "RunFolder | None", data: Path | None, database: "Place | None"
-) -> "tuple[Path | None, Place | None]":
-    """The data folder and the database that were given, or else those of the run's recipe."""
-    from distilsql.runs.recipe import load_recipe
-
-    if run is None:
-        return data, database
-    recipe = load_recipe(run.recipe).data
-    return data or recipe.root_path, database or recipe.database_place
 
 
 def compare(

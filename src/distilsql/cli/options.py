@@ -8,6 +8,7 @@ import typer
 if TYPE_CHECKING:
     from distilsql.data.benchmark import Benchmark
     from distilsql.databases.url import Place
+    from distilsql.runs.folder import RunFolder
 
 Root = Annotated[
     Path | None, typer.Option("--data", help="Folder that holds spider/, bird/, … [DISTILSQL_DATA]")
@@ -56,3 +57,15 @@ def own_place(database: str | None) -> "Place | None":
     from distilsql.databases.url import place_of
 
     return None if database is None else place_of(database)
+
+
+def places(
+    run: "RunFolder | None", data: Path | None, database: "Place | None"
+) -> "tuple[Path | None, Place | None]":
+    """The data folder and the database that were given, or else those of the run's recipe."""
+    from distilsql.runs.recipe import load_recipe
+
+    if run is None:
+        return data, database
+    recipe = load_recipe(run.recipe).data
+    return data or recipe.root_path, database or recipe.database_place

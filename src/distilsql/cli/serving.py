@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from distilsql.cli.answering import asked_of
-from distilsql.cli.options import AskedDatabase, Candidates, Limit, OwnDatabase, Retry, Root, own_place
+from distilsql.cli.options import (
+    AskedDatabase,
+    Candidates,
+    Limit,
+    OwnDatabase,
+    Retry,
+    Root,
+    own_place,
+    places,
+)
 from distilsql.errors import RunError
 from distilsql.progress import duration, progress
 
@@ -181,8 +190,11 @@ def export(
     benchmark = None
     if on is not None:
         from distilsql.data.load import load_sql_benchmark
+        from distilsql.runs.folder import existing_run
 
-        benchmark = load_sql_benchmark(on, root=data, database=own_place(database), missing_databases="skip")
+        folder = None if run.startswith("demo:") else existing_run(Path(run))
+        root, place = places(folder, data, own_place(database))
+        benchmark = load_sql_benchmark(on, root=root, database=place, missing_databases="skip")
         benchmark = benchmark if limit is None else benchmark.take(limit, 0)
     with progress("starting"):
         from distilsql.export.export import export as export_model

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from distilsql.data.benchmark import Benchmark, SqlBenchmark
 from distilsql.data.example import Example
-from distilsql.databases.url import absolute
+from distilsql.databases.url import same_database
 from distilsql.errors import DataError
 
 
@@ -13,7 +13,7 @@ def with_extra(train_set: Benchmark, extra: Benchmark) -> SqlBenchmark:
     question and evidence about the same database.
 
     Raises:
-        DataError: one of them holds instructions, or they mean different files by one db_id.
+        DataError: one of them holds instructions, or they mean different databases by one db_id.
     """
     if not isinstance(train_set, SqlBenchmark) or not isinstance(extra, SqlBenchmark):
         raise DataError(
@@ -21,9 +21,9 @@ def with_extra(train_set: Benchmark, extra: Benchmark) -> SqlBenchmark:
         )
     for db_id, database in extra.databases.items():
         known = train_set.databases.get(db_id)
-        if known is not None and absolute(known.path) != absolute(database.path):
+        if known is not None and not same_database(known.path, database.path):
             raise DataError(
-                f"data.train and data.extra mean two files by the database {db_id}: {known.path} and {database.path}. "
+                f"data.train and data.extra mean two databases by {db_id}: {known.path} and {database.path}. "
                 "Give the pairs of one of them another db_id."
             )
     last = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from distilsql.data.layout import Layout
 from distilsql.data.records import TABLE_SUFFIXES, Record, is_there
-from distilsql.databases.url import DatabaseUrl, Place, id_of, place_of
+from distilsql.databases.url import DatabaseUrl, Place, id_of, known_place
 from distilsql.errors import DataError
 
 PAIR_SUFFIXES = (".jsonl", ".json", *TABLE_SUFFIXES)
@@ -38,7 +38,7 @@ def _locate(record: Record, database: Place | None) -> tuple[str, Place]:
     path: Place
     if own := record.optional_text("database"):
         try:
-            path = place_of(own, record.file.parent)
+            path = known_place(own, record.file.parent, database)
         except DataError as error:
             raise record.error("malformed", "database", str(error)) from error
     elif database is None:

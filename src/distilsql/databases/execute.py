@@ -10,8 +10,9 @@ import functools
 import os
 from typing import TYPE_CHECKING
 
-from distilsql.databases.job import Decoding, Execution, Mode, make_job
-from distilsql.databases.url import Place
+from distilsql.databases.job import Decoding, Execution, Mode, Outcome, make_job, require_available
+from distilsql.databases.url import DatabaseUrl, Place
+from distilsql.errors import DataError
 
 if TYPE_CHECKING:
     from distilsql.databases.pool import ExecutionPool
@@ -43,6 +44,15 @@ def execute(
         decoding=decoding,
     )
     return shared_pool().run(job)
+
+
+def refuse_powers(place: Place) -> None:
+    """Raises DataError for a user of a server who may do more than read, as every statement in serving mode would be
+    refused; DatabaseUnavailable if the database cannot be read."""
+    if isinstance(place, DatabaseUrl) and place.is_server:
+        tried = require_available(execute(place, "SELECT 1", mode="serving"), place)
+        if tried.outcome is Outcome.DENIED:
+            raise DataError(f"{place}: {tried.message} (docs/own_database.md says how to make one).")
 
 
 def shared_pool() -> "ExecutionPool":

@@ -34,7 +34,8 @@ def read(
 def read_catalogue(url: DatabaseUrl) -> dict[str, Any]:
     """What there is to read in a database that is no SQLite file: `tables` (`name`, `comment`, `is_view`, `columns`
     with `name`, `type`, `comment`, `is_primary_key`), `foreign_keys` (`table`, `columns`, `referred_table`,
-    `referred_columns`), `denied` (tables that this user may not read) and `elsewhere` (other schemas with tables).
+    `referred_columns`), `denied` (tables that this user may not read), `hidden` (tables behind those of
+    an earlier schema of the search path) and `elsewhere` (other schemas with tables).
 
     Raises DatabaseUnavailable if it cannot be read, DataError if it does not answer.
     """

@@ -22,12 +22,13 @@ that it gives as number.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from distilsql.databases.dialect import common_type
+from distilsql.databases.dialect import common_type, name_in
 from distilsql.databases.job import Outcome
 from distilsql.databases.reading import quoted_name, quoted_text, read, read_catalogue, read_rows
 from distilsql.databases.url import DatabaseUrl, Place
@@ -95,18 +96,24 @@ def introspect(path: Place) -> Schema:
 
 def _from_catalogue(url: DatabaseUrl) -> Schema:
     found = read_catalogue(url)
-    denied = found["denied"]
+    denied, hidden = found["denied"], found.get("hidden", ())
     if denied:
-        names = ", ".join(denied[:_NAMED]) + (f" and {len(denied) - _NAMED} more" if denied[_NAMED:] else "")
-        log.warning(
-            f"{url}: its user may not read {names}, so questions cannot be about them; to change that: GRANT SELECT."
+        _warn_once(
+            f"{url}: its user may not read {_listed(denied)}: no question can be about that. "
+            "To change it: GRANT SELECT."
+        )
+    if hidden:
+        _warn_once(
+            f"{url}: no question can be about {_listed(hidden)}: the bare name means the table of an earlier schema "
+            "of the search path."
         )
     if not found["tables"]:
         cure = "check the URL"
         if denied:
             cure = "let its user read them: GRANT SELECT"
         elif elsewhere := found.get("elsewhere"):
-            cure = f"other schemas have some: write ?search_path={','.join(elsewhere)} behind the URL"
+            names = ",".join(name_in(name, url.engine) for name in elsewhere)
+            cure = f"other schemas have some: write ?search_path={names} behind the URL"
         raise DataError(f"{url} has no table that can be read, so no question can be asked of it; {cure}.")
     tables = tuple(
         Table(
@@ -139,6 +146,16 @@ def _from_catalogue(url: DatabaseUrl) -> Schema:
             if {(key.table, key.column), (key.referred_table, key.referred_column)} <= shown
         ),
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if names[_NAMED:] else "")
+
+
+@lru_cache(maxsize=64)
+def _warn_once(warning: str) -> None:
+    """A schema is read many times over, by a server every few seconds."""
+    log.warning(warning)
 
 
 def _from_file(path: Path) -> Schema:

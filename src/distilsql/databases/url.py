@@ -47,6 +47,8 @@ _PACKAGES: dict[Engine, tuple[str, ...]] = {
     "mysql": ("sqlalchemy", "pymysql"),
 }
 _PASSWORD_VARIABLES: dict[Engine, str] = {"postgresql": "PGPASSWORD", "mysql": "MYSQL_PWD"}
+_PORTS: dict[Engine, int] = {"postgresql": 5432, "mysql": 3306}
+_HERE = frozenset(("", "localhost", "127.0.0.1", "::1"))
 HIDDEN = "***"
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
@@ -140,6 +142,32 @@ def file_of(place: Place) -> Path | None:
 def absolute(place: Place) -> Place:
     """The same place from any folder, with links followed; a URL is that already."""
     return place if isinstance(place, DatabaseUrl) else place.resolve()
+
+
+def same_database(one: Place, other: Place) -> bool:
+    """Whether two places are one database, whoever connects to it and by whichever name this machine goes."""
+    if isinstance(one, DatabaseUrl) and isinstance(other, DatabaseUrl) and one.is_server:
+        return _address(one) == _address(other)
+    files = file_of(one), file_of(other)
+    return None not in files and files[0].resolve() == files[1].resolve()  # type: ignore[union-attr]
+
+
+def _address(url: DatabaseUrl) -> tuple[object, ...]:
+    """A server, a database at it, and what its tables are called."""
+    query = dict(url.query)
+    host = query.get("host") or query.get("unix_socket") or url.host.lower()
+    port = query.get("port") or url.port or _PORTS.get(url.engine, 0)
+    return (url.engine, "localhost" if host in _HERE else host, str(port), url.name, query.get("search_path"))
+
+
+def known_place(text: str, folder: Path, given: Place | None) -> Place:
+    """As `place_of`, but where a URL has lost its password (`***`) and means the database that is `given`, that one.
+    Raises DataError."""
+    hidden = f":{HIDDEN}@"
+    is_url = hidden in text and isinstance(given, DatabaseUrl)
+    if given and is_url and same_database(place_of(text.replace(hidden, "@", 1), folder), given):
+        return given
+    return place_of(text, folder)
 
 
 def id_of(place: Place) -> str:

@@ -11,7 +11,7 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from distilsql.databases.bm25 import bm25s, stopwords
 from distilsql.databases.cells import first_cells, short_texts
 from distilsql.databases.file_cache import DatabaseIdentity, derived_files
 from distilsql.databases.inner_values import folded, inner_values
-from distilsql.databases.schema import Schema, introspect
+from distilsql.databases.schema import Schema, Table, introspect
 from distilsql.databases.url import Place
 from distilsql.errors import DatabaseUnavailable
 from distilsql.files import default_cache_folder
@@ -54,18 +54,33 @@ def sample_values(path: Place, schema: Schema, count: int) -> Mapping[ColumnName
 
     A view that is slow to compute, or fails on its rows, has none. Raises DataError if a table cannot be read.
     """
-    return _sample_values(DatabaseIdentity.of(path), schema, count)
+    database = DatabaseIdentity.of(path)
+    known = _known_samples(database, count)
+    return {
+        (table.name, column): samples
+        for table in schema.tables
+        for column, samples in _samples_of_table(database.path, table, count, known).items()
+    }
+
+
+# By table, and by a column's name and type: what was read of it. A prompt is cut by trying one schema after another,
+# which are all of the same tables.
+_Samples = dict[tuple[str, str, str], tuple[str, ...]]
 
 
 @lru_cache(maxsize=512)
-def _sample_values(
-    database: DatabaseIdentity, schema: Schema, count: int
-) -> Mapping[ColumnName, tuple[str, ...]]:
-    return {
-        (table.name, column): tuple(filter(None, map(_one_line, cells)))
-        for table in schema.tables
-        for column, cells in first_cells(database.path, table, count).items()
-    }
+def _known_samples(database: DatabaseIdentity, count: int) -> _Samples:
+    """Up to `count` samples of each column of one state of a database, as far as they have been asked for."""
+    return {}
+
+
+def _samples_of_table(path: Place, table: Table, count: int, known: _Samples) -> dict[str, tuple[str, ...]]:
+    keys = {column.name: (table.name, column.name, column.type) for column in table.columns}
+    unread = tuple(column for column in table.columns if keys[column.name] not in known)
+    if unread:
+        for name, cells in first_cells(path, replace(table, columns=unread), count).items():
+            known[keys[name]] = tuple(filter(None, map(_one_line, cells)))
+    return {name: known[key] for name, key in keys.items()}
 
 
 def _one_line(cell: Any) -> str:

@@ -87,6 +87,8 @@ class Chosen:
         """How the answer was chosen, for a person."""
         if self.retried:
             return f"Written again, as what was written first fails. {self.votes} of {self.candidates} return this."
+        if self.fails:
+            return "It fails, and so did every other query that was tried."
         return f"{self.votes} of {self.candidates} candidates return this."
 
 

@@ -12,7 +12,7 @@ from distilsql.data.benchmark import Benchmark, SqlBenchmark
 from distilsql.data.example import Example, Instruction
 from distilsql.data.load import load_benchmark
 from distilsql.databases.url import Place
-from distilsql.errors import RunError
+from distilsql.errors import DatabaseUnavailable, RunError
 from distilsql.files import lines_of, write_text
 from distilsql.inference.candidates import GREEDY, Choosing, choose_all
 from distilsql.inference.decoder import DecodedAnswer, Decoder, answer_all
@@ -164,6 +164,7 @@ def predict(
 
     Raises:
         RunError: `choosing` is for SQL and this benchmark has none, or the model does not decode greedily.
+        DatabaseUnavailable: a database that candidates are run on cannot be read.
     """
     if not choosing.is_greedy:
         _check_choosing(model, benchmark)
@@ -185,17 +186,26 @@ def predict(
         with unfinished.open("a" if known else "w", encoding="utf-8") as file:
             if not known:
                 file.write(json.dumps(header) + "\n")
-            for example, answer in _answers(model, todo, done=len(known), choosing=choosing):
-                example_id = example.example_id
-                known[example_id] = answer.text
-                if answer.stripped:
-                    around[example_id] = {"stripped": list(answer.stripped), "written": answer.written}
-                file.write(_line(example, field, answer.text, around.get(example_id)))
-                file.flush()
-                say_kept(f"{len(known):,} of {count:,} answers are kept in {unfinished}.")
+            try:
+                for example, answer in _answers(model, todo, done=len(known), choosing=choosing):
+                    example_id = example.example_id
+                    known[example_id] = answer.text
+                    if answer.stripped:
+                        around[example_id] = {"stripped": list(answer.stripped), "written": answer.written}
+                    file.write(_line(example, field, answer.text, around.get(example_id)))
+                    file.flush()
+                    say_kept(_kept(known, count, unfinished))
+            except DatabaseUnavailable as error:  # of candidates
+                raise DatabaseUnavailable(
+                    f"{error} {_kept(known, count, unfinished)} Then the same command goes on."
+                ) from error
     write_predictions(known, benchmark, out, around)
     unfinished.unlink(missing_ok=True)
     return [known[example.example_id] for example in benchmark.examples]
+
+
+def _kept(known: Mapping[str, str], count: int, unfinished: Path) -> str:
+    return f"{len(known):,} of {count:,} answers are kept in {unfinished}."
 
 
 def _check_choosing(model: Model, benchmark: Benchmark) -> None:

@@ -318,6 +318,7 @@ def make_recipe(values: Mapping[str, Any], overrides: Sequence[str] = (), *, whe
     merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
     for override in overrides:
         _apply(merged, override)
+    _let_one_length_replace_the_other(merged, overrides)
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
@@ -352,6 +353,14 @@ def _apply(values: dict[str, Any], override: str) -> None:
         if not isinstance(target, dict):
             raise RecipeError(f"--set {override}: {part} is not a section.")
     target[parts[-1]] = _parse(text.strip())
+
+
+def _let_one_length_replace_the_other(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """A training has one length: `--set train.steps=…` takes the place of the file's train.epochs, and the reverse."""
+    given = {override.partition("=")[0].strip() for override in overrides}
+    for name, other in (("steps", "epochs"), ("epochs", "steps")):
+        if f"train.{name}" in given and f"train.{other}" not in given and isinstance(values["train"], dict):
+            values["train"].pop(other, None)
 
 
 def _parse(text: str) -> Any:

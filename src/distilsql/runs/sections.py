@@ -271,8 +271,9 @@ class PromptSettings(Section):
 class TrainOptions(Section):
     """`[train]`: length, optimizer, batches, precision, caches and logging of a training.
 
-    Give exactly one of `steps` and `epochs`. One step trains on up to `questions_per_tree` × `trees_per_step` examples;
-    `largest_tree`, `loss_chunk_rows` and the caches change memory and speed. Sizes in `_mb` are MiB.
+    Give exactly one of `steps` and `epochs`; `--set` of one drops the other. One step trains on up to
+    `questions_per_tree` × `trees_per_step` examples; `largest_tree`, `loss_chunk_rows` and the caches change memory and
+    speed. Sizes in `_mb` are MiB.
     """
 
     steps: int | None = Field(

@@ -10,7 +10,7 @@ from distilsql.data.load import is_own, load_benchmark
 from distilsql.data.plural import plural
 from distilsql.databases.database import Database
 from distilsql.databases.schema import Table
-from distilsql.databases.url import absolute
+from distilsql.databases.url import same_database
 from distilsql.databases.values import ColumnName, sample_values
 from distilsql.errors import DistilSQLError
 from distilsql.runs.recipe import Recipe
@@ -83,13 +83,14 @@ def suggested_questions(database: Database, recipe: Recipe | None = None) -> lis
 def _trained_on(database: Database, recipe: Recipe) -> list[str]:
     """One question of each kind, as it begins, short ones first."""
     options = recipe.data
-    if not is_own(options.train) or options.database_place is None:
-        return []
-    if absolute(options.database_place) != absolute(database.path):
+    if not is_own(options.train) or not options.database:
         return []
     try:
-        benchmark = load_benchmark(options.train, database=options.database_place, needs_gold=False)
-    except (DistilSQLError, OSError):  # they have been moved away since
+        place = options.database_place
+        if place is None or not same_database(place, database.path):
+            return []
+        benchmark = load_benchmark(options.train, database=place, needs_gold=False)
+    except (DistilSQLError, OSError):  # moved away since, or its URL's variable is not set
         return []
     if not isinstance(benchmark, SqlBenchmark):
         return []

@@ -3,12 +3,11 @@
 from dataclasses import dataclass, replace
 
 from distilsql.databases.dialect import quoted_in
-from distilsql.databases.execute import shared_pool
-from distilsql.databases.job import Cell, Execution, Job, Outcome, make_job, require_available
+from distilsql.databases.execute import refuse_powers
+from distilsql.databases.job import Cell, Execution, Job, make_job
 from distilsql.databases.reading import quoted_text, read
 from distilsql.databases.schema import Schema, introspect
-from distilsql.databases.url import DIALECTS, DatabaseUrl, Engine, Place, engine_of, id_of, place_of
-from distilsql.errors import DataError
+from distilsql.databases.url import DIALECTS, Engine, Place, engine_of, id_of, place_of
 
 # Of SQLite's virtual machine, a second or two: no statement of a profile scans a large table to its end.
 PROFILE_STEPS = 20_000_000
@@ -67,8 +66,5 @@ def open_source(place: Place | str) -> Source:
     without a table, and for a user of a server who may do more than read: models' queries run as that user."""
     path = place_of(place)
     source = Source(id_of(path), path, introspect(path))
-    if isinstance(path, DatabaseUrl) and path.is_server:
-        tried = require_available(shared_pool().run(source.job("SELECT 1")), path)
-        if tried.outcome is Outcome.DENIED:
-            raise DataError(f"{path}: {tried.message} (docs/own_database.md says how to make one).")
+    refuse_powers(path)
     return source

@@ -18,7 +18,7 @@ from distilsql.metrics.evaluate import run_golds
 from distilsql.metrics.golds import GoldResults
 from distilsql.models.layout_check import tree_is_exact
 from distilsql.models.load import check_positions
-from distilsql.models.tree import as_branches
+from distilsql.models.tree import Completion, PromptTree, as_branches
 from distilsql.progress import progress
 from distilsql.runs.recipe import Recipe
 from distilsql.training.sampling import Sampler, WindowStream
@@ -26,6 +26,7 @@ from distilsql.training.sources.source import source_class
 from distilsql.training.window_tree import WindowTree
 
 log = logging.getLogger(__name__)
+COMPARED_QUESTIONS = 3  # of a tree with padded rows
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -113,6 +114,19 @@ def window_stream(recipe: Recipe, prepared: Prepared) -> WindowStream:
     )
 
 
+def _few(tree: PromptTree, completions: Sequence[Completion]) -> tuple[PromptTree, list[Completion]]:
+    """The longest questions of a tree, and their completions: padded rows run the whole prefix for each.
+
+    The shortest completion comes first. It has nothing beside it to see, so if a model does not keep questions apart,
+    most positions still differ, and with them the median.
+    """
+    pairs = sorted(
+        zip(tree.questions, completions, strict=True), key=lambda pair: -len(pair[0]) - len(pair[1])
+    )
+    few = sorted(pairs[:COMPARED_QUESTIONS], key=lambda pair: len(pair[1]))
+    return PromptTree(tree.prefix, tuple(question for question, _ in few)), [gold for _, gold in few]
+
+
 def choose_layouts(engines: Engines, recipe: Recipe, first_window: Sequence[WindowTree]) -> None:
     """`train.share_prefix`: run trees, or the padded layout where a model cannot run them exactly, such as the longest
     of `first_window`."""
@@ -126,11 +140,12 @@ def choose_layouts(engines: Engines, recipe: Recipe, first_window: Sequence[Wind
             golds if engines.translator is None else [engines.translator.of(gold).teacher for gold in golds]
         )
         models["teacher"] = (engines.teacher, tree, read, engines.teacher_vocabulary_size)
-    for role, (model, tree, completions, size) in models.items():
+    for role, (model, whole, completions, size) in models.items():
+        tree, few = _few(whole, completions)
         exact = choice != "auto" or tree_is_exact(
             model,
             tree,
-            as_branches(completions),
+            as_branches(few),
             size,
             longest_tokens=recipe.prompt.longest_tokens,
             chunk_rows=recipe.train.loss_chunk_rows,

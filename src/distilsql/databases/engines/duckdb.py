@@ -56,6 +56,7 @@ def catalogue(connection: Any) -> dict[str, Any]:
     ((schemas,),) = rows("SELECT current_schemas(true)")
     found: dict[str, dict[str, Any]] = {}
     keys: list[dict[str, Any]] = []
+    hidden: list[str] = []
     for schema in dict.fromkeys(schemas):
         listed = rows(
             "SELECT table_name, comment, false AS is_view FROM duckdb_tables() "
@@ -66,6 +67,7 @@ def catalogue(connection: Any) -> dict[str, Any]:
         )
         for name, comment, is_view in listed:
             if name in found:
+                hidden.append(f"{schema}.{name}")
                 continue
             constraints = rows(
                 "SELECT constraint_type, constraint_column_names, referenced_table, referenced_column_names "
@@ -113,7 +115,7 @@ def catalogue(connection: Any) -> dict[str, Any]:
     )
     elsewhere = sorted({schema for (schema,) in all_schemas} - {*schemas})
     tables = sorted(found.values(), key=lambda table: table["is_view"])
-    return {"tables": tables, "foreign_keys": keys, "denied": [], "elsewhere": elsewhere}
+    return {"tables": tables, "foreign_keys": keys, "denied": [], "hidden": hidden, "elsewhere": elsewhere}
 
 
 DRIVER = Driver(

@@ -84,7 +84,7 @@ export function matchedText(matched) {
 /** How the answer was chosen; "" where there was one query alone. */
 export function chosenText(answer) {
   if (answer.retried) return ", after another query failed";
-  return answer.candidates > 1 ? `, ${answer.votes} of ${answer.candidates} candidates agree` : "";
+  return answer.candidates > 1 && answer.votes ? `, ${answer.votes} of ${answer.candidates} candidates agree` : "";
 }
 
 /** "3 rows", or how they are cut. */
