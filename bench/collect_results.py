@@ -11,6 +11,7 @@ nearly the same of the same questions: a tenth of the size of one file a run. Th
 
 import io
 import json
+import lzma
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ def pack(name: str, runs: list[Path]) -> Path:
         (f"{run.name}/{file}", text.encode()) for run in runs for file, text in _members(run, is_lean)
     ]
     unfinished = archive.with_name(f"{archive.name}.part")
-    with tarfile.open(unfinished, "w:xz", preset=9) as file:
+    with tarfile.open(unfinished, "w:xz", preset=9 | lzma.PRESET_EXTREME) as file:
         for member, content in sorted(members):
             info = tarfile.TarInfo(member)  # of no date and nobody, so that bytes depend on the runs alone
             info.size = len(content)
