@@ -144,7 +144,6 @@ def test_the_teacher_of_an_exposure_computes_as_the_student_does(recipe, world, 
         loaded.append(precision)
         return load_model(path, precision, **options)
 
-    monkeypatch.setattr(predict_module, "load_model", load)
     monkeypatch.setattr("distilsql.inference.loading.load_model", load)
     benchmark = load_benchmark(str(world / "pairs.jsonl"), database=world / "singers.sqlite").take(2, 0)
     expose_run(run, benchmark, ExposureOptions(length=3))

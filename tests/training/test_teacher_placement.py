@@ -48,4 +48,4 @@ def test_exposure_loads_the_teacher_as_training_does(recipe, world, tmp_path, mo
     monkeypatch.setattr("distilsql.inference.loading.load_model", watched)
     benchmark = load_benchmark(str(world / "pairs.jsonl"), database=world / "singers.sqlite")
     expose_run(run, benchmark, ExposureOptions(length=2))
-    assert placed == [Placement(CPU, "cpu")]
+    assert placed == [None, Placement(CPU, "cpu")]  # the student's and the teacher's

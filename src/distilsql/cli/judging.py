@@ -73,12 +73,12 @@ def evaluate(
     )
     from distilsql.runs.folder import existing_run
 
-    if not target.exists():
-        raise DataError(f"There is no run folder and no prediction file {target}; check the path.")
     _refuse_of_other_kind(target, column if against is None else None, plug_values, temperature)
     run = existing_run(target) if target.is_dir() else None
     if out is not None:
         check_writable(out)
+    if not target.exists():
+        raise DataError(f"There is no run folder and no prediction file {target}; check the path.")
     whole = _load(on, *places(run, data, own_place(database)))
     benchmark = limited(whole, limit)
     of_run = Rules(keep_distinct, suite, tuple(leave_out or ()), timeout, gold_timeout)
