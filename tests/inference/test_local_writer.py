@@ -30,7 +30,7 @@ QUESTIONS = [
 ]
 
 
-@pytest.fixture(params=["plain", "template"])
+@pytest.fixture(params=["template", pytest.param("plain", marks=pytest.mark.slow)])
 def writer(tiny_models, request):
     """In float64, so that what shares a batch changes no token."""
     writer = LocalWriter(str(tiny_models["student"]), precision="float32")
@@ -60,7 +60,7 @@ def texts(writer, asked):
     return [replies[number] for number in range(len(asked))]
 
 
-@pytest.mark.parametrize("layout", ["tree", "padded"])
+@pytest.mark.parametrize("layout", ["tree", pytest.param("padded", marks=pytest.mark.slow)])
 def test_answers_are_the_same_alone_and_among_others(writer, layout):
     writer._model.layout = layout
     asked = requests() + requests(temperature=0.7, samples=3)

@@ -130,6 +130,7 @@ def rewords(known):
     return text
 
 
+@pytest.mark.slow
 def test_neither_groups_nor_order_nor_kills_nor_the_budget_change_what_is_worded(shop, tmp_path):
     """Against one question after another."""
 
@@ -249,7 +250,7 @@ def last_of(body):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_what_was_answered_when_a_signal_comes_is_kept_and_the_command_goes_on(shop, api, tmp_path, number):
     """Some requests hang: Ctrl-C does not wait for them."""
     out, hangs, free = tmp_path / "out", threading.Semaphore(0), threading.Event()
