@@ -93,7 +93,7 @@ def keep(
 ) -> None:
     """Write what is measured so far."""
     measured = {
-        "model": arguments.model,
+        "model": Path(arguments.model).name,
         "benchmark": benchmark.name,
         "questions": len(benchmark.examples),
         "threads": torch.get_num_threads(),

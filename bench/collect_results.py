@@ -34,7 +34,10 @@ def pack(name: str, runs: list[Path]) -> Path:
         (f"{run.name}/{file}", text.encode()) for run in runs for file, text in _members(run, is_lean)
     ]
     unfinished = archive.with_name(f"{archive.name}.part")
-    with tarfile.open(unfinished, "w:xz", preset=9 | lzma.PRESET_EXTREME) as file:
+    with (
+        lzma.open(unfinished, "wb", preset=9 | lzma.PRESET_EXTREME) as packed,
+        tarfile.open(fileobj=packed, mode="w") as file,
+    ):
         for member, content in sorted(members):
             info = tarfile.TarInfo(member)  # of no date and nobody, so that bytes depend on the runs alone
             info.size = len(content)
