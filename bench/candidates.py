@@ -50,11 +50,10 @@ def main() -> None:
     answers = predict(model, benchmark)
     greedy_s = time.perf_counter() - started
     greedy = [verdict.is_correct for verdict in evaluate(answers, benchmark).verdicts]
-    ways = [Choosing(retry=True)]
-    ways += [
+    ways = [
         Choosing(count, retry=True, temperature=temperature)
         for temperature in arguments.temperatures
-        for count in arguments.candidates
+        for count in sorted({1, *arguments.candidates})
     ]
     rows = [{**vars(GREEDY), "accuracy": percent(greedy), "seconds": round(greedy_s, 1)}]
     for choosing in ways:
