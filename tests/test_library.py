@@ -38,6 +38,7 @@ def test_the_import_loads_nothing_heavy():
     assert all(f"'{name}'" in names for name in distilsql.__all__)
 
 
+@pytest.mark.slow
 def test_data_recipes_and_scores_load_no_torch():
     names = ("load_benchmark", "make_recipe", "load_recipe", "METHODS", "evaluate", "compare", "DataError")
     code = f"import distilsql, sys; [getattr(distilsql, name) for name in {names!r}]; print('torch' in sys.modules)"

@@ -1,7 +1,6 @@
 """The official evaluators' verdict on every prediction of seven public systems (Spider) and four (BIRD).
 
-wta_1 alone takes three quarters of the time, and so do the larger BIRD models' files: they are in the slow tests, as
-are the verdicts that keep DISTINCT.
+The ordinary run judges two systems on BIRD; the others, and Spider with and without keeping DISTINCT, are slow tests.
 """
 
 import json
@@ -36,21 +35,23 @@ def repeat(benchmark, systems, kept):
     return replace(benchmark, examples=tuple(examples))
 
 
-@pytest.mark.parametrize("keep_distinct", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("left_out", ["wta_1", pytest.param("", marks=pytest.mark.slow)])
-def test_spider(shared, session, keep_distinct, left_out):
+@pytest.mark.slow
+@pytest.mark.parametrize("keep_distinct", [False, True])
+def test_spider(shared, session, keep_distinct):
     files = [json.loads((shared / f"predictions/spider-dev/{system}.json").read_text()) for system in SYSTEMS]
     benchmark = load_benchmark("spider:dev", root=shared / "data")
-    kept = [i for i, example in enumerate(benchmark.examples) if example.db_id != left_out]
-    assert len(kept) == (972 if left_out else 1034)
-    predictions = [file["predictions"][i] for file in files for i in kept]
-    scores = evaluate(predictions, repeat(benchmark, SYSTEMS, kept), keep_distinct=keep_distinct, **session)
+    count = len(benchmark.examples)
+    assert count == 1034
+    predictions = [prediction for file in files for prediction in file["predictions"]]
+    assert len(predictions) == count * len(files)
+    everything = repeat(benchmark, SYSTEMS, range(count))
+    scores = evaluate(predictions, everything, keep_distinct=keep_distinct, **session)
     name = "official_ex_keep_distinct" if keep_distinct else "official_ex"
     verdicts = [int(verdict.is_correct) for verdict in scores.verdicts]
-    assert verdicts == [file[name][i] for file in files for i in kept]
-    if not keep_distinct and not left_out:
+    assert verdicts == [verdict for file in files for verdict in file[name]]
+    if not keep_distinct:
         rates = {
-            system: round(100 * sum(verdicts[1034 * number : 1034 * (number + 1)]) / 1034, 1)
+            system: round(100 * sum(verdicts[count * number : count * (number + 1)]) / count, 1)
             for number, system in enumerate(SYSTEMS)
         }
         assert rates == rates | PUBLISHED

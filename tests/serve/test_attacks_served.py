@@ -59,7 +59,8 @@ def over_mcp(client, sql):
     return said.partition("(")[2].partition(":")[0].upper().replace(" ", "_"), answer.text
 
 
-@pytest.mark.parametrize("face", [over_http, pytest.param(over_mcp, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("face", [over_http, over_mcp])
 def test_no_attack_gets_further_than_through_execute(face, folder, attacked, app_of):
     before = snapshot(folder)
     seen = {}

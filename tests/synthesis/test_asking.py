@@ -250,7 +250,8 @@ def last_of(body):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_what_was_answered_when_a_signal_comes_is_kept_and_the_command_goes_on(shop, api, tmp_path, number):
     """Some requests hang: Ctrl-C does not wait for them."""
     out, hangs, free = tmp_path / "out", threading.Semaphore(0), threading.Event()

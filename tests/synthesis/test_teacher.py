@@ -128,6 +128,7 @@ def test_paraphrases_that_are_answered_as_the_query_does_are_taken(api, shop, kn
     assert all(pair["wording"] == "teacher" and pair["question"].startswith("Tell me: ") for pair in pairs)
 
 
+@pytest.mark.slow
 def test_paraphrases_that_ask_something_else_are_not_taken(api, shop, known, tmp_path):
     def forgetful(question):
         sql = known.get(question.removeprefix("Tell me: "), "SELECT 1")
@@ -144,6 +145,7 @@ def test_a_teacher_that_cannot_answer_is_refused(api, shop, tmp_path):
         worded(api, shop, tmp_path / "out", shares_values=True)
 
 
+@pytest.mark.slow
 def test_no_value_of_the_database_is_sent_unless_it_may_be(api, shop, known, tmp_path):
     """Values come back as placeholders, in the question and in the query, and are filled in here."""
     masked = {}

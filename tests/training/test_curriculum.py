@@ -54,6 +54,7 @@ def gap_and_loss(models, example, own, tokens):
     return gap, loss
 
 
+@pytest.mark.slow
 def test_the_losses_are_the_papers(recipe, tmp_path, windows):
     """The first step has the recipe's skew; the second, of the second epoch, one for each completion, measured against
     the first step's mean gap. The student stands still, so that all of it can be computed from the two models."""

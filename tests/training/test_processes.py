@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from distilsql.distill.methods import METHODS
-from distilsql.errors import ModelError
 from distilsql.runs.folder import RunFolder
 from distilsql.runs.recipe import Recipe
 from distilsql.training.train import train
@@ -25,7 +24,7 @@ from processes import Job, do, environment, job, recording_steps, run_jobs, step
 from run_folders import assert_same_weights, losses, step_lines, weights
 from tiny_world import make_tiny_recipe, make_world
 
-pytestmark = pytest.mark.launch
+pytestmark = [pytest.mark.launch, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,9 +44,7 @@ STILL = (
     "generation.temperature=0",
 )
 LORA = ("student.tuning=lora", "student.lora_rank=4")
-VARIANTS = {name: (name,) for name in ("sft", "kid")}
-# Slow tests.
-MORE = {name: (name,) for name in METHODS if name not in VARIANTS} | {
+VARIANTS = {name: (name,) for name in METHODS} | {
     "kid-lora": ("kid", *LORA),
     "gkd-rkl-lora": ("gkd-rkl", *LORA),
     # One process pads two batches of rows where the other has one row.
@@ -69,7 +66,7 @@ def make(tmp_path_factory, tiny_models) -> MakeRecipe:
 
 
 def still(make: MakeRecipe, name: str) -> Recipe:
-    method, *overrides = (VARIANTS | MORE)[name]
+    method, *overrides = VARIANTS[name]
     return make(method, *STILL, *overrides)
 
 
@@ -78,29 +75,20 @@ def pair(make, tmp_path_factory) -> Path:
     """The folder of all runs of two processes."""
     folder = tmp_path_factory.mktemp("pair")
     jobs = [job(still(make, name), folder / name) for name in VARIANTS]
-    on_policy = make("gkd-rkl", *LEARNING, "generation.rollout_window=2")
+    on_policy, sft = make("gkd-rkl", *LEARNING, "generation.rollout_window=2"), make("sft", *LEARNING)
     jobs += [
         job(on_policy, folder / "whole"),
         job(on_policy, folder / "killed", stop_after=4),
         job(on_policy, folder / "killed"),
+        job(sft, folder / "for-one", stop_after=4),
+        job(sft, folder / "full", full_after=4),
     ]
-    run_jobs(jobs, folder, processes=2)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def more(make, tmp_path_factory) -> Path:
-    """The same of what only slow tests look at."""
-    folder = tmp_path_factory.mktemp("more")
-    jobs = [job(still(make, name), folder / name) for name in MORE]
     for name, options in {
         "bfloat16": ("train.precision=bfloat16",),
         "lora": LORA,
         "adapter": (*LORA, "student.save_merged=false"),
     }.items():
         jobs.append(job(make("sft", *LEARNING, *options), folder / name))
-    sft = make("sft", *LEARNING)
-    jobs += [job(sft, folder / "full", full_after=4), job(sft, folder / "for-one", stop_after=4)]
     of_one = job(sft, folder / "of-one", stop_after=4)
     do(of_one)
     run_jobs([*jobs, Job(of_one.recipe, of_one.out)], folder, processes=2)
@@ -132,12 +120,6 @@ def test_two_processes_give_the_loss_and_the_gradient_of_one(pair, make, tmp_pat
     assert_same_training(trained_alone(still(make, name), tmp_path / "alone"), pair / name)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", MORE)
-def test_and_so_they_do_with_options(more, make, tmp_path, name):
-    assert_same_training(trained_alone(still(make, name), tmp_path / "alone"), more / name)
-
-
 def test_two_processes_step_as_adamw_does(pair):
     """Fed with the gradients that they had, torch's AdamW moves the whole weights to the same place."""
     steps = [load_file(steps_of(pair / "whole") / f"{number}.safetensors") for number in range(1, 6)]
@@ -165,26 +147,24 @@ def moved(tiny_models, one: dict, other: dict) -> float:
     return (apart / way) ** 0.5
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), [("bfloat16", ("train.precision=bfloat16",)), ("lora", LORA)])
-def test_the_finished_model_of_two_is_that_of_one(more, make, tmp_path, tiny_models, name, options):
+def test_the_finished_model_of_two_is_that_of_one(pair, make, tmp_path, tiny_models, name, options):
     alone = train(make("sft", *LEARNING, *options), tmp_path / "alone")
-    mine, theirs = weights(alone), weights(RunFolder(more / name))
+    mine, theirs = weights(alone), weights(RunFolder(pair / name))
     assert {key: tensor.dtype for key, tensor in mine.items()} == {
         key: tensor.dtype for key, tensor in theirs.items()
     }
     assert moved(tiny_models, mine, theirs) < (0.3 if name == "bfloat16" else 0.05)
     assert json.loads((alone.model / "config.json").read_text()) == json.loads(
-        (more / name / "model" / "config.json").read_text()
+        (pair / name / "model" / "config.json").read_text()
     )
-    AutoModelForCausalLM.from_pretrained(more / name / "model")
+    AutoModelForCausalLM.from_pretrained(pair / name / "model")
 
 
-@pytest.mark.slow
-def test_an_adapter_is_saved_alone(more, make, tmp_path):
+def test_an_adapter_is_saved_alone(pair, make, tmp_path):
     alone = train(make("sft", *LEARNING, *LORA, "student.save_merged=false"), tmp_path / "alone")
     mine, theirs = (
-        load_file(folder / "model" / "adapter_model.safetensors") for folder in (alone.path, more / "adapter")
+        load_file(folder / "model" / "adapter_model.safetensors") for folder in (alone.path, pair / "adapter")
     )
     assert mine.keys() == theirs.keys()
     for name, tensor in mine.items():
@@ -196,48 +176,33 @@ def test_two_killed_processes_resume_to_the_same_bits(pair):
     assert losses(RunFolder(pair / "whole")) == losses(RunFolder(pair / "killed"))
 
 
-@pytest.mark.slow
-def test_one_process_goes_on_with_the_checkpoint_of_two_and_two_with_that_of_one(more, make, tmp_path):
+def test_one_process_goes_on_with_the_checkpoint_of_two_and_two_with_that_of_one(pair, make, tmp_path):
     settings = make("sft", *LEARNING)
     alone = train(settings, tmp_path / "alone")
-    shutil.copytree(more / "for-one", tmp_path / "for-one")
+    shutil.copytree(pair / "for-one", tmp_path / "for-one")
     steps: list[int] = []
     resumed = train(settings, tmp_path / "for-one", on_step=lambda line: steps.append(line["step"]))
     assert steps == [4, 5]
-    for run in (resumed, RunFolder(more / "of-one")):
+    for run in (resumed, RunFolder(pair / "of-one")):
         assert losses(run) == pytest.approx(losses(alone), rel=1e-3)
         assert AutoModelForCausalLM.from_pretrained(run.model)
 
 
-@pytest.mark.slow
-def test_a_process_whose_disk_is_full_ends_all_and_nothing_is_lost(more, make, tmp_path):
-    errors = [(more / f"full.error.{rank}").read_text() for rank in range(2)]
+def test_a_process_whose_disk_is_full_ends_all_and_nothing_is_lost(pair, make, tmp_path):
+    errors = [(pair / f"full.error.{rank}").read_text() for rank in range(2)]
     assert errors[0] == errors[1]
     assert "could not be written" in errors[0]
     assert "previous checkpoint is kept" in errors[0]
-    state = json.loads((more / "full" / "checkpoints" / "last" / "state.json").read_text())
+    state = json.loads((pair / "full" / "checkpoints" / "last" / "state.json").read_text())
     assert state["step"] == 3
-    assert not (more / "full" / "checkpoints" / "last.part").exists()
-    shutil.copytree(more / "full", tmp_path / "full")
+    assert not (pair / "full" / "checkpoints" / "last.part").exists()
+    shutil.copytree(pair / "full", tmp_path / "full")
     assert train(make("sft", *LEARNING), tmp_path / "full").is_finished()
 
 
-def test_recomputing_activations_changes_no_bit(make, tmp_path):
-    plain = train(make("kid", "train.steps=2"), tmp_path / "plain")
-    again = train(make("kid", "train.steps=2", "train.recompute_activations=true"), tmp_path / "again")
-    assert_same_weights(plain, again)
+# ---- more processes, and real kills --------------------------------------------------------------------------
 
 
-def test_layers_that_attend_through_a_cache_are_not_recomputed(make, tmp_path, monkeypatch):
-    monkeypatch.setattr("distilsql.models.tree_model.default_attention", lambda causal_lm: "dense")
-    with pytest.raises(ModelError, match="share_prefix = off"):
-        train(make("kid", "train.recompute_activations=true"), tmp_path / "run")
-
-
-# ---- slow: more processes, and real kills --------------------------------------------------------------------
-
-
-@pytest.mark.slow
 def test_four_processes_give_the_loss_and_the_gradient_of_one(make, tmp_path):
     names = ("kid", "gkd-rkl", "switch", "minillm", "distillm", "seqkd", "atkd", "kid-padded", "kid-lora")
     run_jobs(
@@ -251,7 +216,6 @@ def test_four_processes_give_the_loss_and_the_gradient_of_one(make, tmp_path):
         assert_same_training(alone, tmp_path / "four" / name)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 def test_where_one_is_killed_the_other_says_so_and_all_resume(make, tmp_path, killed):
     settings = make("kid", "train.steps=60", "train.save_every_steps=2", "train.learning_rate=1e-3")

@@ -122,7 +122,8 @@ def test_block_length_changes_nothing_but_the_cost(seed, block, threshold, decay
         assert other.teacher_passes <= len(other.tokens)
 
 
-@pytest.mark.parametrize("count", [1_000, pytest.param(6_000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1_000, 6_000])
 def test_sampled_blocks_follow_the_definition_s_distribution(count):
     """Pairs of first tokens: as far from their exact distribution as chance explains, and no further."""
     student, teacher = models("llama", seed=8, spread=2.0)

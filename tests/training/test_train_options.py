@@ -16,7 +16,7 @@ from distilsql.models.tiny import save_tiny_llama, train_tokenizer
 from distilsql.training import setup
 from distilsql.training.setup import load_training_engines
 from distilsql.training.train import train
-from run_folders import log_lines
+from run_folders import assert_same_weights, log_lines
 
 
 def test_a_tracker_that_is_not_installed_is_named_with_the_extra(recipe, tmp_path, monkeypatch):
@@ -161,3 +161,15 @@ def test_lengths_beyond_a_models_positions_are_refused_or_reported_before_it_run
 def test_an_unknown_mask_token_is_refused(recipe, tmp_path):
     with pytest.raises(ModelError, match="not a token of the student's vocabulary"):
         train(recipe("kid", "distill.mask_token='<nope>'"), tmp_path / "run")
+
+
+def test_recomputing_activations_changes_no_bit(recipe, tmp_path):
+    plain = train(recipe("kid", "train.steps=2"), tmp_path / "plain")
+    again = train(recipe("kid", "train.steps=2", "train.recompute_activations=true"), tmp_path / "again")
+    assert_same_weights(plain, again)
+
+
+def test_layers_that_attend_through_a_cache_are_not_recomputed(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("distilsql.models.tree_model.default_attention", lambda causal_lm: "dense")
+    with pytest.raises(ModelError, match="share_prefix = off"):
+        train(recipe("kid", "train.recompute_activations=true"), tmp_path / "run")
