@@ -155,14 +155,17 @@ def test_filling_leaves_no_keys_behind():
     assert {key.shape[2] for key, _ in state.rest} == {sum(map(len, tree.questions))}
 
 
+LIMIT = 8  # torch's, before it compiles no more
+
+
 @pytest.mark.compiled
 @pytest.mark.slow
-@pytest.mark.parametrize(("count", "limit"), [(4, 2), (12, 8)])
-def test_one_compilation_per_bucket_not_per_tree(monkeypatch, count, limit):
-    """Trees of every length share a few compiled shapes, and torch's limit, which is eight, is not in the way."""
-    counter = CompileCounter()
+@torch._dynamo.config.patch(recompile_limit=LIMIT)
+def test_one_compilation_per_bucket_not_per_tree(monkeypatch):
+    """Trees of every length share a few compiled shapes, and torch's limit is not in the way."""
+    count, counter = 12, CompileCounter()
+    assert LIMIT < flex_attention.SHAPE_LIMIT
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter))
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", limit)
     flex_attention.compiled_flex_attention.cache_clear()
     torch._dynamo.reset()
     compiled = flex_attention.compiled_flex_attention()
@@ -177,7 +180,7 @@ def test_one_compilation_per_bucket_not_per_tree(monkeypatch, count, limit):
                 compiled(query, key, key.clone(), block_mask=context.mask, scale=0.25, enable_gqa=True)
                 shapes.add((queries, keys))
     flex_attention.compiled_flex_attention.cache_clear()
-    assert limit < len(shapes) < 2 * count
+    assert LIMIT < len(shapes) < 2 * count
     assert counter.frame_count == len(shapes)
 
 
