@@ -116,6 +116,7 @@ def test_a_retry_shows_the_error_within_bounds_and_is_taken_only_if_it_runs(trie
     assert (taken.answer, taken.retried, taken.votes, taken.candidates) == (runs, True, 1, 3)
 
 
+@pytest.mark.slow
 def test_one_candidate_is_the_greedy_answer(teacher, shop):
     greedy = predict(teacher, shop)
     assert predict(teacher, shop, choosing=Choosing(retry=False, temperature=WARM)) == greedy

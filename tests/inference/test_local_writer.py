@@ -60,7 +60,8 @@ def texts(writer, asked):
     return [replies[number] for number in range(len(asked))]
 
 
-@pytest.mark.parametrize("layout", ["tree", pytest.param("padded", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["tree", "padded"])
 def test_answers_are_the_same_alone_and_among_others(writer, layout):
     writer._model.layout = layout
     asked = requests() + requests(temperature=0.7, samples=3)

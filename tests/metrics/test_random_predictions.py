@@ -115,6 +115,7 @@ def strings(count):
     return st.lists(texts, min_size=count, max_size=count)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(predictions=strings(6))
 def test_random_strings(predictions, shop, pool):

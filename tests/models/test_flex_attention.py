@@ -122,10 +122,8 @@ def test_lengths_come_from_a_short_list():
 
 @pytest.mark.compiled
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize(
-    "family",
-    [name if name == "llama" else pytest.param(name, marks=pytest.mark.slow) for name in BLOCK_FAMILIES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("family", BLOCK_FAMILIES)
 def test_torchs_flex_attention_gives_what_padded_rows_give(family, monkeypatch):
     calls = []
 

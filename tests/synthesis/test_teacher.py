@@ -140,6 +140,7 @@ def test_paraphrases_that_ask_something_else_are_not_taken(api, shop, known, tmp
     assert all(pair["wording"] == "template" for pair in pairs if " WHERE " in pair["sql"])
 
 
+@pytest.mark.slow
 def test_a_teacher_that_cannot_answer_is_refused(api, shop, tmp_path):
     with pytest.raises(ModelError, match=r"answers 0 of \d+ questions.*stronger"):
         worded(api, shop, tmp_path / "out", shares_values=True)

@@ -184,6 +184,7 @@ def test_a_suite_is_built_once_and_its_scores_carry_its_name(book, world, plan_o
     assert suite.stat().st_mtime_ns == built
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_without_weights_a_suite_is_judged_on_the_queries_that_scores_hold(book, world, plan_of, trained):
     plan = plan_of(book, world, "both")
