@@ -246,10 +246,8 @@ pool.map(jobs, lambda index, execution: None)
 """
 
 
-@pytest.mark.parametrize(
-    "end",
-    [signal.SIGKILL, *(pytest.param(end, marks=pytest.mark.slow) for end in (signal.SIGINT, signal.SIGTERM))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_no_worker_outlives_its_parent(file, end):
     """Ctrl-C, a polite and an impolite end, all in the middle of endless queries; no `__main__` guard is needed."""
     parent = subprocess.Popen(

@@ -116,6 +116,7 @@ def test_queries_run_and_are_told_from_wrong_ones_alike(both, tmp_path, count, k
     assert not verdicts[Verdict.FAILED] + verdicts[Verdict.SLOW]
 
 
+@pytest.mark.slow
 def test_pairs_are_made_and_have_no_fault(both, tmp_path, monkeypatch):
     copy, _ = both
     monkeypatch.setattr(module, "BATCH", 16)

@@ -121,6 +121,7 @@ def worded(api, shop, folder, *, shares_values, budget=None):
     return wording, [json.loads(line) for part in lines for line in part]
 
 
+@pytest.mark.slow
 def test_paraphrases_that_are_answered_as_the_query_does_are_taken(api, shop, known, tmp_path):
     api.sql_for = lambda question: known.get(question.removeprefix("Tell me: "), "SELECT 1")
     wording, pairs = worded(api, shop, tmp_path / "out", shares_values=True)

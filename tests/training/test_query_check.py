@@ -28,6 +28,7 @@ def test_gold_itself_parses_runs_and_matches(benchmark):
     assert check_teacher_queries(queries, benchmark, workers=1) == TeacherCheck(10, 10, 10, 10, 10)
 
 
+@pytest.mark.slow
 def test_each_kind_of_failure_is_counted_where_it_belongs(benchmark, monkeypatch):
     monkeypatch.setattr(teacher_check, "TIMEOUT_S", 2.0)
     queries = dict(

@@ -19,7 +19,7 @@ from run_folders import step_lines, weights
 from tiny_world import COMPLETION_TOKENS
 
 # test_processes.py trains every method, too.
-ACCOUNTED = ("sft", "kid", "gkd-rkl", "switch")
+ACCOUNTED = ("kid", "gkd-rkl")
 
 
 @pytest.mark.parametrize(
