@@ -25,12 +25,12 @@ def session(shared):
         yield {"pool": pool, "golds": GoldResults()}
 
 
-def repeat(benchmark, systems, kept):
-    """One benchmark with every kept example once per system, so that equal predictions of two systems run once."""
+def repeat(benchmark, systems):
+    """One benchmark with every example once per system, so that equal predictions of two systems run once."""
     examples = [
-        replace(benchmark.examples[index], example_id=f"{system}/{benchmark.examples[index].example_id}")
+        replace(example, example_id=f"{system}/{example.example_id}")
         for system in systems
-        for index in kept
+        for example in benchmark.examples
     ]
     return replace(benchmark, examples=tuple(examples))
 
@@ -44,8 +44,7 @@ def test_spider(shared, session, keep_distinct):
     assert count == 1034
     predictions = [prediction for file in files for prediction in file["predictions"]]
     assert len(predictions) == count * len(files)
-    everything = repeat(benchmark, SYSTEMS, range(count))
-    scores = evaluate(predictions, everything, keep_distinct=keep_distinct, **session)
+    scores = evaluate(predictions, repeat(benchmark, SYSTEMS), keep_distinct=keep_distinct, **session)
     name = "official_ex_keep_distinct" if keep_distinct else "official_ex"
     verdicts = [int(verdict.is_correct) for verdict in scores.verdicts]
     assert verdicts == [verdict for file in files for verdict in file[name]]
@@ -66,7 +65,7 @@ def test_bird(shared, session, systems):
     keys = [example.example_id.rpartition("/")[2] for example in benchmark.examples]
     assert len(keys) == 432
     predictions = [file["predictions"][key] for file in files for key in keys]
-    scores = evaluate(predictions, repeat(benchmark, systems, range(432)), **session)
+    scores = evaluate(predictions, repeat(benchmark, systems), **session)
     assert [int(v.is_correct) for v in scores.verdicts] == [
         file["bird_ex"][key] for file in files for key in keys
     ]

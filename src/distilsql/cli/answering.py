@@ -14,8 +14,10 @@ from distilsql.cli.options import (
     OwnDatabase,
     Retry,
     Root,
+    folder_of,
     limited,
     own_place,
+    places,
 )
 from distilsql.errors import DataError
 from distilsql.progress import progress
@@ -135,11 +137,9 @@ def asked_of(run: str, database: str | None) -> "tuple[Model, Recipe, Database]"
     from distilsql.databases.database import open_database
     from distilsql.databases.execute import refuse_powers
     from distilsql.models.embedded import resolve
-    from distilsql.runs.folder import existing_run
-    from distilsql.runs.recipe import load_recipe
 
-    folder = None if run.startswith("demo:") else existing_run(Path(run))
-    place = own_place(database) or (load_recipe(folder.recipe).data.database_place if folder else None)
+    folder = folder_of(run)
+    _, place = places(folder, None, own_place(database))
     if place is None:
         raise DataError(
             "The run's recipe names no database of its own; give one: --database shop.sqlite, or a URL."

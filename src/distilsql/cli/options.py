@@ -59,6 +59,14 @@ def own_place(database: str | None) -> "Place | None":
     return None if database is None else place_of(database)
 
 
+def folder_of(run: str) -> "RunFolder | None":
+    """The folder of the run that is named; None for an embedded model. Raises RunError for a path that holds no
+    run."""
+    from distilsql.runs.folder import existing_run
+
+    return None if run.startswith("demo:") else existing_run(Path(run))
+
+
 def places(
     run: "RunFolder | None", data: Path | None, database: "Place | None"
 ) -> "tuple[Path | None, Place | None]":

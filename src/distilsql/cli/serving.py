@@ -14,6 +14,7 @@ from distilsql.cli.options import (
     OwnDatabase,
     Retry,
     Root,
+    folder_of,
     own_place,
     places,
 )
@@ -190,10 +191,8 @@ def export(
     benchmark = None
     if on is not None:
         from distilsql.data.load import load_sql_benchmark
-        from distilsql.runs.folder import existing_run
 
-        folder = None if run.startswith("demo:") else existing_run(Path(run))
-        root, place = places(folder, data, own_place(database))
+        root, place = places(folder_of(run), data, own_place(database))
         benchmark = load_sql_benchmark(on, root=root, database=place, missing_databases="skip")
         benchmark = benchmark if limit is None else benchmark.take(limit, 0)
     with progress("starting"):

@@ -138,12 +138,11 @@ class LocalWriter:
         common = _common(prompts)[: min(map(len, prompts)) - 1]
         if self._model.layout == "padded" or not common:
             return common, None
-        for kept, state in sorted(self._prefixes, key=lambda each: -len(_common((each[0], common)))):
-            shared = len(_common((kept, common)))
-            if shared and (len(common) - shared) * len(prompts) <= len(common):
-                layers = [(key[:, :, :shared], value[:, :, :shared]) for key, value in state.layers]
-                return common[:shared], PrefixState(prefix_nodes(shared), layers)
-            break
+        at_hand = [(len(_common((tokens, common))), state) for tokens, state in self._prefixes]
+        shared, kept = max(at_hand, key=lambda each: each[0], default=(0, None))
+        if kept is not None and shared and (len(common) - shared) * len(prompts) <= len(common):
+            layers = [(key[:, :, :shared], value[:, :, :shared]) for key, value in kept.layers]
+            return common[:shared], PrefixState(prefix_nodes(shared), layers)
         with torch.no_grad():
             state = self._model.run_prefix(common)
         self._prefixes.append((common, state))
